@@ -1,0 +1,1 @@
+"""What a DBT data set is, how real ones become one, and how one leaves."""

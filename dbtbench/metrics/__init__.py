@@ -1,0 +1,1 @@
+"""Pure functions: arrays or tables in, numbers out."""

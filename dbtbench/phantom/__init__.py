@@ -1,0 +1,1 @@
+"""The embedded data: anatomy, lesions, acquisition and reconstruction of a physical phantom."""

@@ -1,0 +1,74 @@
+"""Progress on stderr: a bar on a terminal, a plain line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+PLAIN_SECONDS = 5.0
+
+Advance = Callable[..., None]
+"""`advance(n=1, note="")`: n more units are done; the note is shown beside the bar."""
+
+
+def say(message: str) -> None:
+    """Print one line of log to stderr."""
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def progress(title: str, total: int, unit: str = "volumes", done: int = 0) -> Iterator[Advance]:
+    """Show how far a long piece of work has come.
+
+    Args:
+        title: what is being done.
+        total: number of units in all.
+        unit: what is counted.
+        done: units that an earlier run had finished.
+    """
+    with (_bar if sys.stderr.isatty() else _lines)(title, total, unit, done) as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(title: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total, completed=done, note="")
+
+        def advance(n: int = 1, note: str = "") -> None:
+            bar.update(task, advance=n, note=note)
+
+        yield advance
+
+
+@contextmanager
+def _lines(title: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    start = last = time.monotonic()
+    first = done
+
+    def advance(n: int = 1, note: str = "") -> None:
+        nonlocal done, last
+        done += n
+        now = time.monotonic()
+        if now - last >= PLAIN_SECONDS:
+            last = now
+            left = (now - start) / max(done - first, 1) * (total - done)
+            say(f"{title}: {done}/{total} {unit}, about {left:.0f} s left{', ' + note if note else ''}")
+
+    yield advance
+    if done > first:
+        say(f"{title}: {done}/{total} {unit} in {time.monotonic() - start:.1f} s")

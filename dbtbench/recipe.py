@@ -1,0 +1,67 @@
+"""Recipes: the settings of a generator or a task, checked, named and printable."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dbtbench.errors import UsageError
+
+
+class Recipe(BaseModel):
+    """Base of every recipe: an unknown key is an error, and a recipe does not change once made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+
+
+def names(folder: Path) -> list[str]:
+    """Names of the recipes in a plug-in's `recipes/` folder, and always `default`."""
+    return sorted({"default", *(path.stem for path in folder.glob("*.toml"))})
+
+
+def resolve(
+    model: type[AnyRecipe], folder: Path, name: str = "default", overrides: dict[str, str] | None = None
+) -> AnyRecipe:
+    """Make a recipe from its defaults, a named TOML file and `--set` overrides, in this order.
+
+    Args:
+        model: the recipe's class; its field defaults are the recipe `default`.
+        folder: where the plug-in keeps `NAME.toml`.
+        name: which recipe.
+        overrides: `key: text`; the text is read as a TOML value where it is one, else as a string.
+
+    Raises:
+        UsageError: for an unknown recipe, an unknown key (with the nearest name) or a wrong value.
+    """
+    if name not in names(folder):
+        raise UsageError(f"no recipe named {name!r}", f"known: {', '.join(names(folder))}")
+    file = folder / f"{name}.toml"
+    settings: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    settings |= {key: _value(text) for key, text in (overrides or {}).items()}
+    for key in settings:
+        if key not in model.model_fields:
+            near = difflib.get_close_matches(key, model.model_fields, 1)
+            known = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(model.model_fields)}"
+            raise UsageError(f"no setting named {key!r}", known)
+    try:
+        return model(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"setting {where} = {first['input']!r}: {first['msg']}", "see `dbtbench show NAME`"
+        ) from error
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

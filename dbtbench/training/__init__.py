@@ -1,0 +1,1 @@
+"""What learned plug-ins share: one fit loop, and processes that work together."""

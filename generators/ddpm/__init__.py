@@ -1,0 +1,1 @@
+"""3-D denoising diffusion probabilistic model (placeholder)."""
