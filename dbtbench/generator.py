@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Generic
 
 import numpy as np
 
 from dbtbench.data.dataset import Boxes, DBTDataset, Volume, laterality
 from dbtbench.errors import UsageError
-from dbtbench.recipe import Recipe
+from dbtbench.recipe import AnyRecipe, Recipe
 from dbtbench.runs import Run
 
 JITTER_SHIFT = 0.04
@@ -53,7 +53,7 @@ class Sample:
     boxes: Boxes
 
 
-class Generator(ABC):
+class Generator(ABC, Generic[AnyRecipe]):
     """Draws DBT volumes that resemble a training split.
 
     A plug-in is one module (or package) in `generators/` that defines one subclass; its docstring's first
@@ -61,19 +61,19 @@ class Generator(ABC):
     layout i: not on the batch it is drawn in, nor on what was drawn before.
 
     Attributes:
-        Recipe: the settings, with their defaults.
+        recipe_class: the settings, with their defaults; the same class as in the brackets.
         version: raise it when the same recipe gives other samples than before.
         follows_boxes: False when lesions cannot be put where a layout wants them; such a generator's
             samples serve as lesion-free volumes, so it is asked for layouts without boxes only.
         parallel: whether `fit` trains on several processes under torchrun.
     """
 
-    Recipe: ClassVar[type[Recipe]] = Recipe
+    recipe_class: ClassVar[type[Recipe]] = Recipe
     version: ClassVar[int] = 1
     follows_boxes: ClassVar[bool] = True
     parallel: ClassVar[bool] = False
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: AnyRecipe) -> None:
         self.recipe = recipe
 
     @abstractmethod

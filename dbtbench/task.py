@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Generic
 
 import pandas as pd
 
 from dbtbench.data.dataset import DBTDataset
-from dbtbench.recipe import Recipe
+from dbtbench.recipe import AnyRecipe, Recipe
 from dbtbench.runs import Run
 
 
@@ -43,25 +43,25 @@ class Evaluation:
     predictions: pd.DataFrame | None = field(default=None, repr=False)
 
 
-class Task(ABC):
+class Task(ABC, Generic[AnyRecipe]):
     """Says what an augmentation is worth.
 
     A plug-in is one module (or package) in `tasks/` that defines one subclass; its docstring's first line
     is what `dbtbench list` shows.
 
     Attributes:
-        Recipe: the settings, with their defaults.
+        recipe_class: the settings, with their defaults; the same class as in the brackets.
         version: raise it when the same recipe gives other scores than before.
         primary: the metric that a reader looks at first.
         seeds: how many seeds an evaluation runs when none are named.
     """
 
-    Recipe: ClassVar[type[Recipe]] = Recipe
+    recipe_class: ClassVar[type[Recipe]] = Recipe
     version: ClassVar[int] = 1
     primary: ClassVar[str]
     seeds: ClassVar[int] = 3
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: AnyRecipe) -> None:
         self.recipe = recipe
 
     @abstractmethod

@@ -156,7 +156,7 @@ class DBTDataset:
     def boxes_of(self, case: int) -> Boxes:
         """Boxes of one case: (n, 6) float32 `[z0, y0, x0, z1, y1, x1]`, half-open, in voxels of the grid."""
         rows = self.boxes.loc[self.boxes["case"] == case, GRID_BOX]
-        return rows.to_numpy(np.float32).reshape(-1, 6)
+        return np.asarray(rows, np.float32).reshape(-1, 6)
 
 
 class DatasetWriter:
