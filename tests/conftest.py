@@ -44,7 +44,7 @@ def write_toy(
                 | {"Subject": 0, "Slice": int(centre[0]), "X": int(low[2]), "Y": int(low[1])}
                 | {"Width": 6, "Height": 6, "Class": "cancer", "AD": 0, "VolumeSlices": depth}
             ]
-        case = {
+        case: dict[str, Any] = {
             "PatientID": patient,
             "StudyUID": f"S{patient}",
             "View": view,
