@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -229,6 +230,10 @@ class DatasetWriter:
     def reject(self, index: int, case: Mapping[str, Any], reason: str) -> None:
         """Record that a case could not be read: `KEY` and `file` of the case, and why."""
         self._append({"index": index, "rejected": {**case, "reason": reason}})
+
+    def reasons(self) -> Counter[str]:
+        """How many cases were rejected so far, by reason."""
+        return Counter(e["rejected"]["reason"] for e in self._entries.values() if "rejected" in e)
 
     def _append(self, entry: dict[str, Any]) -> None:
         with self._journal.open("a", encoding="utf-8") as journal:
