@@ -26,7 +26,6 @@ class Plugin:
         summary: first line of its module's docstring; empty for one that another package brings.
         origin: the distribution that brings it.
         target: the module, or `module:Class` for an entry point.
-        folder: where its `recipes/` may lie; None for one that another package brings.
     """
 
     kind: str
@@ -34,7 +33,6 @@ class Plugin:
     summary: str
     origin: str
     target: str
-    folder: Path | None = None
 
 
 def find(kind: str) -> dict[str, Plugin]:
@@ -113,8 +111,7 @@ def _built_in(kind: str) -> list[Plugin]:
         if module.suffix == ".py" and module.is_file() and not path.name.startswith("_"):
             doc = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
             summary = doc.partition("\n")[0]
-            folder = path if path.is_dir() else None
-            found.append(Plugin(kind, path.stem, summary, "dbtbench", f"dbtbench.{kind}.{path.stem}", folder))
+            found.append(Plugin(kind, path.stem, summary, "dbtbench", f"dbtbench.{kind}.{path.stem}"))
     return found
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,13 +23,19 @@ class Recipe(BaseModel):
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
+def folder_of(plugin: type) -> Path:
+    """Where a plug-in's class keeps its recipes: `recipes/` in its package; a single module has none."""
+    file = Path(inspect.getfile(plugin))
+    return (file.parent if file.name == "__init__.py" else file.with_suffix("")) / "recipes"
+
+
 def names(folder: Path) -> list[str]:
-    """Names of the recipes in a plug-in's `recipes/` folder, and always `default`."""
+    """Names of the recipes in `folder` (it need not exist), and always `default`."""
     return sorted({"default", *(path.stem for path in folder.glob("*.toml"))})
 
 
 def resolve(
-    model: type[AnyRecipe], folder: Path, name: str = "default", overrides: dict[str, str] | None = None
+    model: type[AnyRecipe], folder: Path, name: str = "default", overrides: Mapping[str, str] | None = None
 ) -> AnyRecipe:
     """Make a recipe from its defaults, a named TOML file and `--set` overrides, in this order.
 

@@ -12,6 +12,9 @@ from dbtbench.data.dataset import DBTDataset
 from dbtbench.recipe import AnyRecipe, Recipe
 from dbtbench.runs import Run
 
+BASELINE = "none"
+"""The arm that trains on real data only."""
+
 
 @dataclass(frozen=True)
 class Arm:

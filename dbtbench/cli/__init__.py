@@ -1,5 +1,75 @@
-"""Command line."""
+"""The command line: one file a verb; nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from dbtbench.cli import data, demo, doctor, evaluate, generate, leaderboard, listing, show
+from dbtbench.errors import DBTBenchError
+
+app = typer.Typer(
+    name="dbtbench",
+    help="Does synthetic data help my tomosynthesis detector, and is it any good?",
+    epilog="Start with `dbtbench demo`. --debug after any command shows the traceback of an error.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    add_completion=False,
+)
+app.add_typer(data.app, name="data")
+app.command("generate")(generate.generate)
+app.command("evaluate")(evaluate.evaluate)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.command("list")(listing.list_)
+app.command("show")(show.show)
+app.command("doctor")(doctor.doctor)
+app.command("demo")(demo.demo)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and stop."),
+) -> None:
+    if version:
+        from dbtbench import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
 
 
 def main() -> None:
-    """Run."""
+    """Run the command line; errors become two lines and an exit code."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        code = app(args=[a for a in arguments if a != "--debug"], standalone_mode=False)
+    except Exception as error:
+        if debug:
+            raise
+        code = _report(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _command(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context else "dbtbench"
+
+
+def _report(error: Exception) -> int:
+    """Print `error:` and `hint:`, and give the exit code."""
+    if isinstance(error, DBTBenchError):
+        message, hint, code = str(error), error.hint, error.exit_code
+    elif hasattr(error, "format_message"):  # what typer raises for a wrong command line
+        message, hint, code = error.format_message(), f"see `{_command(error)} --help`", 2
+        if message.startswith("Usage:"):  # a group of commands was named and none of them
+            typer.echo(message, err=True)
+            return code
+    else:
+        message = f"{type(error).__name__}: {error}"
+        hint, code = "this is a defect or a full disk; the same command with --debug shows where", 1
+    typer.echo(f"error: {message.rstrip('.')}", err=True)
+    if hint:
+        typer.echo(f"hint: {hint}", err=True)
+    return code

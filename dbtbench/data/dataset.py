@@ -109,6 +109,11 @@ class DBTDataset:
         return depth, height, width
 
     @property
+    def synthetic(self) -> bool:
+        """Whether a generator drew it."""
+        return bool(self.meta["source"]["kind"] == "synthetic")
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over grid, intensity, cases (with each volume's digest) and boxes."""
         return str(self.meta["fingerprint"])

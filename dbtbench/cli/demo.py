@@ -1,0 +1,45 @@
+"""`dbtbench demo`: the whole path, from DICOM files to a row on the board, in minutes on a laptop."""
+
+from __future__ import annotations
+
+import typer
+
+from dbtbench.cli.options import WorkspaceOption
+
+
+def demo(workspace: WorkspaceOption = None) -> None:
+    """Run the whole path on phantom data, in minutes.
+
+    Phantom → DICOM → data set → ddpm and classic → detection and realism → leaderboard, and a picture.
+    What is done is found again.
+    """
+    from dbtbench import evaluation, generation, leaderboard
+    from dbtbench.phantom import embedded
+    from dbtbench.progress import say
+    from dbtbench.report.picture import draw_comparison
+    from dbtbench.workspace import Workspace
+
+    work = Workspace.find(workspace)
+    say("1/5 phantom patients as DICOM files, and their import")
+    data = embedded.make(work)
+    say("2/5 generators: fit to the training split, draw as many volumes again")
+    made = {
+        name: generation.draw(work, generation.fit(work, name, data, "demo")) for name in ("classic", "ddpm")
+    }
+    say("3/5 a lesion detector, trained without and with them")
+    evaluation.evaluate(work, "detection", data, list(made), recipe_name="demo")
+    say("4/5 realism of what was drawn")
+    evaluation.evaluate(work, "realism", data, list(made))
+    say("5/5 leaderboard and picture")
+    results = work.root / "results"
+    board = leaderboard.publish(work, results)
+    picture = work.root / "demo.png"
+    draw_comparison(data.select("train"), made["ddpm"], picture)
+    typer.echo(leaderboard.summary(board))
+    typer.echo(f"data      {data.path}: {len(data)} volumes, {len(data.boxes)} lesions")
+    typer.echo(f"drawn     {made['ddpm'].path}: {len(made['ddpm'])} volumes by ddpm")
+    typer.echo(f"board     {results / 'leaderboard.csv'}")
+    typer.echo(f"picture   {picture}")
+    typer.echo(
+        "next      dbtbench show ddpm, or with your own data: dbtbench data import bcs-dbt ROOT --name NAME"
+    )

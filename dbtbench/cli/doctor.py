@@ -1,0 +1,105 @@
+"""`dbtbench doctor`: what this machine has and lacks, each lack with its mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import typer
+
+from dbtbench.cli.options import JsonOption, WorkspaceOption
+
+
+def doctor(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
+    """Check what this machine has and lacks.
+
+    Packages, decoders, GPUs, disk, workspace, plug-ins; exit 3 when one is missing.
+    """
+    checks = list(_checks(workspace))
+    if json:
+        import json as json_
+
+        typer.echo(json_.dumps([dict(zip(("ok", "what", "hint"), c, strict=True)) for c in checks], indent=1))
+    else:
+        for good, what, hint in checks:
+            typer.echo(
+                f"{'ok     ' if good else 'missing'} {what}" + (f"\n        hint: {hint}" if hint else "")
+            )
+    if not all(good for good, _, _ in checks):
+        raise typer.Exit(3)
+
+
+def _checks(workspace: object) -> Iterator[tuple[bool, str, str]]:
+    """(whether it is fine, what was looked at, what to do) for each check."""
+    yield from _packages()
+    yield from _decoders()
+    yield from _devices()
+    yield from _workspace(workspace)
+    yield from _plugins()
+
+
+def _packages() -> Iterator[tuple[bool, str, str]]:
+    from importlib.metadata import PackageNotFoundError, requires, version
+
+    from packaging.requirements import Requirement
+
+    for line in requires("dbtbench") or []:
+        wanted = Requirement(line)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = version(wanted.name)
+        except PackageNotFoundError:
+            yield False, f"{wanted}", f"pip install '{wanted}'"
+            continue
+        good = wanted.specifier.contains(found, prereleases=True)
+        yield good, f"{wanted.name} {found}", "" if good else f"pip install '{wanted}'"
+
+
+def _decoders() -> Iterator[tuple[bool, str, str]]:
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import JPEG2000, JPEG2000Lossless
+
+    for syntax in (JPEG2000Lossless, JPEG2000):
+        decoder = get_decoder(syntax)
+        names = ", ".join(decoder.available_plugins)
+        hint = "" if names else "pip install pylibjpeg pylibjpeg-openjpeg"
+        yield bool(names), f"decoder of {syntax.name}: {names or 'none'}", hint
+
+
+def _devices() -> Iterator[tuple[bool, str, str]]:
+    import torch
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    cpu = f"CPU, {torch.get_num_threads()} threads"
+    hint = "" if names else "no GPU is needed for the demo; training on real data wants one"
+    yield True, f"devices: {', '.join([*names, cpu])}", hint
+
+
+def _workspace(workspace: object) -> Iterator[tuple[bool, str, str]]:
+    import shutil
+    from pathlib import Path
+
+    from dbtbench.workspace import Workspace
+
+    work = Workspace.find(workspace if isinstance(workspace, Path) else None)
+    yield True, f"workspace: {work.root.absolute()} (from {work.origin})", ""
+    there = next(p for p in (work.root.absolute(), *work.root.absolute().parents) if p.exists())
+    free = shutil.disk_usage(there).free / 2**30
+    yield (
+        free > 1,
+        f"disk: {free:.1f} GiB free",
+        "" if free > 1 else "make room, or choose another --workspace",
+    )
+
+
+def _plugins() -> Iterator[tuple[bool, str, str]]:
+    from dbtbench import plugins
+    from dbtbench.errors import DBTBenchError
+
+    for kind in plugins.KINDS:
+        for plugin in plugins.find(kind).values():
+            try:
+                plugins.load(plugin)
+                yield True, f"{kind[:-1]} {plugin.name} ({plugin.origin})", ""
+            except DBTBenchError as error:
+                yield False, str(error), error.hint

@@ -1,0 +1,58 @@
+"""`dbtbench evaluate`: does an augmentation help, and is it any good?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dbtbench.cli.options import (
+    DataOption,
+    FreshOption,
+    JsonOption,
+    RecipeOption,
+    SetOption,
+    WorkspaceOption,
+    overrides,
+)
+
+
+def evaluate(
+    task: Annotated[str, typer.Option("--task", help="detection, realism, …; see `dbtbench list tasks`.")],
+    aug: Annotated[
+        list[str] | None, typer.Option("--aug", help="Generator or synthetic data set; may be repeated.")
+    ] = None,
+    data: DataOption = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", help="How many seeds; the task's own number when not named.")
+    ] = None,
+    recipe: RecipeOption = "default",
+    set_: SetOption = None,
+    workspace: WorkspaceOption = None,
+    fresh: FreshOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Say whether an augmentation helps a task.
+
+    The task is run on real data alone and with each augmentation.
+
+    Example: dbtbench evaluate --task detection --aug ddpm --aug classic
+    """
+    from dbtbench import evaluation
+    from dbtbench.data.catalogue import choose_dataset
+    from dbtbench.files import read_json
+    from dbtbench.leaderboard import rank, summary
+    from dbtbench.workspace import Workspace
+
+    work = Workspace.find(workspace)
+    dataset = choose_dataset(work, data)
+    runs = evaluation.evaluate(work, task, dataset, aug or [], seeds, recipe, overrides(set_), fresh)
+    records = [read_json(run / "run.json") for run in runs]
+    if json:
+        import json as json_
+
+        typer.echo(json_.dumps(records, indent=1))
+        return
+    typer.echo(summary(rank(records)))
+    typer.echo(f"runs: {runs[0].parent}")
+    typer.echo("next: dbtbench leaderboard")

@@ -1,0 +1,40 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dbtbench.errors import UsageError
+
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace", help="Folder of all work; else dbtbench.toml, DBTBENCH_WORKSPACE, ./dbtbench-work."
+    ),
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option("--data", help="Data set; needed only when there are several. See `dbtbench list`."),
+]
+RecipeOption = Annotated[str, typer.Option("--recipe", help="Named settings; see `dbtbench show NAME`.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting; may be repeated."),
+]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Start over instead of continuing what is there.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def overrides(pairs: list[str] | None) -> dict[str, str]:
+    """`--set key=value` pairs as a mapping.
+
+    Raises:
+        UsageError: when one has no `=`.
+    """
+    for pair in pairs or []:
+        if "=" not in pair:
+            raise UsageError(f"--set {pair} has no value", "write --set key=value")
+    return dict(pair.split("=", 1) for pair in pairs or [])

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from dbtbench.errors import DBTBenchError
+from dbtbench.runs import open_run
+
+
+def test_the_same_identity_finds_the_finished_run_again(tmp_path: Path) -> None:
+    with open_run(tmp_path, {"recipe": {"a": 1, "b": 2}}) as run:
+        assert not run.finished
+        run.finish(scores={"x": 1.0})
+    with open_run(tmp_path, {"recipe": {"b": 2, "a": 1}}) as again:
+        assert again.finished
+        assert again.path == run.path
+        assert again.record()["scores"] == {"x": 1.0}
+
+
+def test_another_identity_is_another_run(tmp_path: Path) -> None:
+    with open_run(tmp_path, {"seed": 0}) as one, open_run(tmp_path, {"seed": 1}) as other:
+        assert one.path != other.path
+
+
+def test_the_record_says_what_made_it(tmp_path: Path) -> None:
+    with open_run(tmp_path, {"seed": 0}) as run:
+        run.finish()
+    record = run.record()
+    assert record["seed"] == 0
+    assert {"seconds", "dbtbench", "commit", "versions", "device", "created"} <= record.keys()
+    assert record["versions"].keys() >= {"python", "torch", "monai"}
+
+
+def test_fresh_throws_away_what_was_there(tmp_path: Path) -> None:
+    with open_run(tmp_path, {}) as run:
+        (run.path / "state").write_text("half-done")
+        run.finish()
+    with open_run(tmp_path, {}, fresh=True) as run:
+        assert not run.finished
+        assert not (run.path / "state").exists()
+
+
+def test_two_processes_do_not_work_on_the_same_run(tmp_path: Path) -> None:
+    with (
+        open_run(tmp_path, {}),
+        pytest.raises(DBTBenchError, match="another process"),
+        open_run(tmp_path, {}),
+    ):
+        pass
+
+
+def test_a_run_that_failed_can_be_opened_again(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), open_run(tmp_path, {}):
+        raise ZeroDivisionError
+    with open_run(tmp_path, {}) as run:
+        assert not run.finished
