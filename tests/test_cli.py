@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = (
+    "torch",
+    "monai",
+    "torchio",
+    "pandas",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "pydicom",
+    "zarr",
+    "pydantic",
+    "rich",
+)
+
+
+def dbtbench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dbtbench", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_nothing_heavy_is_imported_before_a_verb_needs_it() -> None:
+    code = f"import sys, dbtbench.cli; print([m for m in {HEAVY} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+VERBS = [
+    [], ["data"], ["data", "phantom"], ["data", "import"], ["data", "import", "bcs-dbt"], ["data", "info"],
+    ["generate"], ["evaluate"], ["leaderboard"], ["list"], ["show"], ["doctor"], ["demo"],
+]  # fmt: skip
+
+
+def test_every_verb_explains_itself() -> None:
+    helper = (
+        "import json, sys\nfrom dbtbench.cli import app\n"
+        "for words in json.loads(sys.argv[1]):\n    app(args=[*words, '--help'], standalone_mode=False)\n"
+    )
+    command = [sys.executable, "-c", helper, json.dumps(VERBS)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert out.stdout.count("Usage:") == len(VERBS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "error", "hint"),
+    [
+        (["generat"], 2, "No such command 'generat'", "dbtbench --help"),
+        (["generate"], 2, "Missing argument", "generate --help"),
+        (["generate", "dppm", "--data", "x"], 3, "no data set named 'x'", "data import"),
+        (["show", "dppm"], 3, "no generator named 'dppm'", "did you mean 'ddpm'?"),
+        (["list", "tsks"], 2, "'tsks'", "tasks"),
+        (["data", "import", "bcs-dbt", "nowhere", "--name", "x"], 3, "nowhere is not a folder", "tables"),
+        (
+            ["data", "import", "bcs-dbt", ".", "--name", "x", "--grid", "8x64"],
+            2,
+            "'8x64' is no grid",
+            "8x64x64",
+        ),
+        (["data", "import", "bcs-dbt", ".", "--name", "../x"], 2, "'../x'", "letters"),
+        (["leaderboard"], 3, "no finished evaluation", "dbtbench evaluate"),
+        (["evaluate", "--task", "detection", "--data", "x"], 3, "no data set named 'x'", "data import"),
+    ],
+)
+def test_errors_say_what_is_wrong_and_what_to_do(
+    tmp_path: Path, arguments: list[str], code: int, error: str, hint: str
+) -> None:
+    done = dbtbench(*arguments, cwd=tmp_path)
+    assert done.returncode == code
+    first, second = done.stderr.strip().splitlines()[-2:]
+    assert first.startswith("error: ")
+    assert error in first
+    assert second.startswith("hint: ")
+    assert hint in second
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    assert "Traceback" in dbtbench("show", "dppm", "--debug", cwd=tmp_path).stderr
+
+
+def test_list_and_show_print_json(tmp_path: Path) -> None:
+    listed = json.loads(dbtbench("list", "--json", cwd=tmp_path).stdout)
+    assert {g["name"] for g in listed["generators"]} >= {"ddpm", "classic"}
+    card = json.loads(dbtbench("show", "ddpm", "--json", cwd=tmp_path).stdout)
+    assert {"default", "demo", "smoke"} <= card["recipes"].keys()
+
+
+def test_more_gpus_than_there_are_is_exit_3(tmp_path: Path) -> None:
+    done = dbtbench("generate", "ddpm", "--gpus", "4096", cwd=tmp_path)
+    assert done.returncode == 3
+    assert "4096 GPUs asked for" in done.stderr
+    assert "hint: " in done.stderr
+    assert not list(tmp_path.iterdir())
