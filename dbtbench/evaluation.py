@@ -107,7 +107,7 @@ def _write(evaluation: Evaluation, run: Run) -> None:
     """Write predictions and scores, then the record, which makes the run finished."""
     if evaluation.predictions is not None:
         with atomic_path(run.path / "predictions.csv") as temporary:
-            evaluation.predictions.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+            evaluation.predictions.to_csv(temporary, index=False, lineterminator="\n")
     lines = ["metric,value", *(f"{metric},{value!r}" for metric, value in evaluation.scores.items())]
     write_text(run.path / "scores.csv", "\n".join(lines) + "\n")
     scores = {
