@@ -1,0 +1,147 @@
+"""Histograms, contrast and diversity of the training data beside the real test split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from dbtbench.data.dataset import DBTDataset
+from dbtbench.errors import UsageError
+from dbtbench.files import write_text
+from dbtbench.metrics import contrast, histogram
+from dbtbench.metrics.mask import breast_mask
+from dbtbench.progress import Advance, progress
+from dbtbench.recipe import Recipe
+from dbtbench.runs import Run
+from dbtbench.task import Arm, Evaluation, Task
+
+CHUNK = 32
+
+
+class RealismRecipe(Recipe):
+    """Settings of the realism task.
+
+    Attributes:
+        volumes: how many volumes of either side are compared, at most; always the same number of both.
+    """
+
+    volumes: int = Field(256, ge=1)
+
+
+class Realism(Task[RealismRecipe]):
+    """Measures an arm's volumes, and their distance to the real test split.
+
+    For an augmentation its synthetic volumes are measured, for `none` the real training split, so that the
+    scores of `none` are what real volumes reach against other real volumes. See docs/metrics.md.
+    """
+
+    recipe_class = RealismRecipe
+    primary = "w1_intensity"
+    seeds = 1
+
+    def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
+        """Score one arm; also writes `histograms.csv`, the four histograms behind the scores.
+
+        Raises:
+            UsageError: when one side has no volumes, or the two have different grids.
+        """
+        reference = arm.real.select("test")
+        drawn = arm.real.select("train") if arm.synthetic is None else arm.synthetic
+        _check(drawn, reference)
+        n = min(self.recipe.volumes, len(drawn), len(reference))
+        with progress(f"realism of {arm.name}", 2 * n) as advance:
+            own = _measure(_subsample(drawn, n, seed), advance)
+            real = _measure(_subsample(reference, n, seed), advance)
+        write_text(run.path / "histograms.csv", _histograms(own, real))
+        counts = {"volumes": n, "reference_volumes": n, "boxes": len(own.per_lesion)}
+        return Evaluation(_scores(own, real), counts)
+
+
+@dataclass
+class _Measured:
+    """What was measured on a set of volumes."""
+
+    whole: histogram.Counts = field(default_factory=lambda: np.zeros(histogram.LEVELS, np.int64))
+    breast: histogram.Counts = field(default_factory=lambda: np.zeros(histogram.LEVELS, np.int64))
+    per_volume: list[pd.DataFrame] = field(default_factory=list)
+    per_lesion: list[float] = field(default_factory=list)
+
+
+def _check(drawn: DBTDataset, reference: DBTDataset) -> None:
+    for dataset, what in ((drawn, "volumes to measure"), (reference, "test volumes to compare with")):
+        if not len(dataset):
+            raise UsageError(f"{dataset.name} has no {what}", "import it with a split that has some")
+    if drawn.grid != reference.grid:
+        raise UsageError(
+            f"{drawn.name} has the grid {drawn.grid}, {reference.name} has {reference.grid}",
+            "sample, or import, on the real data set's grid",
+        )
+
+
+def _subsample(dataset: DBTDataset, n: int, seed: int) -> DBTDataset:
+    chosen = np.random.default_rng(seed).permutation(len(dataset))[:n]
+    return dataset.take(np.isin(np.arange(len(dataset)), chosen))
+
+
+def _measure(dataset: DBTDataset, advance: Advance) -> _Measured:
+    """Measure volumes a chunk at a time, so that memory does not grow with their number."""
+    measured = _Measured()
+    cases = list(dataset.cases["case"])
+    for start in range(0, len(cases), CHUNK):
+        chunk = cases[start : start + CHUNK]
+        volumes = dataset.volumes(chunk)
+        inside = breast_mask(volumes)
+        measured.whole += histogram.histogram(volumes)
+        measured.breast += histogram.histogram(volumes, inside)
+        row = {
+            "mean": volumes.mean(axis=(1, 2, 3, 4), dtype=np.float64),
+            "rms_contrast": contrast.rms_contrast(volumes),
+            "rms_contrast_breast": contrast.rms_contrast(volumes, inside),
+            "percentile_range": contrast.percentile_range(volumes),
+            "michelson_breast": contrast.michelson_contrast(volumes, inside),
+        }
+        measured.per_volume.append(pd.DataFrame(row))
+        boxes = [dataset.boxes_of(case) for case in chunk]
+        measured.per_lesion.extend(contrast.lesion_cnr(volumes, inside, boxes))
+        advance(len(chunk))
+    return measured
+
+
+def _scores(own: _Measured, real: _Measured) -> dict[str, float]:
+    """The distances to the reference, then what the arm's own volumes look like."""
+    volumes = pd.concat(own.per_volume)
+    scores = {
+        "w1_intensity": histogram.wasserstein(own.whole, real.whole),
+        "w1_breast": histogram.wasserstein(own.breast, real.breast),
+        "air_mode_mass": histogram.air_mode_mass(own.whole),
+        "volume_mean_sd": float(volumes["mean"].std(ddof=0)),
+    }
+    for place, counts in (("whole", own.whole), ("breast", own.breast)):
+        scores |= {
+            f"dip_{place}": histogram.dip(counts),
+            f"ashman_d_{place}": histogram.ashman_d(counts),
+            f"bimodality_coefficient_{place}": histogram.bimodality_coefficient(counts),
+            f"valley_depth_{place}": histogram.valley_depth(counts),
+        }
+    scores["main_mode_breast"] = float(next(iter(histogram.modes(own.breast)), np.nan))
+    # pandas leaves NaN out of a mean, and the mean of nothing is NaN.
+    scores |= volumes.drop(columns="mean").mean().to_dict()
+    return scores | {"lesion_cnr": float(pd.Series(own.per_lesion, dtype=float).mean())}
+
+
+def _histograms(own: _Measured, real: _Measured) -> str:
+    table = pd.DataFrame(
+        {
+            "bin": range(histogram.LEVELS),
+            "intensity": histogram.CENTRES,
+            "arm_whole": own.whole,
+            "arm_breast": own.breast,
+            "reference_whole": real.whole,
+            "reference_breast": real.breast,
+        }
+    )
+    text: str = table.to_csv(index=False, lineterminator="\n")
+    return text

@@ -1,0 +1,101 @@
+"""Contrast must follow its formulas, volume by volume."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dbtbench.data.dataset import Volume
+from dbtbench.metrics.contrast import lesion_cnr, michelson_contrast, percentile_range, rms_contrast
+
+GRID = (8, 40, 40)
+EVERYWHERE = np.ones((1, 1, *GRID), bool)
+BOX = np.array([[1, 14, 12, 7, 26, 24]], np.float32)
+
+
+def noise(sd: float = 0.02, mean: float = 0.4, seed: int = 0) -> Volume:
+    drawn = np.random.default_rng(seed).standard_normal((1, 1, *GRID), dtype=np.float32)
+    return np.float32(mean) + np.float32(sd) * drawn
+
+
+def with_lesion(volume: Volume, box: np.ndarray, contrast: float) -> Volume:
+    axes = np.mgrid[: GRID[0], : GRID[1], : GRID[2]] + 0.5
+    centre, half = (box[3:] + box[:3]) / 2, (box[3:] - box[:3]) / 2
+    r2 = sum(((a - c) / w) ** 2 for a, c, w in zip(axes, centre, half, strict=True))
+    lesion = np.where(r2 <= 1, contrast, 0).astype(np.float32)
+    return volume + lesion
+
+
+@given(st.floats(0.0, 0.5))
+def test_rms_contrast_is_the_standard_deviation(amplitude: float) -> None:
+    stripes = np.where(np.arange(40) % 2, 0.5 + amplitude, 0.5 - amplitude).astype(np.float32)
+    volume = np.broadcast_to(stripes, (1, 1, *GRID))
+    assert rms_contrast(volume) == pytest.approx([amplitude], abs=1e-6)
+
+
+def test_the_percentile_range_leaves_out_one_percent_on_either_side() -> None:
+    ramp = np.linspace(0, 1, 10_001, dtype=np.float32).reshape(1, 1, 1, 1, -1)
+    assert percentile_range(ramp) == pytest.approx([0.98], abs=1e-4)
+
+
+def test_michelson_contrast_of_two_levels_inside_the_mask() -> None:
+    volume = np.zeros((1, 1, *GRID), np.float32)
+    volume[..., 10:20], volume[..., 20:30] = 0.2, 0.6
+    assert michelson_contrast(volume, volume > 0) == pytest.approx([0.5], abs=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(-0.3, 0.3), st.floats(0.005, 0.05), st.integers(0, 100))
+def test_the_cnr_of_an_inserted_lesion_is_its_contrast_over_the_noise(
+    contrast: float, sd: float, seed: int
+) -> None:
+    volume = with_lesion(noise(sd, seed=seed), BOX[0], contrast)
+    assert lesion_cnr(volume, EVERYWHERE, [BOX]) == pytest.approx([contrast / sd], rel=0.06, abs=0.2)
+
+
+def test_air_and_other_lesions_are_no_background() -> None:
+    plain = with_lesion(noise(), BOX[0], 0.2)
+    expected = lesion_cnr(plain, EVERYWHERE, [BOX])[0]
+    other = np.array([2, 27, 12, 6, 33, 18], np.float32)
+    crowded = with_lesion(plain, other, 5.0)
+    crowded[..., 26:] = 0
+    inside = np.broadcast_to(np.arange(40) < 26, crowded.shape)
+    assert lesion_cnr(crowded, inside, [np.vstack([BOX, other])])[0] == pytest.approx(expected, rel=0.1)
+
+
+def test_cnrs_come_volume_by_volume_and_box_by_box() -> None:
+    volumes = np.concatenate([with_lesion(noise(), BOX[0], c) for c in (0.1, 0.3)])
+    mask = np.ones(volumes.shape, bool)
+    low, high = lesion_cnr(volumes, mask, [BOX, BOX])
+    assert 0 < low < high
+    assert lesion_cnr(volumes, mask, [np.empty((0, 6), np.float32), BOX]) == pytest.approx([high])
+    assert lesion_cnr(volumes, mask, [np.empty((0, 6), np.float32)] * 2).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("volume", "mask", "box"),
+    [
+        (noise(), ~EVERYWHERE, BOX),
+        (np.full((1, 1, *GRID), 0.5, np.float32), EVERYWHERE, BOX),
+        (noise(), EVERYWHERE, np.array([[3, 3, 3, 3, 3, 3]], np.float32)),
+    ],
+    ids=["no background", "flat background", "empty box"],
+)
+def test_the_cnr_of_what_cannot_be_measured_is_nan(volume: Volume, mask: np.ndarray, box: np.ndarray) -> None:
+    assert np.isnan(lesion_cnr(volume, mask, [box])).all()
+
+
+def test_each_volume_is_measured_on_its_own() -> None:
+    volumes = np.concatenate([noise(sd, seed=i) for i, sd in enumerate((0.01, 0.02, 0.04))])
+    mask = volumes > 0.39
+    for measure in (rms_contrast, percentile_range, michelson_contrast):
+        together = measure(volumes, mask)
+        assert np.array_equal(together[::-1], measure(volumes[::-1], mask[::-1]))
+        assert (np.diff(together) > 0).all()
+
+
+def test_an_empty_mask_gives_nan() -> None:
+    for measure in (rms_contrast, percentile_range, michelson_contrast):
+        assert np.isnan(measure(noise(), ~EVERYWHERE)).all()

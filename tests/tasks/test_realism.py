@@ -1,0 +1,140 @@
+"""The realism task must see what it is there to see, and nothing where there is nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from dbtbench.tasks.realism import Realism, RealismRecipe
+from scipy import ndimage
+
+from dbtbench import plugins
+from dbtbench.data.dataset import BOX_COLUMNS, KEY, DatasetWriter, DBTDataset, Volume
+from dbtbench.errors import UsageError
+from dbtbench.metrics import histogram
+from dbtbench.runs import Run
+from dbtbench.task import Arm, Evaluation
+
+Change = Callable[[Volume, int], Volume]
+
+
+@pytest.fixture
+def evaluate(toy: DBTDataset, tmp_path: Path) -> Callable[..., Evaluation]:
+    """Evaluate an arm with `synthetic`, or `none`."""
+
+    def run(synthetic: DBTDataset | None = None, seed: int = 0, **settings: Any) -> Evaluation:
+        arm = Arm("none" if synthetic is None else "other", toy, synthetic)
+        evaluation: Evaluation = Realism(RealismRecipe(**settings)).evaluate(arm, seed, Run(tmp_path, {}))
+        return evaluation
+
+    return run
+
+
+@pytest.fixture
+def altered(toy: DBTDataset, tmp_path: Path) -> Callable[[Change], DBTDataset]:
+    """The toy's training split, each volume changed by a function of (volume, number)."""
+
+    def make(change: Change) -> DBTDataset:
+        train = toy.select("train")
+        writer = DatasetWriter(tmp_path / "altered", toy.grid, len(train), {})
+        for index, case in enumerate(train.cases.to_dict("records")):
+            rows = train.boxes[train.boxes["case"] == case["case"]]
+            boxes = rows[[name for name in BOX_COLUMNS if name not in ("case", *KEY)]].to_dict("records")
+            volume = change(train.volumes([case["case"]])[0, 0], index)
+            writer.add(index, volume, {k: v for k, v in case.items() if k not in ("case", "sha256")}, boxes)
+        return writer.finish({"intensity": {}, "source": {}, "split": {}}, "")
+
+    return make
+
+
+def test_is_found_by_its_name() -> None:
+    assert plugins.load(plugins.get("tasks", "realism")) is Realism
+
+
+def test_real_training_data_are_near_the_real_test_split(evaluate: Callable[..., Evaluation]) -> None:
+    evaluation = evaluate()
+    assert evaluation.counts["volumes"] == evaluation.counts["reference_volumes"] == 8
+    assert evaluation.counts["boxes"] > 0
+    assert evaluation.scores["w1_intensity"] < 0.01
+    assert all(np.isfinite(list(evaluation.scores.values())))
+    assert Realism.primary in evaluation.scores
+
+
+def test_the_test_split_itself_has_no_distance(evaluate: Callable[..., Evaluation], toy: DBTDataset) -> None:
+    scores = evaluate(toy.select("test")).scores
+    assert scores["w1_intensity"] == 0
+    assert scores["w1_breast"] == 0
+
+
+def test_a_haze_over_everything_is_seen(
+    evaluate: Callable[..., Evaluation], altered: Callable[[Change], DBTDataset]
+) -> None:
+    real, hazy = evaluate().scores, evaluate(altered(lambda volume, _: 0.1 + 0.6 * volume)).scores
+    assert hazy["w1_intensity"] > 10 * real["w1_intensity"]
+    assert hazy["air_mode_mass"] == 0
+    assert real["air_mode_mass"] > 0.3
+    assert hazy["rms_contrast"] == pytest.approx(0.6 * real["rms_contrast"], rel=0.1)
+    assert hazy["lesion_cnr"] == pytest.approx(real["lesion_cnr"], rel=0.15)
+
+
+def test_blur_is_seen_as_a_loss_of_contrast(
+    evaluate: Callable[..., Evaluation], altered: Callable[[Change], DBTDataset]
+) -> None:
+    real = evaluate().scores
+    blurred = evaluate(altered(lambda volume, _: ndimage.gaussian_filter(volume, (0.7, 2, 2)))).scores
+    for metric in ("rms_contrast", "percentile_range", "air_mode_mass", "valley_depth_whole"):
+        assert blurred[metric] < real[metric]
+
+
+def test_a_generator_that_draws_one_volume_has_no_diversity(
+    evaluate: Callable[..., Evaluation], altered: Callable[[Change], DBTDataset], toy: DBTDataset
+) -> None:
+    one = toy.volumes([0])[0, 0]
+    assert evaluate(altered(lambda volume, _: one)).scores["volume_mean_sd"] == pytest.approx(0, abs=1e-9)
+    assert evaluate().scores["volume_mean_sd"] > 0.001
+
+
+def test_volumes_without_lesions_or_structure_score_nan_where_nothing_is_defined(
+    evaluate: Callable[..., Evaluation], altered: Callable[[Change], DBTDataset], toy: DBTDataset
+) -> None:
+    train = toy.select("train")
+    normal = evaluate(train.take(~train.cases["case"].isin(train.boxes["case"])))
+    assert [name for name, value in normal.scores.items() if np.isnan(value)] == ["lesion_cnr"]
+    assert normal.counts["boxes"] == 0
+    flat = evaluate(altered(lambda volume, _: np.full_like(volume, 0.3))).scores
+    assert flat["w1_intensity"] > 0.1
+    assert np.isnan([flat["dip_breast"], flat["michelson_breast"], flat["w1_breast"]]).all()
+
+
+def test_both_sides_have_the_same_number_of_volumes_drawn_by_the_seed(
+    evaluate: Callable[..., Evaluation],
+) -> None:
+    first = evaluate(volumes=3)
+    assert first.counts["volumes"] == first.counts["reference_volumes"] == 3
+    assert evaluate(volumes=3).scores == first.scores
+    assert evaluate(volumes=3, seed=1).scores != first.scores
+
+
+def test_the_histograms_behind_the_scores_are_kept(
+    evaluate: Callable[..., Evaluation], toy: DBTDataset, tmp_path: Path
+) -> None:
+    evaluation = evaluate()
+    table = pd.read_csv(tmp_path / "histograms.csv")
+    names = [f"{side}_{place}" for side in ("arm", "reference") for place in ("whole", "breast")]
+    assert list(table) == ["bin", "intensity", *names]
+    assert table["arm_whole"].sum() == table["reference_whole"].sum() == 8 * np.prod(toy.grid)
+    distance = histogram.wasserstein(table["arm_breast"].to_numpy(), table["reference_breast"].to_numpy())
+    assert distance == evaluation.scores["w1_breast"]
+
+
+def test_another_grid_or_an_empty_side_is_an_error(
+    evaluate: Callable[..., Evaluation], toy: DBTDataset, make_toy: Callable[..., DBTDataset], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"has the grid \(4, 16, 16\)"):
+        evaluate(make_toy(tmp_path / "small", grid=(4, 16, 16)))
+    with pytest.raises(UsageError, match="no volumes to measure"):
+        evaluate(toy.take(toy.cases["case"] < 0))
