@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dbtbench.data.dataset import GRID_BOX, DatasetWriter, DBTDataset, split_digest
+from dbtbench.phantom.cohort import write_collection
 
 VIEWS = ("lcc", "lmlo", "rcc", "rmlo")
 
@@ -66,3 +67,11 @@ def make_toy() -> Callable[..., DBTDataset]:
 def toy(tmp_path_factory: pytest.TempPathFactory) -> DBTDataset:
     """Eight patients with four views each; half of the patients have a lesion in every view."""
     return write_toy(tmp_path_factory.mktemp("toy") / "toy")
+
+
+@pytest.fixture(scope="session")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four phantom patients as a BCS-DBT collection: 16 DICOM files and three tables."""
+    root = tmp_path_factory.mktemp("collection") / "phantom"
+    write_collection(root, "tiny", 4, seed=1)
+    return root

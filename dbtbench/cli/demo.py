@@ -6,6 +6,8 @@ import typer
 
 from dbtbench.cli.options import WorkspaceOption
 
+RECIPES = {"classic": "default", "ddpm": "demo"}
+
 
 def demo(workspace: WorkspaceOption = None) -> None:
     """Run the whole path on phantom data, in minutes.
@@ -23,9 +25,7 @@ def demo(workspace: WorkspaceOption = None) -> None:
     say("1/5 phantom patients as DICOM files, and their import")
     data = embedded.make(work)
     say("2/5 generators: fit to the training split, draw as many volumes again")
-    made = {
-        name: generation.draw(work, generation.fit(work, name, data, "demo")) for name in ("classic", "ddpm")
-    }
+    made = {name: generation.draw(work, generation.fit(work, name, data, r)) for name, r in RECIPES.items()}
     say("3/5 a lesion detector, trained without and with them")
     evaluation.evaluate(work, "detection", data, list(made), recipe_name="demo")
     say("4/5 realism of what was drawn")
