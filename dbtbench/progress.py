@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-PLAIN_SECONDS = 5.0
+PLAIN_SECONDS = 10.0
 
 Advance = Callable[..., None]
 """`advance(n=1, note="")`: n more units are done; the note is shown beside the bar."""
