@@ -1,0 +1,284 @@
+"""Many phantom patients as DICOM files and the three tables of BCS-DBT.
+
+ROOT/phantom.json                              the settings
+ROOT/DBT-P00001/DBT-S00001/lcc/1-1.dcm         one file a volume, four a patient
+ROOT/BCS-DBT-file-paths-train-v2.csv           PatientID, StudyUID, View, descriptive_path, classic_path
+ROOT/BCS-DBT-labels-train-v2.csv               PatientID, StudyUID, View, Normal, Actionable, Benign, Cancer
+ROOT/BCS-DBT-boxes-train-v2.csv                one row a box of a benign or malignant lesion
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, cpu_count, delayed
+
+from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX, laterality, projection
+from dbtbench.data.export import write_tomosynthesis
+from dbtbench.errors import UsageError
+from dbtbench.files import read_json, write_json, write_text
+from dbtbench.phantom.anatomy import Breast, draw_breasts
+from dbtbench.phantom.lesions import Lesion, draw_lesion
+from dbtbench.phantom.reconstruction import WINDOW
+from dbtbench.phantom.simulation import PRESETS, Box, box_of, simulate
+from dbtbench.progress import progress
+
+VIEWS = ("lcc", "lmlo", "rcc", "rmlo")
+SCREENING = {"normal": 4581 / 5060, "actionable": 278 / 5060, "benign": 112 / 5060, "cancer": 89 / 5060}
+"""Shares of patients by their worst label in BCS-DBT (Buda 2021)."""
+ENRICHED = {"normal": 0.4, "actionable": 0.1, "benign": 0.25, "cancer": 0.25}
+"""Half of the patients have a lesion with a box."""
+MIXES = {"screening": SCREENING, "enriched": ENRICHED}
+ROTATED = 0.15
+"""Share of files that are stored turned by 180°, as in BCS-DBT."""
+VERSION = 1
+"""Raise it when the same settings give other bytes than before."""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """One patient with one study.
+
+    Attributes:
+        number: from 1.
+        label: normal, actionable, benign or cancer.
+        breasts: by `l` and `r`.
+        side: which breast has the lesion; `""` for a normal patient.
+        lesion: hers; None for a normal patient.
+        rotated: views whose files are stored turned by 180°.
+    """
+
+    number: int
+    label: str
+    breasts: dict[str, Breast]
+    side: str
+    lesion: Lesion | None
+    rotated: frozenset[str]
+
+    @property
+    def patient_id(self) -> str:
+        """PatientID, such as DBT-P00001."""
+        return f"DBT-P{self.number:05d}"
+
+    @property
+    def study_id(self) -> str:
+        """StudyUID, such as DBT-S00001."""
+        return f"DBT-S{self.number:05d}"
+
+    def path(self, view: str) -> str:
+        """The file of a view, relative to the collection's folder."""
+        return f"{self.patient_id}/{self.study_id}/{view}/1-1.dcm"
+
+    def lesion_in(self, view: str) -> Lesion | None:
+        """The lesion that a view shows."""
+        return self.lesion if laterality(view) == self.side else None
+
+    def label_of(self, view: str) -> str:
+        """The label of a view: a recall is of the whole study, a biopsied lesion is in one breast."""
+        return self.label if self.label == "actionable" or self.lesion_in(view) else "normal"
+
+
+@dataclass(frozen=True)
+class CollectionSummary:
+    """What a collection holds.
+
+    Attributes:
+        root: its folder.
+        patients: how many by label.
+        volumes: how many by label.
+        boxes: how many.
+    """
+
+    root: Path
+    patients: dict[str, int]
+    volumes: dict[str, int]
+    boxes: int
+
+
+def quotas(patients: int, mix: Mapping[str, float]) -> dict[str, int]:
+    """How many patients get each label: shares by the largest remainder (Hamilton's method).
+
+    Raises:
+        UsageError: for an unknown label or shares that are no frequencies.
+    """
+    unknown = [label for label in mix if label not in LABELS]
+    if unknown:
+        raise UsageError(f"no label named {unknown[0]!r}", f"known: {', '.join(LABELS)}")
+    shares = np.array([mix.get(label, 0.0) for label in LABELS], float)
+    if not np.isfinite(shares).all() or (shares < 0).any() or shares.sum() <= 0:
+        raise UsageError(
+            f"the mix {dict(mix)} is not a set of frequencies", "give numbers from 0 up, not all 0"
+        )
+    exact = patients * shares / shares.sum()
+    counts = np.floor(exact).astype(int)
+    # The small offset settles ties by the order of the labels, whatever the last bits of the remainders.
+    order = np.argsort(-(exact - counts).round(9), kind="stable")
+    counts[order[: patients - counts.sum()]] += 1
+    return {label: int(count) for label, count in zip(LABELS, counts, strict=True)}
+
+
+def draw_patients(patients: int, seed: int, mix: Mapping[str, float]) -> list[Patient]:
+    """Draw a cohort: labels by quota, everything else of a patient from (seed, her number) only."""
+    labels = np.repeat(list(LABELS), list(quotas(patients, mix).values()))
+    np.random.default_rng([seed, 0]).shuffle(labels)
+    return [_patient(number, str(label), seed) for number, label in enumerate(labels, 1)]
+
+
+def _patient(number: int, label: str, seed: int) -> Patient:
+    rng = np.random.default_rng([seed, number])
+    breasts = draw_breasts(rng)
+    side = str(rng.choice(["l", "r"]))
+    rotated = frozenset(view for view in VIEWS if rng.random() < ROTATED)
+    if label == "normal":
+        return Patient(number, label, breasts, "", None, rotated)
+    return Patient(number, label, breasts, side, draw_lesion(label, breasts[side], rng), rotated)
+
+
+def write_collection(
+    root: Path,
+    preset: str,
+    patients: int,
+    seed: int = 0,
+    mix: Mapping[str, float] = ENRICHED,
+    device: str = "cpu",
+    jobs: int | None = None,
+) -> CollectionSummary:
+    """Write a collection in the layout of BCS-DBT; files that an earlier call finished are kept.
+
+    Args:
+        root: its folder; made if need be.
+        preset: `tiny`, `small` or `standard`.
+        patients: how many; each has four views.
+        seed: of everything; the same seed on the same kind of device gives the same bytes.
+        mix: frequencies of the patients' labels, on any scale.
+        device: torch device for the array work.
+        jobs: processes; by default one a core, or one when the device is not the CPU.
+
+    Raises:
+        UsageError: for settings that make no sense, or a folder that holds something else.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"no preset named {preset!r}", f"known: {', '.join(PRESETS)}")
+    if patients < 1 or seed < 0 or (jobs is not None and jobs < 1):
+        raise UsageError(
+            f"patients {patients}, seed {seed}, jobs {jobs} cannot be",
+            "patients and jobs start at 1, seeds at 0",
+        )
+    cohort = draw_patients(patients, seed, mix)
+    _claim(
+        root,
+        {
+            "version": VERSION,
+            "preset": preset,
+            "patients": patients,
+            "seed": seed,
+            "mix": dict(mix),
+            "device": torch.device(device).type,
+        },
+    )
+    todo = [(p, view) for p in cohort for view in VIEWS if not (root / p.path(view)).is_file()]
+    jobs = jobs or (cpu_count() if torch.device(device).type == "cpu" else 1)
+    total = 4 * len(cohort)
+    with progress(f"phantom ({preset})", total, "volumes", done=total - len(todo)) as advance:
+        work = (delayed(write_volume)(root, preset, p, view, seed, device) for p, view in todo)
+        for _ in Parallel(n_jobs=jobs, return_as="generator_unordered")(work):
+            advance()
+    return _write_tables(root, preset, cohort)
+
+
+def _claim(root: Path, settings: dict[str, Any]) -> None:
+    """Make the folder this collection's, or find that it is.
+
+    Raises:
+        UsageError: when it holds something else.
+    """
+    record = root / "phantom.json"
+    if record.is_file():
+        try:
+            found = read_json(record)
+        except ValueError:
+            found = {}
+        if found != settings:
+            changed = [k for k in settings if not isinstance(found, dict) or found.get(k) != settings[k]]
+            raise UsageError(
+                f"{root} holds a phantom that was made with other settings ({', '.join(changed)})",
+                "choose another folder, or delete this one",
+            )
+    elif root.exists() and any(not path.name.startswith(".") for path in root.iterdir()):
+        raise UsageError(f"{root} is not empty and holds no phantom", "choose a folder that is not there yet")
+    else:
+        write_json(record, settings)
+
+
+def write_volume(root: Path, preset: str, patient: Patient, view: str, seed: int, device: str) -> None:
+    """Simulate one view and write its file; the bytes depend on (preset, seed, patient, view) only."""
+    breast = patient.breasts[laterality(view)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in another order would have other last bits; the cores have other views
+    try:
+        frames = simulate(
+            PRESETS[preset],
+            breast,
+            view,
+            patient.lesion_in(view),
+            [seed, patient.number, VIEWS.index(view) + 1],
+            device,
+        )
+    finally:
+        torch.set_num_threads(threads)
+    write_tomosynthesis(
+        root / patient.path(view),
+        frames,
+        view=view,
+        patient_id=patient.patient_id,
+        study_id=patient.study_id,
+        pixel_mm=PRESETS[preset].pixel,
+        slice_mm=breast.thickness(projection(view)) / len(frames),
+        window=WINDOW,
+        uid_seed=f"dbtbench phantom {VERSION} {preset} {seed}",
+        rotated=view in patient.rotated,
+        model="phantom",
+        series_description=f"{view} phantom",
+    )
+
+
+def _write_tables(root: Path, preset: str, cohort: list[Patient]) -> CollectionSummary:
+    paths, labels, boxes = [], [], []
+    for patient in cohort:
+        for view in VIEWS:
+            key = dict(zip(KEY, (patient.patient_id, patient.study_id, view), strict=True))
+            label, file = patient.label_of(view), patient.path(view)
+            paths.append({**key, "descriptive_path": file, "classic_path": file})
+            labels.append({**key, **{name.capitalize(): int(name == label) for name in LABELS}})
+            lesion = patient.lesion_in(view)
+            if lesion and label in ("benign", "cancer"):
+                box = box_of(PRESETS[preset], patient.breasts[patient.side], view, lesion)
+                boxes.append({**key, **_native(box, label, lesion, PRESETS[preset].shape[0])})
+    for name, rows, columns in (
+        ("file-paths", paths, [*KEY, "descriptive_path", "classic_path"]),
+        ("labels", labels, [*KEY, *map(str.capitalize, LABELS)]),
+        ("boxes", boxes, [*KEY, *NATIVE_BOX]),
+    ):
+        table = pd.DataFrame(rows, columns=columns)
+        write_text(root / f"BCS-DBT-{name}-train-v2.csv", table.to_csv(index=False, lineterminator="\n"))
+    of_views = [patient.label_of(view) for patient in cohort for view in VIEWS]
+    of_patients = [patient.label for patient in cohort]
+    return CollectionSummary(
+        root,
+        {label: of_patients.count(label) for label in LABELS},
+        {label: of_views.count(label) for label in LABELS},
+        len(boxes),
+    )
+
+
+def _native(box: Box, label: str, lesion: Lesion, slices: int) -> dict[str, Any]:
+    """The box's row in the table, without its key."""
+    distortion = int(lesion.kind == "distortion")
+    values = (0, box.slice, box.x, box.y, box.width, box.height, label, distortion, slices)
+    return dict(zip(NATIVE_BOX, values, strict=True))

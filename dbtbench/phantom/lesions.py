@@ -1,0 +1,213 @@
+"""Lesions: what they are, where they lie in the breast, and how they enter its tissue.
+
+A lesion is placed once, in the uncompressed breast: its depth behind the nipple is the same in both views,
+and the oblique view looks at its two other coordinates turned by 45°.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dbtbench.phantom.anatomy import Breast, Outline
+from dbtbench.phantom.texture import Grid, power_law, tubes, wander
+
+SIZE_MM = {"mass": (17.7, 0.57), "distortion": (26.8, 0.42)}
+"""Median and sigma of a log-normal of sqrt(width · height), fitted to the 147 and 77 training boxes of
+BCS-DBT (DOI 10.7937/E4WT-CD02) at 0.1 mm a pixel."""
+SIZE_RANGE_MM = (6.0, 80.0)
+ELONGATION = 0.31
+"""Sigma of log(width / height) in the same boxes."""
+KINDS = {
+    "benign": {"mass": 0.55, "spiculated": 0.07, "distortion": 0.38},
+    "cancer": {"mass": 0.15, "spiculated": 0.56, "distortion": 0.29},
+    "actionable": {"asymmetry": 1.0},
+}
+"""What a label looks like. The shares of distortions are those of BCS-DBT: 52 of 137 benign boxes, 25 of 87
+cancer boxes; a margin that is spiculated speaks for cancer, a smooth one against it (BI-RADS)."""
+CONTRAST = (0.8, 1.07)
+"""Gland-equivalent share in a lesion. The upper end is VICTRE's mass (gland at 1.06 g/cm³) by the calculation
+of `ATTENUATION`: 0.0574 per mm. The lower end is a choice: a lesion that some fat runs through."""
+BODY = {"mass": (0.92, 0.05), "spiculated": (0.74, 0.12), "distortion": (0.45, 0.15)}
+"""Mean radius of the solid part and amplitude of its surface, as shares of the box's half extent:
+chosen by eye, to leave more of the lesions visible on the coarsest preset; not measured."""
+DEEPEST = 0.70
+"""Largest height of a centre, as a share of half the thickness."""
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A lesion in one breast; lengths in mm.
+
+    Attributes:
+        kind: mass, spiculated, distortion or asymmetry.
+        behind: from the nipple towards the chest wall.
+        outward: from the nipple towards the arm.
+        upward: from the nipple towards the head.
+        half: half extents along these three directions; the box goes around them.
+        contrast: gland-equivalent share of its tissue.
+        seed: of its texture.
+    """
+
+    kind: str
+    behind: float
+    outward: float
+    upward: float
+    half: tuple[float, float, float]
+    contrast: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """A lesion in the coordinates of a view, in mm.
+
+    Attributes:
+        centre: z, y, x.
+        half: half extents along them.
+    """
+
+    centre: tuple[float, float, float]
+    half: tuple[float, float, float]
+
+
+def draw_lesion(label: str, breast: Breast, rng: np.random.Generator) -> Lesion:
+    """Draw a lesion that lies in the breast in both views.
+
+    Args:
+        label: benign, cancer or actionable.
+        breast: where it is to lie.
+        rng: of kind, size, place and texture.
+    """
+    kinds = KINDS[label]
+    kind = str(rng.choice(list(kinds), p=list(kinds.values())))
+    median, sigma = SIZE_MM["distortion" if kind == "distortion" else "mass"]
+    # Larger than half the breast's depth it would not fit; real boxes are cut off by the range.
+    size = float(
+        np.clip(
+            median * np.exp(rng.normal(0, sigma)),
+            SIZE_RANGE_MM[0],
+            min(SIZE_RANGE_MM[1], 0.55 * breast.depth),
+        )
+    )
+    half = size / 2 * np.exp(rng.normal(0, ELONGATION / np.sqrt(2), 3))
+    half[2] = half[1] * np.exp(rng.normal(0, 0.15))
+    contrast = float(rng.uniform(*CONTRAST)) * (0.5 if kind == "asymmetry" else 1)
+    seed = int(rng.integers(2**31))
+    candidates = 400
+    behind = rng.uniform(10, breast.depth - 8, candidates)
+    across = rng.uniform(-0.8, 0.8, (candidates, 2)) * breast.half_width
+    drawn = [
+        Lesion(
+            kind,
+            float(b),
+            float(u),
+            float(v),
+            (float(half[0]), float(half[1]), float(half[2])),
+            contrast,
+            seed,
+        )
+        for b, (u, v) in zip(behind, across, strict=True)
+    ]
+    room = np.minimum(_room(drawn, breast, "cc"), _room(drawn, breast, "mlo"))
+    fits = np.flatnonzero(room > 2.0)
+    return drawn[int(fits[0]) if len(fits) else int(np.argmax(room))]
+
+
+def _room(lesions: list[Lesion], breast: Breast, projection: str) -> NDArray[np.float64]:
+    """Free distance in mm between lesions and skin, chest wall and muscle; negative where they overlap."""
+    outline = Outline(breast, projection)
+    places = [locate(lesion, breast, projection, outline) for lesion in lesions]
+    centre, half = (np.array([getattr(p, name) for p in places]) for name in ("centre", "half"))
+    y, x = centre[:, 1].astype(np.float32), centre[:, 2].astype(np.float32)
+    skin = outline.distance(y, x) - half[:, 1:].max(axis=1)
+    chest = x - half[:, 2]
+    muscle = -outline.muscle(y, x)
+    too_high = np.where(
+        np.abs(centre[:, 0]) < DEEPEST * breast.thickness(projection) / 2 * 0.999, np.inf, -99
+    )
+    result: NDArray[np.float64] = np.min([skin, chest, muscle, too_high], axis=0)
+    return result
+
+
+def locate(lesion: Lesion, breast: Breast, projection: str, outline: Outline) -> Place:
+    """Where a lesion lies in a view.
+
+    The view from above shows `outward` in its plane and `upward` in its height; the oblique one sees both
+    turned by 45°. Compression squeezes heights by the ratio of thickness and width.
+    """
+    turn = np.sqrt(0.5)
+    depth, out, up = lesion.half
+    if projection == "mlo":
+        aside, height = turn * (lesion.upward + lesion.outward), turn * (lesion.upward - lesion.outward)
+        half_y = half_z = float(turn * np.hypot(out, up))
+    else:
+        aside, height, half_y, half_z = lesion.outward, lesion.upward, out, up
+    thick = breast.thickness(projection) / 2
+    z = float(np.clip(height * thick / breast.half_width, -DEEPEST * thick, DEEPEST * thick))
+    nipple_y, nipple_x = outline.nipple
+    return Place((z, nipple_y - aside, nipple_x - lesion.behind), (min(half_z, 0.8 * thick), half_y, depth))
+
+
+def insert(gland: Tensor, lesion: Lesion, place: Place, grid: Grid) -> Tensor:
+    """Put a lesion into the gland share of a breast; a new tensor of the same shape."""
+    low, shape = _block(place, grid)
+    window = tuple(slice(int(a), int(a + n)) for a, n in zip(low, shape, strict=True))
+    rng = np.random.default_rng(lesion.seed)
+    device = str(gland.device)
+    block = gland[window]
+    offsets = [
+        torch.from_numpy(((axis[part] - centre) / half).astype(np.float32)).to(device)
+        for axis, part, centre, half in zip(grid.axes(), window, place.centre, place.half, strict=True)
+    ]
+    squared = offsets[0][:, None, None] ** 2 + offsets[1][None, :, None] ** 2 + offsets[2][None, None] ** 2
+    out = gland.clone()
+    if lesion.kind == "asymmetry":
+        out[window] = torch.maximum(block, lesion.contrast * torch.exp(-2 * squared))
+        return out
+    # A random sphere: a smooth field moves the surface (de Sisternes 2015).
+    radius, amplitude = BODY[lesion.kind]
+    wobble = power_law(shape, grid.spacing, 4.0, rng, device, largest=2 * max(place.half))
+    edge = 1.2 / float(np.mean(place.half))
+    # What grows pushes the tissue around it aside: fat remains in a rim (the halo of a mass).
+    distance = squared.sqrt()
+    block = block * (1 - 0.3 * torch.exp(-(((distance - radius - 0.1) / 0.12) ** 2)))
+    body = ((radius + amplitude * wobble - distance) / edge + 0.5).clamp(0, 1)
+    block = torch.maximum(block, body * lesion.contrast)
+    if lesion.kind != "mass":
+        spicules = _spicules(lesion, place, grid, rng).to(device)[window]
+        block = torch.maximum(block, spicules * max(lesion.contrast, 0.8))
+    out[window] = block
+    return out
+
+
+def _block(place: Place, grid: Grid) -> tuple[NDArray[np.int64], tuple[int, int, int]]:
+    """First voxel and shape of the part of the grid around a lesion, at least 4 voxels each way."""
+    reach = 1.35 * np.array(place.half) + 2 * np.array(grid.spacing)
+    low = np.floor(grid.indices(np.array(place.centre) - reach)).astype(np.int64).clip(0)
+    low = np.minimum(low, np.array(grid.shape) - 4)
+    high = np.ceil(grid.indices(np.array(place.centre) + reach)).astype(np.int64) + 1
+    high = np.minimum(np.maximum(high, low + 4), grid.shape)
+    depth, height, width = (int(n) for n in high - low)
+    return low, (depth, height, width)
+
+
+def _spicules(lesion: Lesion, place: Place, grid: Grid, rng: np.random.Generator) -> Tensor:
+    """Thin strands that run outwards from the centre to the extents, tapering."""
+    step = 0.4
+    count = int(rng.integers(80, 140))
+    start = 0.45 if lesion.kind == "spiculated" else 0.1
+    directions = rng.normal(0, (0.6, 1, 1), (count, 3))  # compression turns strands into the plane
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    half = np.array(place.half)
+    reach = float(half[1:].mean())
+    points = wander(start * directions * reach, directions, (1.05 - start) * reach, step, 0.04, rng)
+    points = points / reach * half + np.array(place.centre)
+    lengths = rng.uniform(0.55, 1.0, (count, 1))
+    along = np.linspace(0, 1, points.shape[1])
+    radii = np.where(along < lengths, 0.8 - 0.5 * along / lengths, 0.0)
+    return tubes(grid, points, radii, step, rng)

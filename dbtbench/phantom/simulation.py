@@ -1,0 +1,131 @@
+"""A patient and a view in; a reconstructed volume and the box of its lesion out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dbtbench.data.dataset import laterality, projection
+from dbtbench.phantom.acquisition import Geometry, expose, project
+from dbtbench.phantom.anatomy import FIELD_MM, Breast, Outline, attenuation, compose
+from dbtbench.phantom.lesions import Lesion, insert, locate
+from dbtbench.phantom.reconstruction import present, reconstruct
+from dbtbench.phantom.texture import Grid
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How finely the field is simulated and stored.
+
+    Attributes:
+        shape: slices, rows and columns that are stored.
+        fine: how many times finer along each of them the simulation is; the rest is averaged.
+        planes: planes of the anatomy.
+    """
+
+    shape: tuple[int, int, int]
+    fine: tuple[int, int, int]
+    planes: int
+
+    @property
+    def pixel(self) -> tuple[float, float]:
+        """Stored pixel in mm: between rows, between columns."""
+        return FIELD_MM[0] / self.shape[1], FIELD_MM[1] / self.shape[2]
+
+
+PRESETS = {
+    # A pixel of 3.75 mm would alias skin and strands, so the physics of `tiny` runs on half of it.
+    "tiny": Preset((8, 64, 64), (2, 2, 2), 24),
+    "small": Preset((32, 160, 128), (1, 1, 1), 32),
+    "standard": Preset((32, 320, 256), (1, 1, 1), 48),
+}
+
+
+@dataclass(frozen=True)
+class Box:
+    """A lesion's box as displayed, in pixels of the volume: central slice, upper-left corner, size."""
+
+    slice: int
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+def simulate(
+    preset: Preset,
+    breast: Breast,
+    view: str,
+    lesion: Lesion | None,
+    seed: list[int],
+    device: str = "cpu",
+    geometry: Geometry | None = None,
+) -> NDArray[np.uint16]:
+    """Simulate one view of a breast.
+
+    Args:
+        preset: grid and fineness.
+        breast: whose view it is.
+        view: lcc, lmlo, rcc or rmlo.
+        lesion: what to put into it; the tissue around it is the same with and without.
+        seed: of texture and noise.
+        device: where the heavy array work is done.
+        geometry: of the scanner; by default a Hologic's.
+
+    Returns:
+        (slices, rows, columns) of 10 bits, as displayed: a left breast has its chest wall at the left edge.
+    """
+    geometry = geometry or Geometry()
+    kind = projection(view)
+    thickness = breast.thickness(kind)
+    texture, noise = (np.random.default_rng([*seed, stream]) for stream in range(2))
+    outline = Outline(breast, kind)
+    grid = _grid(preset, thickness, outline)
+    tissue = compose(breast, kind, outline, grid, texture, device)
+    if lesion:
+        place = locate(lesion, breast, kind, outline)
+        tissue = replace(tissue, gland=insert(tissue.gland, lesion, place, grid))
+    pixel = (grid.spacing[1], grid.spacing[2])
+    slices, columns = preset.shape[0] * preset.fine[0], preset.shape[2] * preset.fine[2]
+    map_ = torch.nn.functional.pad(attenuation(tissue, grid.spacing), (0, columns - grid.shape[2]))
+    measured = expose(project(map_, thickness, pixel, geometry), pixel, geometry, noise)
+    volume, inside = reconstruct(measured, (slices, grid.shape[1]), thickness, pixel, geometry)
+    frames = np.rint(_averaged(present(volume, inside), preset.fine)).astype(np.uint16)
+    return frames if laterality(view) == "l" else frames[:, :, ::-1].copy()
+
+
+def box_of(preset: Preset, breast: Breast, view: str, lesion: Lesion) -> Box:
+    """The box of a lesion in a view: in whole pixels inside the volume, at least 2 wide and high."""
+    kind = projection(view)
+    place = locate(lesion, breast, kind, Outline(breast, kind))
+    z, *centre = place.centre
+    slices, rows, columns = preset.shape
+    edges = []
+    for middle, reach, step, count in zip(
+        (centre[0] + FIELD_MM[0] / 2, centre[1]), place.half[1:], preset.pixel, (rows, columns), strict=True
+    ):
+        size = min(max(2, round(2 * reach / step)), count)
+        start = round(middle / step - size / 2)
+        edges.append((min(max(start, 0), count - size), size))
+    (y, height), (x, width) = edges
+    central = int((z / breast.thickness(kind) + 0.5) * slices)
+    return Box(central, x if laterality(view) == "l" else columns - x - width, y, width, height)
+
+
+def _grid(preset: Preset, thickness: float, outline: Outline) -> Grid:
+    """Grid of the anatomy: as wide as the breast and its nipple, a multiple of 16 columns (for the FFT)."""
+    rows, columns = (n * k for n, k in zip(preset.shape[1:], preset.fine[1:], strict=True))
+    width = FIELD_MM[1] / columns
+    used = min(columns, 16 * ceil((outline.nipple[1] + 10) / width / 16))
+    return Grid((preset.planes, rows, used), (thickness / preset.planes, FIELD_MM[0] / rows, width))
+
+
+def _averaged(values: NDArray[np.float32], fine: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Mean over blocks of `fine` voxels."""
+    shape = [n for count, k in zip(values.shape, fine, strict=True) for n in (count // k, k)]
+    result: NDArray[np.float32] = values.reshape(shape).mean(axis=(1, 3, 5))
+    return result

@@ -1,0 +1,206 @@
+"""Collections in the layout of BCS-DBT."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from dbtbench.data.dataset import LABELS
+from dbtbench.errors import UsageError
+from dbtbench.phantom.cohort import (
+    ENRICHED,
+    SCREENING,
+    CollectionSummary,
+    draw_patients,
+    quotas,
+    write_collection,
+)
+
+PATIENTS = 5
+TABLES = [f"BCS-DBT-{name}-train-v2.csv" for name in ("file-paths", "labels", "boxes")]
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> CollectionSummary:
+    return write_collection(tmp_path_factory.mktemp("phantom") / "one", "tiny", PATIENTS, seed=3, jobs=1)
+
+
+def digests(root: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def table(root: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(root / f"BCS-DBT-{name}-train-v2.csv")
+
+
+def test_quotas_meet_the_real_mix_by_largest_remainder() -> None:
+    assert quotas(5060, SCREENING) == {"normal": 4581, "actionable": 278, "benign": 112, "cancer": 89}
+    assert quotas(10, ENRICHED) == {"normal": 4, "actionable": 1, "benign": 3, "cancer": 2}
+    assert quotas(7, {"cancer": 2, "normal": 1}) == {"normal": 2, "actionable": 0, "benign": 0, "cancer": 5}
+
+
+@given(
+    st.integers(1, 500),
+    st.dictionaries(
+        st.sampled_from(["normal", "actionable", "benign", "cancer"]), st.floats(0.01, 10), min_size=1
+    ),
+)
+def test_quotas_add_up_and_miss_by_less_than_one(patients: int, mix: dict[str, float]) -> None:
+    counts = quotas(patients, mix)
+    assert sum(counts.values()) == patients
+    for label, share in mix.items():
+        assert abs(counts[label] - patients * share / sum(mix.values())) < 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [{}, {"normal": 0.0}, {"normal": -1.0, "cancer": 2.0}, {"normal": float("nan")}, {"malignant": 1.0}],
+)
+def test_a_mix_that_is_none_is_refused(mix: Mapping[str, float]) -> None:
+    with pytest.raises(UsageError):
+        quotas(4, mix)
+
+
+def test_patients_do_not_depend_on_how_many_there_are() -> None:
+    few, many = draw_patients(4, 0, {"cancer": 1}), draw_patients(40, 0, {"cancer": 1})
+    assert few == many[:4]
+    assert draw_patients(4, 1, {"cancer": 1}) != few
+
+
+def test_labels_are_shuffled_and_follow_the_seed() -> None:
+    labels = [[p.label for p in draw_patients(20, seed, ENRICHED)] for seed in (0, 0, 1)]
+    assert labels[0] == labels[1] != labels[2]
+    assert labels[0] != sorted(labels[0], key=LABELS.index)
+
+
+def test_tables_have_the_columns_of_bcs_dbt(collection: CollectionSummary) -> None:
+    key = ["PatientID", "StudyUID", "View"]
+    assert list(table(collection.root, "file-paths")) == [*key, "descriptive_path", "classic_path"]
+    assert list(table(collection.root, "labels")) == [*key, "Normal", "Actionable", "Benign", "Cancer"]
+    assert list(table(collection.root, "boxes")) == (
+        [*key, "Subject", "Slice", "X", "Y", "Width", "Height", "Class", "AD", "VolumeSlices"]
+    )
+
+
+def test_every_volume_has_its_file_and_one_label(collection: CollectionSummary) -> None:
+    paths, labels = table(collection.root, "file-paths"), table(collection.root, "labels")
+    assert len(paths) == len(labels) == 4 * PATIENTS
+    assert all((collection.root / file).is_file() for file in paths["descriptive_path"])
+    assert (labels[["Normal", "Actionable", "Benign", "Cancer"]].sum(axis=1) == 1).all()
+    assert paths["PatientID"].iloc[0] == "DBT-P00001"
+    assert paths["StudyUID"].iloc[-1] == "DBT-S00005"
+
+
+def test_a_lesion_shows_in_both_views_of_one_breast(collection: CollectionSummary) -> None:
+    boxes, labels = table(collection.root, "boxes"), table(collection.root, "labels")
+    assert len(boxes) == collection.boxes > 0
+    for _, of_patient in boxes.groupby("PatientID"):
+        assert sorted(of_patient["View"]) in (["lcc", "lmlo"], ["rcc", "rmlo"])
+        assert len(of_patient[["Class", "AD"]].drop_duplicates()) == 1
+    marked = labels[(labels["Benign"] == 1) | (labels["Cancer"] == 1)]
+    assert set(zip(marked["PatientID"], marked["View"], strict=True)) == set(
+        zip(boxes["PatientID"], boxes["View"], strict=True)
+    )
+
+
+def test_boxes_lie_inside_their_volume(collection: CollectionSummary) -> None:
+    boxes = table(collection.root, "boxes")
+    assert (boxes[["Width", "Height"]] >= 2).all(axis=None)
+    assert (boxes[["X", "Y", "Slice"]] >= 0).all(axis=None)
+    assert (boxes["X"] + boxes["Width"] <= 64).all()
+    assert (boxes["Y"] + boxes["Height"] <= 64).all()
+    assert (boxes["Slice"] < boxes["VolumeSlices"]).all()
+    assert (boxes["VolumeSlices"] == 8).all()
+
+
+def test_a_recalled_study_is_actionable_in_all_views_without_boxes() -> None:
+    (patient,) = draw_patients(1, 0, {"actionable": 1})
+    assert {patient.label_of(view) for view in ("lcc", "lmlo", "rcc", "rmlo")} == {"actionable"}
+    assert patient.lesion is not None
+    assert patient.lesion.kind == "asymmetry"
+
+
+def test_the_official_rule_recovers_the_displayed_orientation(collection: CollectionSummary) -> None:
+    """Image laterality is R if the first column of frame 0 sums to less than the last; both axes flip if the
+    view's laterality is the other one (Duke's reader). Stored as they are, some files disagree."""
+    turned = 0
+    expected = {p.patient_id: p for p in draw_patients(PATIENTS, 3, ENRICHED)}
+    for row in table(collection.root, "file-paths").itertuples():
+        pixels = pydicom.dcmread(collection.root / row.descriptive_path).pixel_array
+        image = "r" if pixels[0, :, 0].sum() < pixels[0, :, -1].sum() else "l"
+        flipped = image != row.View[0]
+        assert flipped == (row.View in expected[row.PatientID].rotated)
+        turned += flipped
+        displayed = pixels[:, ::-1, ::-1] if flipped else pixels
+        assert brightest_edge(displayed) == row.View[0]
+    assert turned > 0
+
+
+def brightest_edge(frames: NDArray[np.uint16]) -> str:
+    return "l" if frames[..., :20].sum() > frames[..., -20:].sum() else "r"
+
+
+def test_about_fifteen_per_cent_are_stored_rotated() -> None:
+    rotated = [len(p.rotated) for p in draw_patients(500, 0, {"normal": 1})]
+    assert sum(rotated) / 2000 == pytest.approx(0.15, abs=0.03)
+
+
+def test_the_same_seed_gives_the_same_bytes_on_two_processes(
+    collection: CollectionSummary, tmp_path: Path
+) -> None:
+    again = write_collection(tmp_path / "two", "tiny", PATIENTS, seed=3, jobs=2)
+    assert digests(again.root) == digests(collection.root)
+    assert (again.patients, again.volumes) == (collection.patients, collection.volumes)
+
+
+def test_finished_files_are_kept_and_missing_ones_are_made_again(tmp_path: Path) -> None:
+    root = tmp_path / "phantom"
+    write_collection(root, "tiny", 1, jobs=1)
+    before = digests(root)
+    lost, kept = root / "DBT-P00001/DBT-S00001/rcc/1-1.dcm", root / "DBT-P00001/DBT-S00001/lcc/1-1.dcm"
+    lost.unlink()
+    (root / TABLES[1]).unlink()
+    written = kept.stat().st_mtime_ns
+    write_collection(root, "tiny", 1, jobs=1)
+    assert digests(root) == before
+    assert kept.stat().st_mtime_ns == written
+
+
+def test_a_folder_made_with_other_settings_is_refused(collection: CollectionSummary) -> None:
+    with pytest.raises(UsageError, match=r"one holds a phantom .* \(seed, mix\)"):
+        write_collection(collection.root, "tiny", PATIENTS, seed=4, mix=SCREENING)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / TABLES[0]).write_text("somebody's")
+    with pytest.raises(UsageError, match="is not empty"):
+        write_collection(tmp_path, "tiny", 1)
+    assert [path.name for path in tmp_path.iterdir()] == [TABLES[0]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"preset": "huge", "patients": 1}, "no preset named 'huge'"),
+        ({"preset": "tiny", "patients": 0}, "patients 0"),
+        ({"preset": "tiny", "patients": 1, "jobs": 0}, "jobs 0"),
+        ({"preset": "tiny", "patients": 1, "seed": -1}, "seed -1"),
+    ],
+)
+def test_settings_without_sense_are_refused(tmp_path: Path, settings: dict[str, object], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        write_collection(tmp_path / "x", **settings)  # type: ignore[arg-type]
+    assert not (tmp_path / "x").exists()
