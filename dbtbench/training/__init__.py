@@ -1,1 +1,1 @@
-"""What learned plug-ins share: one fit loop, and processes that work together."""
+"""One fit loop for everything that learns, on one process or several."""

@@ -1,1 +1,128 @@
-"""placeholder."""
+"""Train a 3-D RetinaNet on an arm's volumes and find the lesions of the test patients (DBTex rule)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from dbtbench.data.dataset import GRID_BOX, Boxes, DBTDataset
+from dbtbench.errors import DBTBenchError, MissingError
+from dbtbench.metrics.froc import score_dbtex
+from dbtbench.progress import progress
+from dbtbench.runs import Run
+from dbtbench.task import Arm, Evaluation, Task
+from dbtbench.training import distributed
+from dbtbench.training.loop import Draw, Loss, Training, fit
+
+from .data import Batches, match_distances, native_predictions
+from .retinanet import LesionDetector, anchor_shapes, check_grid
+
+VOLUMES_AT_ONCE = 8
+
+
+class DetectionRecipe(Training):
+    """Settings of the detector and of its training.
+
+    Attributes:
+        channels: width of the network; a multiple of 8.
+        levels: number of pyramid levels; each further one sees lesions twice as large.
+        positive_share: share of a batch's volumes with lesions.
+        synthetic_share: share of synthetic volumes, where an arm has some.
+    """
+
+    steps: PositiveInt = 500
+    batch: PositiveInt = 4
+    lr: PositiveFloat = 2e-3
+    schedule: Literal["linear", "one-cycle"] = "one-cycle"
+    weight_decay: float = Field(default=1e-4, ge=0)
+    clip: PositiveFloat = 10.0
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    channels: int = Field(default=16, ge=8, multiple_of=8)
+    levels: int = Field(default=1, ge=1, le=3)
+    positive_share: float = Field(default=0.5, gt=0, le=1)
+    synthetic_share: float = Field(default=0.5, gt=0, le=1)
+
+
+class Detection(Task[DetectionRecipe]):
+    """Lesion detection, scored by the official rule of the DBTex challenges."""
+
+    recipe_class = DetectionRecipe
+    primary = "mean_sensitivity_positive"
+
+    def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
+        """Train on the arm's volumes, detect in the test split, score.
+
+        Args:
+            arm: the data; both splits need lesions with boxes.
+            seed: seed of the weights and of the data order, neither of which depends on the arm.
+            run: takes the detector's weights and the training's state and metrics.
+
+        Raises:
+            DBTBenchError: when training diverges.
+            MissingError: when the training or the test split has no boxes.
+            UsageError: when the detector cannot take the grid, or synthetic data are on another.
+        """
+        train, test = arm.real.select("train"), arm.real.select("test")
+        check_grid(arm.real.grid, self.recipe.levels)
+        if test.boxes.empty:
+            raise MissingError(
+                f"no test volume of {arm.real.name} has a box to be found",
+                "import a data set whose test split has boxes",
+            )
+        batches = Batches(
+            arm, self.recipe.batch, self.recipe.positive_share, self.recipe.synthetic_share, seed
+        )
+        title = f"{arm.name}, seed {seed}"
+        # `fit` and the initial weights use the global generator, as does MONAI's negative sampler.
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            anchors = anchor_shapes(train.boxes[GRID_BOX].to_numpy(np.float32), train.grid)
+            net = LesionDetector(train.grid, anchors, self.recipe.channels, self.recipe.levels)
+            model = fit(net, _loss_of(batches), self.recipe, run.path, seed=seed, title=f"train ({title})")
+        predictions = native_predictions(test, list(_detect(model, test, title)))
+        scores = score_dbtex(test.cases, test.boxes, predictions, match_distances(test))
+        return Evaluation(scores, _counts(train, test, arm.synthetic), predictions)
+
+
+def _loss_of(batches: Batches) -> Loss:
+    """The detector's loss on a step's batch, for `fit`."""
+
+    def loss(net: nn.Module, draw: Draw) -> Tensor:
+        volumes, boxes = batches.read(draw.step, draw.part, draw.generator.device)
+        try:
+            value: Tensor = net(volumes, boxes)
+        except ValueError as error:  # how MONAI reports NaN and Inf
+            raise DBTBenchError(
+                f"training the detector failed at step {draw.step}: {error}",
+                "lower the learning rate, such as --set lr=0.001",
+            ) from error
+        return value
+
+    return loss
+
+
+def _detect(model: nn.Module, test: DBTDataset, title: str) -> Iterator[tuple[Boxes, NDArray[np.float32]]]:
+    """Boxes and scores of every test volume, read a few at a time."""
+    assert isinstance(model, LesionDetector)
+    cases = list(test.cases["case"])
+    with progress(f"detect ({title})", len(cases)) as advance:
+        for first in range(0, len(cases), VOLUMES_AT_ONCE):
+            chunk = cases[first : first + VOLUMES_AT_ONCE]
+            yield from model.detect(torch.from_numpy(test.volumes(chunk)).to(distributed.device()))
+            advance(len(chunk))
+
+
+def _counts(train: DBTDataset, test: DBTDataset, synthetic: DBTDataset | None) -> dict[str, int]:
+    return {
+        "patients": int(test.cases["PatientID"].nunique()),
+        "volumes": len(test),
+        "boxes": len(test.boxes),
+        "training_real": len(train),
+        "training_synthetic": 0 if synthetic is None else len(synthetic),
+    }
