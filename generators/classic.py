@@ -87,8 +87,9 @@ class Classic(Generator[ClassicRecipe]):
             )
             moved = carry(boxes, affine, image)
             inside = clip(moved, volume.shape)
-            ghosts = clip(carry(_reflections(boxes, rows, columns), affine, image), volume.shape)
-            if (_areas(inside) >= VISIBLE * _areas(moved)).all() and not _areas(ghosts).any():
+            ghosts = np.concatenate([mirrored(boxes, 0), mirrored(boxes, 2 * columns)])
+            unseen = _areas(clip(carry(ghosts, affine, image), volume.shape)) == 0
+            if (_areas(inside) >= VISIBLE * _areas(moved)).all() and unseen.all():
                 return from_torchio(_applied(affine, image)), inside
         return volume, boxes
 
@@ -154,12 +155,6 @@ def upside_down(boxes: Boxes, height: int) -> Boxes:
     return out
 
 
-def _reflections(boxes: Boxes, rows: int, columns: int) -> Boxes:
-    """Boxes reflected at each edge of the plane: (4n, 6)."""
-    sideways = [mirrored(boxes, width) for width in (0, 2 * columns)]
-    return np.concatenate([*sideways, *(upside_down(boxes, height) for height in (0, 2 * rows))])
-
-
 def _areas(boxes: Boxes) -> Boxes:
     """Area in the plane, (n,)."""
     areas: Boxes = (boxes[:, 4] - boxes[:, 1]) * (boxes[:, 5] - boxes[:, 2])
@@ -167,7 +162,12 @@ def _areas(boxes: Boxes) -> Boxes:
 
 
 def _applied(affine: tio.Affine, image: tio.ScalarImage) -> tio.ScalarImage:
-    """Apply an affine; the image is reflected at its edges, or the chest wall would come off the border."""
-    margin = [n // 3 for n in image.spatial_shape[:2]]
-    sides = (margin[0], margin[0], margin[1], margin[1], 0, 0)
-    return tio.Crop(sides)(affine(tio.Pad(sides, padding_mode="symmetric")(image)))
+    """Apply an affine; what it moves in from outside continues the image.
+
+    Sideways that is its reflection, or the chest wall would come off the border; above and below it is the
+    outermost row, or another breast's edge would come in.
+    """
+    x, y = (n // 3 for n in image.spatial_shape[:2])
+    wider = tio.Pad((x, x, 0, 0, 0, 0), padding_mode="symmetric")(image)
+    padded = tio.Pad((0, 0, y, y, 0, 0), padding_mode="edge")(wider)
+    return tio.Crop((x, x, y, y, 0, 0))(affine(padded))

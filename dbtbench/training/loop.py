@@ -103,6 +103,9 @@ def fit(
     if distributed.device().type == "cuda":
         net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     state = State(net, recipe, seed)
+    if distributed.size() > 1:
+        # Process 0 may have cleared the folder; nobody looks into it before that is done.
+        torch.distributed.barrier()
     if (folder / WEIGHTS).is_file():
         return state.load_weights(folder / WEIGHTS)
     state.resume(folder / STATE)

@@ -15,7 +15,6 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
@@ -46,6 +45,8 @@ class DDPMRecipe(Training):
         factorised: 1x3x3 and 3x1x1 convolutions instead of 3x3x3.
         times: T, the number of noise levels.
         drop: how often each condition, and how often all together, are left out in training.
+        lesion_weight: how much more a voxel of a wanted lesion counts in the loss; lesions are so small that
+            the network otherwise learns them last.
         sample_steps: network evaluations (twice as many with guidance) a volume.
         sample_batch: volumes drawn together.
         guidance: weight of classifier-free guidance; 1 is none.
@@ -64,6 +65,7 @@ class DDPMRecipe(Training):
     factorised: bool = False
     times: int = Field(default=1000, ge=2)
     drop: float = Field(default=0.1, ge=0, lt=1)
+    lesion_weight: float = Field(default=20.0, ge=0)
     sample_steps: PositiveInt = 50
     sample_batch: PositiveInt = 16
     guidance: float = Field(default=1.5, ge=0)
@@ -102,16 +104,17 @@ class DDPM(Generator[DDPMRecipe]):
     def sample(self, layouts: Sequence[Layout]) -> Iterator[Sample]:
         """Draw one volume for each layout, in order.
 
-        The noise of each has its own generator, and the network always runs on `sample_batch` volumes, the
-        last batch filled up: so a volume's bytes do not depend on what it is drawn with.
+        A volume's bytes do not depend on what it is drawn with: the noise of each has its own generator, and
+        the network always runs on `sample_batch` volumes, each in the slot that its index gives it, because
+        a matrix product may round its rows differently.
         """
-        size = self.recipe.sample_batch
-        for first in range(0, len(layouts), size):
-            batch = list(layouts[first : first + size])
-            filled = batch + [batch[-1]] * (size - len(batch))
-            for layout, volume in zip(batch, self._draw(filled), strict=False):
+        for batch in _batches(layouts, self.recipe.sample_batch):
+            filler = next(iter(batch.values()))
+            volumes = self._draw([batch.get(slot, filler) for slot in range(self.recipe.sample_batch)])
+            for slot, layout in batch.items():
                 right = laterality(layout.view) == "r"
-                yield Sample(np.ascontiguousarray(volume[..., ::-1] if right else volume), layout.boxes)
+                volume = volumes[slot, :, :, ::-1] if right else volumes[slot]
+                yield Sample(np.ascontiguousarray(volume), layout.boxes)
 
     @torch.inference_mode()
     def _draw(self, layouts: Sequence[Layout]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -150,8 +153,21 @@ def check_grid(grid: tuple[int, int, int], recipe: DDPMRecipe) -> None:
         )
 
 
+def _batches(layouts: Sequence[Layout], size: int) -> Iterator[dict[int, Layout]]:
+    """Consecutive layouts by slot; a batch ends where the next one's slot is taken."""
+    batch: dict[int, Layout] = {}
+    for layout in layouts:
+        slot = layout.index % size
+        if slot in batch:
+            yield batch
+            batch = {}
+        batch[slot] = layout
+    if batch:
+        yield batch
+
+
 class _Objective:
-    """Mean squared error of v, over volumes that are read when the first step asks for them."""
+    """Mean squared error of v, weighted where lesions are wanted; reads the volumes when first asked."""
 
     def __init__(self, train: DBTDataset, recipe: DDPMRecipe, abar: Tensor) -> None:
         self.train, self.recipe, self.abar = train, recipe, abar
@@ -180,7 +196,9 @@ class _Objective:
         noise = torch.randn(batch, *volumes.shape[1:], generator=generator, device=device)[draw.part]
         x0, dropped = volumes[rows], _dropped(_picked(told, rows), chance[:3] | chance[3])
         v: Tensor = net(noisy(self.abar, x0, noise, t), t / self.recipe.times, *dropped)
-        return F.mse_loss(v, velocity(self.abar, x0, noise, t))
+        # Weights that depend on nothing but what the network is told leave its best answer where it is.
+        weight = 1 + self.recipe.lesion_weight * dropped[2].relu()
+        return (weight * (v - velocity(self.abar, x0, noise, t)).square()).mean()
 
 
 def _stacked(rows: Sequence[tuple[int, int, np.ndarray]], device: torch.device) -> Told:

@@ -10,14 +10,14 @@ from dbtbench.generator import mirrored
 
 PROJECTIONS = ("cc", "mlo")
 UNTOLD_LABEL, UNTOLD_PROJECTION, UNTOLD_MASK = len(LABELS), len(PROJECTIONS), -1.0
-FWHM = 2 * np.sqrt(2 * np.log(2))
+EDGE_DEPTH, EDGE_PLANE = 0.5, 0.25
 
 
 def box_mask(boxes: Boxes, grid: tuple[int, int, int]) -> Volume:
-    """Where lesions are wanted, without the boxes' corners being rounded.
+    """Where lesions are wanted: a Gaussian for each box, wherever between the voxels it lies.
 
-    In the plane a voxel's value is the part of it that a box covers. Along the slices it is a Gaussian whose
-    full width at half maximum is the box's depth: a tomosynthesis lesion fades over the slices.
+    It falls to a half at the box's first and last slice, because a tomosynthesis lesion fades over the
+    slices, and to a quarter at its sides. A mask with the box's own corners came out as square lesions.
 
     Args:
         boxes: (n, 6) `[z0, y0, x0, z1, y1, x1]` in voxels.
@@ -28,18 +28,17 @@ def box_mask(boxes: Boxes, grid: tuple[int, int, int]) -> Volume:
     """
     mask = np.zeros(grid, np.float32)
     for z0, y0, x0, z1, y1, x1 in boxes.astype(np.float64):
-        offset = np.arange(grid[0]) + 0.5 - (z0 + z1) / 2
-        depth = np.exp(-((offset / (max(z1 - z0, 1.0) / FWHM)) ** 2) / 2)
-        plane = np.outer(_covered(y0, y1, grid[1]), _covered(x0, x1, grid[2]))
-        mask = np.maximum(mask, (depth[:, None, None] * plane).astype(np.float32))
+        plane = np.outer(_bump(y0, y1, grid[1], EDGE_PLANE), _bump(x0, x1, grid[2], EDGE_PLANE))
+        blob = _bump(z0, z1, grid[0], EDGE_DEPTH)[:, None, None] * plane
+        mask = np.maximum(mask, blob.astype(np.float32))
     return mask[None]
 
 
-def _covered(low: float, high: float, size: int) -> NDArray[np.float64]:
-    """Part of each voxel of an axis that lies between two positions."""
-    edges = np.arange(size + 1.0)
-    covered: NDArray[np.float64] = np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0, 1)
-    return covered
+def _bump(low: float, high: float, size: int, edge: float) -> NDArray[np.float64]:
+    """Gaussian over an axis's voxels: 1 half-way between two positions, `edge` at each."""
+    distance = np.abs(np.arange(size) + 0.5 - (low + high) / 2) / (max(high - low, 1.0) / 2)
+    bump: NDArray[np.float64] = edge ** (distance**2)
+    return bump
 
 
 def conditions(label: str, view: str, boxes: Boxes, grid: tuple[int, int, int]) -> tuple[int, int, Volume]:

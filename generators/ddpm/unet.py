@@ -188,9 +188,9 @@ class UNet(nn.Module):
         self.attention = Attention(widths[-1], linear=False)
         self.final = block(2 * dim, dim)
         self.out = nn.Conv3d(dim, unshuffle**2, 1)
-        # Each voxel's share of the noise is in the input: passed on here, narrow levels need not carry it.
-        self.gain = nn.Linear(embedding, 1)
-        for parameter in (*self.out.parameters(), *self.gain.parameters()):
+        # Noise and mask are known to the voxel: passed on in proportion, narrow levels need not carry them.
+        self.gains = nn.Linear(embedding, 2)
+        for parameter in (*self.out.parameters(), *self.gains.parameters()):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor, projection: Tensor, mask: Tensor) -> Tensor:
@@ -217,19 +217,23 @@ class UNet(nn.Module):
         for level in self.up:
             h = level(h, embedding, skips)
         h = self.final(torch.cat([h, first], dim=1), embedding)
-        gain = self.gain(F.silu(embedding))[:, :, None, None, None]
-        predicted: Tensor = unfold(self.out(h), self.unshuffle) + gain * x
+        gains = self.gains(F.silu(embedding))[:, :, None, None, None]
+        predicted: Tensor = (
+            unfold(self.out(h), self.unshuffle) + gains[:, :1] * x + gains[:, 1:] * mask.relu()
+        )
         return predicted
 
 
 def fold(x: Tensor, factor: int) -> Tensor:
     """Pixel-unshuffle of every slice: (N, C, D, H, W) to (N, C * factor**2, D, H / factor, W / factor)."""
-    return F.pixel_unshuffle(x.transpose(1, 2).contiguous(), factor).transpose(1, 2)
+    slices = F.pixel_unshuffle(x.transpose(1, 2).flatten(0, 1), factor)
+    return slices.view(x.shape[0], x.shape[2], *slices.shape[1:]).transpose(1, 2)
 
 
 def unfold(x: Tensor, factor: int) -> Tensor:
     """Undo `fold`."""
-    return F.pixel_shuffle(x.transpose(1, 2).contiguous(), factor).transpose(1, 2)
+    slices = F.pixel_shuffle(x.transpose(1, 2).flatten(0, 1), factor)
+    return slices.view(x.shape[0], x.shape[2], *slices.shape[1:]).transpose(1, 2)
 
 
 def _attention(channels: int, level: int) -> nn.Module:

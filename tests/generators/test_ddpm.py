@@ -1,0 +1,171 @@
+"""The DDPM as a generator: recipes, conditions, learning, and the same bytes whatever it is drawn with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dbtbench.data.dataset import DBTDataset
+from dbtbench.errors import UsageError
+from dbtbench.generator import Layout, Sample, draw_layouts, mirrored
+from dbtbench.generators.ddpm import DDPM, DDPMRecipe, check_grid
+from dbtbench.generators.ddpm.conditions import box_mask, conditions
+from dbtbench.recipe import folder_of, names, resolve
+from dbtbench.runs import Run
+
+FOLDER = folder_of(DDPM)
+GRID = (8, 32, 32)
+
+
+def smoke(**changes: Any) -> DDPMRecipe:
+    recipe = resolve(DDPMRecipe, FOLDER, "smoke")
+    return recipe.model_copy(update=changes)
+
+
+@pytest.fixture(scope="module")
+def fitted(toy: DBTDataset, tmp_path_factory: pytest.TempPathFactory) -> DDPM:
+    generator = DDPM(smoke())
+    generator.fit(toy.select("train"), Run(tmp_path_factory.mktemp("ddpm"), {}))
+    return generator
+
+
+@pytest.fixture(scope="module")
+def layouts(toy: DBTDataset) -> list[Layout]:
+    return draw_layouts(toy.select("train"), 7, seed=0, positives=0.5)
+
+
+def same(a: Sample, b: Sample) -> bool:
+    return a.volume.tobytes() == b.volume.tobytes() and a.boxes.tobytes() == b.boxes.tobytes()
+
+
+@pytest.mark.parametrize("name", names(FOLDER))
+def test_every_recipe_is_valid_and_fits_the_grid_of_the_paper(name: str) -> None:
+    check_grid((8, 64, 64), resolve(DDPMRecipe, FOLDER, name))
+
+
+def test_a_grid_that_cannot_be_divided_is_an_error_with_a_way_out() -> None:
+    with pytest.raises(UsageError, match=r"36 x 64 cannot be divided by 8") as caught:
+        check_grid((8, 36, 64), smoke())
+    assert "32 x 64" in caught.value.hint
+
+
+def test_channels_that_cannot_be_grouped_are_an_error() -> None:
+    with pytest.raises(UsageError, match="setting dim = 12"):
+        resolve(DDPMRecipe, FOLDER, "smoke", {"dim": "12"})
+
+
+def test_samples_have_the_grid_the_range_and_the_boxes_that_were_asked_for(
+    fitted: DDPM, layouts: list[Layout]
+) -> None:
+    samples = list(fitted.sample(layouts))
+    assert len(samples) == len(layouts)
+    for layout, sample in zip(layouts, samples, strict=True):
+        assert sample.volume.shape == GRID
+        assert sample.volume.dtype == np.float32
+        assert 0 <= sample.volume.min() < sample.volume.max() <= 1
+        assert np.array_equal(sample.boxes, layout.boxes)
+
+
+def test_a_sample_does_not_depend_on_what_it_is_drawn_with(fitted: DDPM, layouts: list[Layout]) -> None:
+    together = list(fitted.sample(layouts))
+    order = [3, 0, 6, 5, 1, 4, 2]
+    for position, sample in zip(order, fitted.sample([layouts[i] for i in order]), strict=True):
+        assert same(sample, together[position])
+    for one, layout in zip(together, layouts, strict=True):
+        assert same(one, next(fitted.sample([layout])))
+
+
+def test_layouts_with_other_seeds_give_other_samples(fitted: DDPM, layouts: list[Layout]) -> None:
+    first, second = fitted.sample([layouts[0], Layout(0, 1, "normal", "lcc", layouts[0].boxes, 0)])
+    assert not same(first, second)
+
+
+def test_the_same_recipe_and_data_give_the_same_samples(
+    fitted: DDPM, layouts: list[Layout], toy: DBTDataset, tmp_path: Path
+) -> None:
+    again = DDPM(smoke())
+    again.fit(toy.select("train"), Run(tmp_path, {}))
+    assert all(map(same, again.sample(layouts), fitted.sample(layouts)))
+
+
+def test_a_right_breast_is_the_mirror_image_of_a_left_one(fitted: DDPM) -> None:
+    boxes = np.array([[2, 10, 4, 5, 16, 11]], np.float32)
+    left = Layout(0, 5, "cancer", "lcc", boxes, 0)
+    right = Layout(0, 5, "cancer", "rcc", mirrored(boxes, GRID[2]), 0)
+    a, b = fitted.sample([left, right])
+    assert np.array_equal(a.volume, b.volume[..., ::-1])
+
+
+@pytest.mark.parametrize("changed", ["label", "view", "boxes"])
+def test_each_condition_changes_the_sample(fitted: DDPM, changed: str) -> None:
+    boxes = np.array([[2, 10, 4, 5, 16, 11]], np.float32)
+    asked: dict[str, Any] = {"label": "cancer", "view": "lcc", "boxes": boxes}
+    other = {"label": "normal", "view": "lmlo", "boxes": boxes[:0]}[changed]
+    a, b = fitted.sample(
+        [Layout(0, 5, source=0, **asked), Layout(0, 5, source=0, **asked | {changed: other})]
+    )
+    assert not np.array_equal(a.volume, b.volume)
+
+
+def test_it_learns_where_the_breast_is(toy: DBTDataset, tmp_path: Path) -> None:
+    """A few seconds do not draw a breast, but the left edge comes out brighter than the right."""
+    recipe = smoke(steps=80, dim=16, guidance=1.0, sample_steps=10)
+    generator = DDPM(recipe)
+    generator.fit(toy.select("train"), Run(tmp_path, {}))
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    losses = [float(line.split('"loss": ')[1].split(",")[0]) for line in lines]
+    assert np.mean(losses[-20:]) < 0.7 * np.mean(losses[:10])
+    empty = np.zeros((0, 6), np.float32)
+    volumes = [
+        s.volume for s in generator.sample([Layout(i, i, "normal", "lcc", empty, 0) for i in range(4)])
+    ]
+    mean = np.mean(volumes, axis=(0, 1))
+    assert mean[8:24, :8].mean() > mean[:, 28:].mean() + 0.15
+
+
+def test_the_mask_is_centred_on_its_box_between_voxels_too() -> None:
+    mask = box_mask(np.array([[2, 8.25, 12.5, 4, 12.75, 16]], np.float32), GRID)[0]
+    assert mask.shape == GRID
+    for axis, centre in enumerate((3, 10.5, 14.25)):
+        position = np.arange(GRID[axis]) + 0.5
+        profile = mask.sum(axis=tuple({0, 1, 2} - {axis}))
+        assert (position * profile).sum() / profile.sum() == pytest.approx(centre, abs=0.02)
+
+
+def test_the_mask_falls_to_a_half_at_the_last_slice_of_a_box_and_to_a_quarter_at_its_sides() -> None:
+    mask = box_mask(np.array([[2.5, 4.5, 4.5, 6.5, 10.5, 8.5]], np.float32), GRID)[0]
+    assert mask[4, 7, 6] == 1 == mask.max()
+    assert mask[2, 7, 6] == mask[6, 7, 6] == pytest.approx(0.5)
+    assert mask[4, 4, 6] == mask[4, 10, 6] == mask[4, 7, 4] == mask[4, 7, 8] == pytest.approx(0.25)
+
+
+def test_each_of_several_boxes_is_in_the_mask() -> None:
+    boxes = np.array([[2, 4, 4, 5, 9, 9], [3, 20, 20, 6, 25, 25]], np.float32)
+    assert np.array_equal(
+        box_mask(boxes, GRID), np.maximum(box_mask(boxes[:1], GRID), box_mask(boxes[1:], GRID))
+    )
+    assert not box_mask(boxes[:0], GRID).any()
+
+
+@given(
+    low=st.tuples(*[st.floats(-4, 30)] * 3),
+    size=st.tuples(*[st.floats(0, 20)] * 3),
+)
+def test_a_mask_lies_between_zero_and_one_and_mirrors_with_its_boxes(
+    low: tuple[float, ...], size: tuple[float, ...]
+) -> None:
+    box = np.array([[*low, *np.add(low, size)]], np.float32)
+    mask = box_mask(box, GRID)
+    assert 0 <= mask.min() <= mask.max() <= 1
+    np.testing.assert_allclose(box_mask(mirrored(box, 32), GRID), mask[..., ::-1], atol=1e-5)
+
+
+def test_second_views_of_a_study_have_the_projection_of_the_first() -> None:
+    empty = np.zeros((0, 6), np.float32)
+    assert conditions("benign", "rmlo2", empty, GRID)[:2] == (2, 1)
+    assert conditions("benign", "lcc", empty, GRID)[:2] == (2, 0)
