@@ -4,7 +4,8 @@ The network follows the lineage of the paper that this benchmark starts from: th
 DDPM (Ho et al., arXiv 2006.11239), weight standardisation with GroupNorm (Kolesnikov et al., 1912.11370),
 linear attention, full attention in the middle, and a sinusoidal time embedding; in three dimensions, and
 never striding the slices away. Schedule and target differ, because with a linear schedule and noise
-prediction such a model loses contrast: the terminal SNR is zero and the network predicts v (`diffusion.py`).
+prediction such a model loses contrast: the terminal SNR is zero and the target is v (`diffusion.py`), of
+which the network is given the part that the mean and the spectrum of the data decide (`precondition.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from dbtbench.data.dataset import LABELS, DBTDataset, laterality
+from dbtbench.data.dataset import LABELS, DBTDataset, Volume, laterality
 from dbtbench.errors import UsageError
 from dbtbench.generator import Generator, Layout, Sample
 from dbtbench.runs import Run
@@ -27,6 +28,7 @@ from dbtbench.training.loop import Draw, Training, fit
 
 from .conditions import PROJECTIONS, UNTOLD_LABEL, UNTOLD_MASK, UNTOLD_PROJECTION, conditions
 from .diffusion import cosine, ddim, guided, noisy, velocity, zero_terminal_snr
+from .precondition import Preconditioned
 from .unet import GROUPS, UNet
 
 Channels = Annotated[int, Field(gt=0, multiple_of=GROUPS)]
@@ -97,9 +99,12 @@ class DDPM(Generator[DDPMRecipe]):
             projections=len(PROJECTIONS),
         )
         self.grid = train.grid
-        self.abar = zero_terminal_snr(cosine(recipe.times)).to(distributed.device())
-        objective = _Objective(train, recipe, self.abar)
-        self.net = fit(net, objective, recipe, run.path, seed=recipe.seed, title="training ddpm")
+        schedule = zero_terminal_snr(cosine(recipe.times))
+        model = Preconditioned(net, schedule, train.grid, len(PROJECTIONS))
+        objective = _Objective(train, recipe, model)
+        fitted = fit(model, objective, recipe, run.path, seed=recipe.seed, title="training ddpm")
+        assert isinstance(fitted, Preconditioned)
+        self.model = fitted
 
     def sample(self, layouts: Sequence[Layout]) -> Iterator[Sample]:
         """Draw one volume for each layout, in order.
@@ -117,9 +122,9 @@ class DDPM(Generator[DDPMRecipe]):
                 yield Sample(np.ascontiguousarray(volume), layout.boxes)
 
     @torch.inference_mode()
-    def _draw(self, layouts: Sequence[Layout]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    def _draw(self, layouts: Sequence[Layout]) -> Volume:
         """Volumes (n, D, H, W) of left breasts, float32 in [0, 1]."""
-        device, recipe = distributed.device(), self.recipe
+        device, recipe, model = distributed.device(), self.recipe, self.model
         told = _stacked([conditions(one.label, one.view, one.boxes, self.grid) for one in layouts], device)
         untold = _dropped(told, torch.ones(3, len(layouts), dtype=torch.bool, device=device))
         generators = [torch.Generator().manual_seed(layout.seed) for layout in layouts]
@@ -128,14 +133,16 @@ class DDPM(Generator[DDPMRecipe]):
         def predict(x: Tensor, t: int) -> Tensor:
             time = torch.full((len(x),), t / recipe.times, device=device)
             with distributed.autocast():
-                v: Tensor = self.net(x, time, *told)
+                v: Tensor = model(x, time, *told)
                 if recipe.guidance == 1:
                     return v.float()
-                without = self.net(x, time, *untold)
+                without = model(x, time, *untold)
             return guided(v.float(), without.float(), recipe.guidance, recipe.guidance_rescale)
 
-        x = ddim(predict, noise.to(device), self.abar, min(recipe.sample_steps, recipe.times))
-        return ((x[:, 0] + 1) / 2).clamp(0, 1).cpu().numpy()
+        steps, limits = min(recipe.sample_steps, recipe.times), model.intensities.limits()
+        values = ddim(predict, noise.to(device), model.abar, steps, limits)
+        volumes: Volume = model.intensities.inverse(values)[:, 0].cpu().numpy()
+        return volumes
 
 
 def check_grid(grid: tuple[int, int, int], recipe: DDPMRecipe) -> None:
@@ -169,12 +176,15 @@ def _batches(layouts: Sequence[Layout], size: int) -> Iterator[dict[int, Layout]
 class _Objective:
     """Mean squared error of v, weighted where lesions are wanted; reads the volumes when first asked."""
 
-    def __init__(self, train: DBTDataset, recipe: DDPMRecipe, abar: Tensor) -> None:
-        self.train, self.recipe, self.abar = train, recipe, abar
+    def __init__(self, train: DBTDataset, recipe: DDPMRecipe, model: Preconditioned) -> None:
+        self.train, self.recipe, self.model = train, recipe, model
 
     @cached_property
     def data(self) -> tuple[Tensor, Told]:
-        """Volumes (n, 1, D, H, W) of left breasts in [-1, 1], and their conditions, on the device."""
+        """Values (n, 1, D, H, W) of left breasts, and their conditions, on the device.
+
+        The model takes its measure of the volumes here; a training that continues does so again.
+        """
         volumes = self.train.volumes()
         told = []
         for row, case in enumerate(self.train.cases.itertuples()):
@@ -183,11 +193,14 @@ class _Objective:
             if laterality(case.View) == "r":
                 volumes[row] = volumes[row, ..., ::-1].copy()
         device = distributed.device()
-        return torch.from_numpy(volumes).mul_(2).sub_(1).to(device), _stacked(told, device)
+        intensities, stacked = torch.from_numpy(volumes).to(device), _stacked(told, device)
+        self.model.measure(intensities, projections=stacked[1])
+        return self.model.intensities(intensities), stacked
 
     def __call__(self, net: nn.Module, draw: Draw) -> Tensor:
         """Mean loss over the asked part of the batch."""
         volumes, told = self.data
+        abar = self.model.abar
         batch, generator, device = self.recipe.batch, draw.generator, volumes.device
         rows = torch.randint(len(volumes), (batch,), generator=generator, device=device)[draw.part]
         t = torch.randint(1, self.recipe.times + 1, (batch,), generator=generator, device=device)[draw.part]
@@ -195,10 +208,10 @@ class _Objective:
         chance = torch.rand(4, batch, generator=generator, device=device)[:, draw.part] < self.recipe.drop
         noise = torch.randn(batch, *volumes.shape[1:], generator=generator, device=device)[draw.part]
         x0, dropped = volumes[rows], _dropped(_picked(told, rows), chance[:3] | chance[3])
-        v: Tensor = net(noisy(self.abar, x0, noise, t), t / self.recipe.times, *dropped)
+        v: Tensor = net(noisy(abar, x0, noise, t), t / self.recipe.times, *dropped)
         # Weights that depend on nothing but what the network is told leave its best answer where it is.
         weight = 1 + self.recipe.lesion_weight * dropped[2].relu()
-        return (weight * (v - velocity(self.abar, x0, noise, t)).square()).mean()
+        return (weight * (v - velocity(abar, x0, noise, t)).square()).mean()
 
 
 def _stacked(rows: Sequence[tuple[int, int, np.ndarray]], device: torch.device) -> Told:

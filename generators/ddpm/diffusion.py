@@ -84,23 +84,26 @@ def trailing(times: int, steps: int) -> list[int]:
     return [round(times * (steps - i) / steps) for i in range(steps + 1)]
 
 
-def ddim(predictor: Predictor, noise: Tensor, abar: Tensor, steps: int) -> Tensor:
-    """Deterministic DDIM (Song et al., arXiv 2010.02502, eq. 12), the estimated data clipped to [-1, 1].
+def ddim(
+    predictor: Predictor, noise: Tensor, abar: Tensor, steps: int, limits: tuple[float, float]
+) -> Tensor:
+    """Deterministic DDIM (Song et al., arXiv 2010.02502, eq. 12), the estimated data clipped to their range.
 
     Args:
         predictor: gives v.
         noise: (N, ...) standard normal.
         abar: (T + 1,) schedule.
         steps: calls of `predictor`; 1 to T.
+        limits: smallest and largest value of the data.
 
     Returns:
-        (N, ...) data in [-1, 1].
+        (N, ...) data within the limits.
     """
     x, times = noise, trailing(len(abar) - 1, steps)
     for now, following in pairwise(times):
         t = torch.full((len(x),), now, device=x.device)
         x0, _ = decompose(abar, x, predictor(x, now), t)
-        x0 = x0.clamp(-1, 1)
+        x0 = x0.clamp(*limits)
         signal, sigma = _weights(abar, t, x)
         # The noise that belongs to the clipped estimate; sigma is never 0 here, for now > 0.
         x = noisy(abar, x0, (x - signal * x0) / sigma, torch.full_like(t, following))

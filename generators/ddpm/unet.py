@@ -188,9 +188,9 @@ class UNet(nn.Module):
         self.attention = Attention(widths[-1], linear=False)
         self.final = block(2 * dim, dim)
         self.out = nn.Conv3d(dim, unshuffle**2, 1)
-        # Noise and mask are known to the voxel: passed on in proportion, narrow levels need not carry them.
-        self.gains = nn.Linear(embedding, 2)
-        for parameter in (*self.out.parameters(), *self.gains.parameters()):
+        # The mask is known to the voxel: passed on in proportion, narrow levels need not carry it.
+        self.gain = nn.Linear(embedding, 1)
+        for parameter in (*self.out.parameters(), *self.gain.parameters()):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor, projection: Tensor, mask: Tensor) -> Tensor:
@@ -217,10 +217,8 @@ class UNet(nn.Module):
         for level in self.up:
             h = level(h, embedding, skips)
         h = self.final(torch.cat([h, first], dim=1), embedding)
-        gains = self.gains(F.silu(embedding))[:, :, None, None, None]
-        predicted: Tensor = (
-            unfold(self.out(h), self.unshuffle) + gains[:, :1] * x + gains[:, 1:] * mask.relu()
-        )
+        gain = self.gain(F.silu(embedding))[:, :, None, None, None]
+        predicted: Tensor = unfold(self.out(h), self.unshuffle) + gain * mask.relu()
         return predicted
 
 

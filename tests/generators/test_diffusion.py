@@ -87,7 +87,7 @@ def quantiles(n: int) -> Tensor:
 )
 def test_ddim_with_an_exact_denoiser_draws_the_mixture(steps: int, tolerance: float) -> None:
     """Wasserstein-1 distance on [-1, 1]; MONAI's DDPM scheduler is at 0.43 with 20 steps."""
-    drawn = ddim(exact, quantiles(5000), ABAR, steps)
+    drawn = ddim(exact, quantiles(5000), ABAR, steps, (-1, 1))
     modes = [mean + width * quantiles(n) for mean, width, n in zip(MEANS, WIDTHS, (3000, 2000), strict=True)]
     real = torch.cat(modes).clamp(-1, 1)
     assert (drawn.sort().values - real.sort().values).abs().mean() < tolerance

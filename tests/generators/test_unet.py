@@ -30,7 +30,7 @@ def inputs(grid: tuple[int, int, int] = (4, 16, 24), n: int = 2) -> tuple[Tensor
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(n, 1, *grid, generator=generator)
     label, projection = torch.arange(n) % 5, torch.arange(n) % 3
-    return x, torch.linspace(0.1, 1, n), label, projection, torch.zeros_like(x)
+    return x, torch.linspace(0.1, 1, n), label, projection, torch.full_like(x, 0.5)
 
 
 @pytest.mark.parametrize(

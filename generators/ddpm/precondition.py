@@ -1,0 +1,140 @@
+"""What the network need not learn: how bright the training volumes are, and how rough.
+
+Two thirds of a DBT volume are air, and nearly all of its variance lies in a few hundred coarse structures. A
+small network that predicts v of such volumes spends its training on passing noise through, and its samples
+stay noisy. Here volumes are brought to mean 0 and variance 1, and the network's output is completed by the
+best linear prediction of v, which is known in closed form from the mean and the spectrum of the training
+volumes: a network that answers 0 is the Wiener filter. It is the preconditioning of Karras et al. (EDM,
+arXiv 2206.00364, section 5), with one variance for every frequency in place of one for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.fft import dct
+from torch import Tensor, nn
+
+SMALLEST_VARIANCE = 1e-6
+
+
+class Intensities(nn.Module):
+    """Between intensities in [0, 1] and values of mean 0 and variance 1 over the training volumes.
+
+    The square root comes first: it spreads fat and air apart, and an error in the air becomes invisible.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(()))
+        self.register_buffer("spread", torch.ones(()))
+        self.centre: Tensor
+        self.spread: Tensor
+
+    def measure(self, volumes: Tensor) -> None:
+        """Take centre and spread from volumes of any shape in [0, 1]."""
+        roots = volumes.sqrt()
+        self.centre.copy_(roots.mean())
+        self.spread.copy_(roots.std().clamp(min=SMALLEST_VARIANCE))
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        """Intensities to values."""
+        values: Tensor = (volumes.sqrt() - self.centre) / self.spread
+        return values
+
+    def inverse(self, values: Tensor) -> Tensor:
+        """Values to intensities in [0, 1]."""
+        intensities: Tensor = (values * self.spread + self.centre).clamp(0, 1).square()
+        return intensities
+
+    def limits(self) -> tuple[float, float]:
+        """Values of the intensities 0 and 1."""
+        low, high = (-self.centre / self.spread, (1 - self.centre) / self.spread)
+        return float(low), float(high)
+
+
+class CosineTransform(nn.Module):
+    """Orthonormal DCT-II over slices, rows and columns, as three matrix products.
+
+    Args:
+        grid: slices, rows, columns.
+    """
+
+    def __init__(self, grid: Sequence[int]) -> None:
+        super().__init__()
+        for axis, size in zip("zyx", grid, strict=True):
+            matrix = torch.from_numpy(dct(np.eye(size), axis=0, norm="ortho").astype(np.float32))
+            self.register_buffer(axis, matrix, persistent=False)
+        self.z: Tensor
+        self.y: Tensor
+        self.x: Tensor
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        """(…, D, H, W) to coefficients of the same shape."""
+        return _applied(volumes, self.z, self.y, self.x)
+
+    def inverse(self, coefficients: Tensor) -> Tensor:
+        """Coefficients to volumes."""
+        return _applied(coefficients, self.z.T, self.y.T, self.x.T)
+
+
+def _applied(volumes: Tensor, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    along_z = (z @ volumes.flatten(-2)).view(volumes.shape)
+    return y @ along_z @ x.T
+
+
+class Preconditioned(nn.Module):
+    """Predicts v: the linear part in closed form, the rest by a network.
+
+    For a coefficient of mean μ and variance σ², and x_t = a x_0 + s noise, the best linear prediction is
+    v = a s (1 − σ²) / (a² σ² + s²) · (x_t − a μ) − s μ, and what remains has the standard deviation
+    σ / √(a² σ² + s²), which scales the network's output.
+
+    Args:
+        net: called as `net(x, t, label, projection, mask)`.
+        abar: (T + 1,) schedule.
+        grid: slices, rows, columns.
+        projections: number of projections; each has its own mean volume, and so has "not told".
+    """
+
+    def __init__(self, net: nn.Module, abar: Tensor, grid: Sequence[int], projections: int) -> None:
+        super().__init__()
+        self.net, self.intensities, self.cosine = net, Intensities(), CosineTransform(grid)
+        self.register_buffer("abar", abar.float(), persistent=False)
+        self.register_buffer("mean", torch.zeros(projections + 1, 1, *grid))
+        self.register_buffer("variance", torch.ones(1, *grid))
+        self.abar: Tensor
+        self.mean: Tensor
+        self.variance: Tensor
+
+    @torch.no_grad()
+    def measure(self, volumes: Tensor, projections: Tensor) -> None:
+        """Take intensities, mean volumes and spectrum from the training volumes.
+
+        Args:
+            volumes: (N, 1, D, H, W) in [0, 1].
+            projections: (N,) int.
+        """
+        self.intensities.measure(volumes)
+        values = self.intensities(volumes)
+        self.mean.copy_(values.mean(0, keepdim=True).expand_as(self.mean))
+        for projection in set(projections.tolist()):
+            self.mean[projection] = values[projections == projection].mean(0)
+        squares = torch.zeros_like(self.variance)
+        for value, projection in zip(values, projections, strict=True):
+            squares += self.cosine(value - self.mean[projection]).square()
+        self.variance.copy_((squares / len(values)).clamp(min=SMALLEST_VARIANCE))
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor, projection: Tensor, mask: Tensor) -> Tensor:
+        """Predict v of x_t (N, 1, D, H, W) at times t (N,) in [0, 1]; the rest is the network's."""
+        share = self.abar[(t * (len(self.abar) - 1)).round().long()].view(-1, 1, 1, 1, 1)
+        signal, sigma = share.sqrt(), (1 - share).sqrt()
+        total = share * self.variance + 1 - share
+        mean = self.mean[projection]
+        answer = self.net(x, t, label, projection, mask).float()
+        with torch.autocast(x.device.type, enabled=False):  # 16 bits are too few for the transforms
+            linear = signal * sigma * (1 - self.variance) / total * self.cosine(x - signal * mean)
+            rest = (self.variance / total).sqrt() * self.cosine(answer)
+            return self.cosine.inverse(linear + rest) - sigma * mean

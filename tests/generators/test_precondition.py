@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.fft import dctn
+from torch import Tensor, nn
+
+from dbtbench.generators.ddpm.diffusion import cosine, ddim, noisy, velocity, zero_terminal_snr
+from dbtbench.generators.ddpm.precondition import CosineTransform, Intensities, Preconditioned
+
+GRID = (4, 8, 6)
+ABAR = zero_terminal_snr(cosine(100))
+
+
+class Silent(nn.Module):
+    """A network that has learned nothing."""
+
+    def forward(self, x: Tensor, *told: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def gaussian(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Volumes of known variance in every frequency, and that variance."""
+    transform = CosineTransform(GRID)
+    z, y, x = torch.meshgrid(*[torch.arange(k) for k in GRID], indexing="ij")
+    variance = 8.0 / (1 + z + y + x) ** 2
+    noise = torch.randn(n, 1, *GRID, generator=torch.Generator().manual_seed(seed))
+    return transform.inverse(variance.sqrt() * noise), variance
+
+
+@pytest.fixture
+def model() -> Preconditioned:
+    model = Preconditioned(Silent(), ABAR, GRID, projections=2)
+    _, variance = gaussian(1)
+    model.variance.copy_(variance)
+    return model
+
+
+def predict(model: Preconditioned, x: Tensor, t: int) -> Tensor:
+    told = torch.zeros(len(x), dtype=torch.long)
+    predicted: Tensor = model(x, torch.full((len(x),), t / 100), told, told, torch.zeros_like(x))
+    return predicted
+
+
+def test_the_transform_is_scipys_orthonormal_one_and_is_undone() -> None:
+    volumes = torch.rand(2, 1, *GRID)
+    transform = CosineTransform(GRID)
+    expected = dctn(volumes.numpy(), axes=(2, 3, 4), norm="ortho")
+    np.testing.assert_allclose(transform(volumes), expected, atol=1e-5)
+    torch.testing.assert_close(transform.inverse(transform(volumes)), volumes)
+
+
+def test_intensities_become_standard_values_and_come_back() -> None:
+    volumes = torch.rand(2, 1, *GRID)
+    intensities = Intensities()
+    intensities.measure(volumes)
+    values = intensities(volumes)
+    assert float(values.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(values.std()) == pytest.approx(1, abs=1e-4)
+    torch.testing.assert_close(intensities.inverse(values), volumes)
+    low, high = intensities.limits()
+    assert low <= float(values.min()) < float(values.max()) <= high
+
+
+@pytest.mark.parametrize("t", [1, 20, 50, 80, 100])
+def test_a_network_that_answers_nothing_is_the_best_linear_predictor(model: Preconditioned, t: int) -> None:
+    x0, variance = gaussian(2000)
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
+    times = torch.full((len(x0),), t)
+    error = predict(model, noisy(ABAR, x0, noise, times), t) - velocity(ABAR, x0, noise, times)
+    share = ABAR[t]
+    smallest = (variance / (share * variance + 1 - share)).mean()
+    assert float(error.square().mean()) == pytest.approx(float(smallest), rel=0.02)
+
+
+def test_it_samples_a_gaussian_with_the_right_spectrum(model: Preconditioned) -> None:
+    noise = torch.randn(4000, 1, *GRID, generator=torch.Generator().manual_seed(2))
+    drawn = ddim(lambda x, t: predict(model, x, t), noise, ABAR, 100, (-20.0, 20.0))
+    spectrum = CosineTransform(GRID)(drawn).square().mean(0)
+    torch.testing.assert_close(spectrum, model.variance, rtol=0.15, atol=0.01)
+
+
+def test_mean_volumes_are_by_projection_and_overall() -> None:
+    volumes = torch.rand(6, 1, *GRID)
+    projections = torch.tensor([0, 1, 0, 1, 0, 1])
+    model = Preconditioned(Silent(), ABAR, GRID, projections=2)
+    model.measure(volumes, projections)
+    values = model.intensities(volumes)
+    for projection, mine in ((0, values[::2]), (1, values[1::2]), (2, values)):
+        torch.testing.assert_close(model.mean[projection], mine.mean(0))
+    assert (model.variance > 0).all()
+
+
+def test_from_pure_noise_the_mean_is_predicted(model: Preconditioned) -> None:
+    model.mean[0] = 3.0
+    x = torch.randn(1, 1, *GRID)
+    torch.testing.assert_close(predict(model, x, 100), torch.full_like(x, -3.0))
+
+
+def test_the_measure_travels_with_the_weights(model: Preconditioned) -> None:
+    names = model.state_dict().keys()
+    assert names == {"mean", "variance", "intensities.centre", "intensities.spread"}
