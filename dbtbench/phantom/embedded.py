@@ -9,7 +9,7 @@ from dbtbench.workspace import Workspace
 
 NAME = "phantom"
 PRESET = "tiny"
-PATIENTS = 48
+PATIENTS = 64
 
 
 def make(workspace: Workspace) -> DBTDataset:

@@ -25,11 +25,13 @@ class Preset:
         shape: slices, rows and columns that are stored.
         fine: how many times finer along each of them the simulation is; the rest is averaged.
         planes: planes of the anatomy.
+        conspicuity: how many times denser than physical its lesions are.
     """
 
     shape: tuple[int, int, int]
     fine: tuple[int, int, int]
     planes: int
+    conspicuity: float = 1.0
 
     @property
     def pixel(self) -> tuple[float, float]:
@@ -39,7 +41,7 @@ class Preset:
 
 PRESETS = {
     # A pixel of 3.75 mm would alias skin and strands, so the physics of `tiny` runs on half of it.
-    "tiny": Preset((8, 64, 64), (2, 2, 2), 24),
+    "tiny": Preset((8, 64, 64), (2, 2, 2), 24, conspicuity=1.75),
     "small": Preset((32, 160, 128), (1, 1, 1), 32),
     "standard": Preset((32, 320, 256), (1, 1, 1), 48),
 }
@@ -88,7 +90,8 @@ def simulate(
     tissue = compose(breast, kind, outline, grid, texture, device)
     if lesion:
         place = locate(lesion, breast, kind, outline)
-        tissue = replace(tissue, gland=insert(tissue.gland, lesion, place, grid))
+        denser = replace(lesion, contrast=lesion.contrast * preset.conspicuity)
+        tissue = replace(tissue, gland=insert(tissue.gland, denser, place, grid))
     pixel = (grid.spacing[1], grid.spacing[2])
     slices, columns = preset.shape[0] * preset.fine[0], preset.shape[2] * preset.fine[2]
     map_ = torch.nn.functional.pad(attenuation(tissue, grid.spacing), (0, columns - grid.shape[2]))
