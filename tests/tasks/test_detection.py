@@ -6,6 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dbtbench.data.dataset import KEY, DBTDataset
+from dbtbench.errors import DBTBenchError, MissingError, UsageError
+from dbtbench.recipe import resolve
+from dbtbench.runs import Run
+from dbtbench.task import Arm, Evaluation
 from dbtbench.tasks import detection
 from dbtbench.tasks.detection import Detection, DetectionRecipe
 from dbtbench.tasks.detection.data import Batches, match_distances, native_predictions
@@ -16,14 +24,6 @@ from dbtbench.tasks.detection.retinanet import (
     LesionDetector,
     anchor_shapes,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from dbtbench.data.dataset import KEY, DBTDataset
-from dbtbench.errors import DBTBenchError, MissingError, UsageError
-from dbtbench.recipe import resolve
-from dbtbench.runs import Run
-from dbtbench.task import Arm, Evaluation
 
 MakeToy = Callable[..., DBTDataset]
 GRID = (8, 32, 32)

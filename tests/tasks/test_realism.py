@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from dbtbench.tasks.realism import Realism, RealismRecipe
 from scipy import ndimage
 
 from dbtbench import plugins
@@ -18,6 +17,7 @@ from dbtbench.errors import UsageError
 from dbtbench.metrics import histogram
 from dbtbench.runs import Run
 from dbtbench.task import Arm, Evaluation
+from dbtbench.tasks.realism import Realism, RealismRecipe
 
 Change = Callable[[Volume, int], Volume]
 

@@ -1,0 +1,103 @@
+"""The whole path at its smallest size, from DICOM files to a row on the board, through the command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dbtbench.data.dataset import DBTDataset
+
+pytestmark = pytest.mark.slow
+
+PATH = [
+    ["data", "phantom", "--preset", "tiny", "--patients", "10", "--out", "phantom"],
+    ["data", "import", "bcs-dbt", "phantom", "--name", "toy"],
+    ["generate", "classic", "--n", "6"],
+    ["generate", "ddpm", "--recipe", "smoke", "--n", "6"],
+    ["evaluate", "--task", "detection", "--recipe", "smoke", "--seeds", "2", "--aug=ddpm", "--aug=classic"],
+    ["evaluate", "--task", "realism", "--aug", "ddpm"],
+    ["leaderboard"],
+    ["leaderboard", "--check"],
+]  # fmt: skip
+
+
+def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "dbtbench", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=folder, text=True, **pipes)  # type: ignore[call-overload, no-any-return]
+
+
+def run(arguments: list[str], folder: Path) -> str:
+    process = start(arguments, folder)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out
+
+
+def walk(folder: Path) -> Path:
+    for arguments in PATH:
+        run(arguments, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return walk(tmp_path_factory.mktemp("first"))
+
+
+def results_of(folder: Path) -> dict[str, bytes]:
+    """Every file whose bytes the seeds decide."""
+    work = folder / "dbtbench-work"
+    kept = ("*.dcm", "*.csv", "*.safetensors", "c/*/0/0/0")
+    files = {
+        p for pattern in kept for p in (*folder.glob(f"phantom/**/{pattern}"), *work.glob(f"*/**/{pattern}"))
+    }
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(files) if p.name != "leaderboard.csv"
+    }
+
+
+def test_the_board_has_a_row_for_each_arm_and_metric(walked: Path) -> None:
+    board = pd.read_csv(walked / "dbtbench-work" / "results" / "leaderboard.csv")
+    detection = board[board["task"] == "detection"]
+    assert set(detection["arm"]) == {"none", "classic", "ddpm"}
+    assert set(detection["seeds"]) == {2}
+    assert detection["metric"].nunique() == 6
+    assert set(board.loc[board["task"] == "realism", "arm"]) == {"none", "ddpm"}
+
+
+def test_the_same_seeds_give_the_same_files_scores_and_samples(walked: Path, tmp_path: Path) -> None:
+    first, second = results_of(walked), results_of(walk(tmp_path))
+    assert len(first) > 100
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_a_second_call_finds_everything_done(walked: Path) -> None:
+    for arguments in PATH[1:6]:
+        process = start(arguments, walked)
+        _, err = process.communicate()
+        assert "already" in err
+        assert "/s" not in err  # no progress: nothing was trained
+
+
+def test_generate_killed_at_any_moment_continues_to_the_same_bytes(walked: Path) -> None:
+    words = ["generate", "ddpm", "--recipe", "smoke", "--n", "40", "--set", "steps=60"]
+    run([*PATH[1], "--workspace", "killed"], walked)
+    for seconds in (4.0, 6.0, 8.0):
+        process = start([*words, "--workspace", "killed"], walked)
+        time.sleep(seconds)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    run([*words, "--workspace", "killed"], walked)
+    run(words, walked)
+    (again,) = (walked / "killed" / "datasets").glob("ddpm-toy-*")
+    undisturbed = DBTDataset.open(walked / "dbtbench-work" / "datasets" / again.name)
+    assert DBTDataset.open(again).fingerprint == undisturbed.fingerprint
