@@ -20,7 +20,8 @@ def volume() -> Volume:
     z, y, x = (np.linspace(0, 1, n, dtype=np.float32) for n in SHAPE)
     smooth = np.sin(9 * y[None, :, None] + 4 * z[:, None, None]) * np.cos(7 * x)
     noise = np.random.default_rng(0).normal(0, 0.3, SHAPE).astype(np.float32)
-    return np.clip(0.5 + 0.3 * smooth + noise, 0, 1).astype(np.float32)
+    frames: Volume = np.clip(0.5 + 0.3 * smooth + noise, 0, 1)
+    return frames
 
 
 def cpu_seconds(function: Callable[[], Volume]) -> tuple[float, Volume]:

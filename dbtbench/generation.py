@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dbtbench import plugins, recipe
-from dbtbench.data.catalogue import datasets
+from dbtbench.catalogue import datasets
 from dbtbench.data.dataset import GRID_BOX, DatasetWriter, DBTDataset, find_finished
 from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.files import digest

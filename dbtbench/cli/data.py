@@ -91,7 +91,7 @@ def _grid(text: str) -> tuple[int, int, int]:
 @app.command("info")
 def info(data: DataOption = None, workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     """Count what a data set holds, and what was rejected."""
-    from dbtbench.data.catalogue import choose_dataset
+    from dbtbench.catalogue import choose_dataset
     from dbtbench.data.summary import as_text, summarise
     from dbtbench.workspace import Workspace
 

@@ -39,7 +39,7 @@ def evaluate(
     Example: dbtbench evaluate --task detection --aug ddpm --aug classic
     """
     from dbtbench import evaluation
-    from dbtbench.data.catalogue import choose_dataset
+    from dbtbench.catalogue import choose_dataset
     from dbtbench.files import read_json
     from dbtbench.leaderboard import rank, summary
     from dbtbench.workspace import Workspace

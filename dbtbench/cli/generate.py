@@ -36,7 +36,7 @@ def generate(
     Example: dbtbench generate ddpm --gpus 4
     """
     from dbtbench import generation
-    from dbtbench.data.catalogue import choose_dataset
+    from dbtbench.catalogue import choose_dataset
     from dbtbench.training import distributed
     from dbtbench.workspace import Workspace
 
