@@ -122,14 +122,14 @@ def draw(
     if finished is not None:
         say(f"{name}: already drawn")
         return finished
-    writer = DatasetWriter(workspace.datasets / name, train.grid, n, request)
-    _draw_all(fitted, draw_layouts(train, n, seed, positives), writer)
     meta = {
         "intensity": train.meta["intensity"],
         "source": {"kind": "synthetic", "run": digest(fitted.identity)[:12], **request},
         "split": {"kind": "all for training"},
     }
-    return writer.finish(meta, train.split_hash)
+    with DatasetWriter(workspace.datasets / name, train.grid, n, request) as writer:
+        _draw_all(fitted, draw_layouts(train, n, seed, positives), writer)
+        return writer.finish(meta, train.split_hash)
 
 
 def _draw_all(fitted: Fitted, layouts: Sequence[Layout], writer: DatasetWriter) -> None:

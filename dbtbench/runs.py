@@ -30,7 +30,7 @@ class Run:
     Attributes:
         path: the folder; everything the work writes lies in it.
         identity: what was asked for: plug-in and version, resolved recipe, data fingerprints, seeds.
-        fields: what `finish` adds to the record beside the identity.
+        started: when it was opened, for the seconds in its record.
     """
 
     path: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,8 @@ def phantom(
     ] = "tiny",
     patients: Annotated[int, typer.Option("--patients", help="How many; four views each.")] = 48,
     mix: Annotated[str, typer.Option("--mix", help="Class frequencies: enriched or screening.")] = "enriched",
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of everything.")] = 0,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda; the last bits differ.")] = "cpu",
 ) -> None:
     """Write phantom patients as DICOM files.
 
@@ -42,7 +44,7 @@ def phantom(
 
     if mix not in MIXES:
         raise UsageError(f"no mix named {mix!r}", f"known: {', '.join(MIXES)}")
-    write_collection(out, preset, patients, seed, MIXES[mix])
+    write_collection(out, preset, patients, seed, MIXES[mix], device)
     typer.echo(f"{patients} patients in {out}")
     typer.echo(f"next: dbtbench data import bcs-dbt {out} --name NAME")
 
@@ -97,8 +99,6 @@ def info(data: DataOption = None, workspace: WorkspaceOption = None, json: JsonO
 
     summary = summarise(choose_dataset(Workspace.find(workspace), data))
     if json:
-        import json as json_
-
         typer.echo(json_.dumps(summary, indent=1))
     else:
         typer.echo(as_text(summary))

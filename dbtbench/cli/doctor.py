@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_
 from collections.abc import Iterator
 
 import typer
@@ -16,8 +17,6 @@ def doctor(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     """
     checks = list(_checks(workspace))
     if json:
-        import json as json_
-
         typer.echo(json_.dumps([dict(zip(("ok", "what", "hint"), c, strict=True)) for c in checks], indent=1))
     else:
         for good, what, hint in checks:

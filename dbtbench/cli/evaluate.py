@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_
 from typing import Annotated
 
 import typer
@@ -49,8 +50,6 @@ def evaluate(
     runs = evaluation.evaluate(work, task, dataset, aug or [], seeds, recipe, overrides(set_), fresh)
     records = [read_json(run / "run.json") for run in runs]
     if json:
-        import json as json_
-
         typer.echo(json_.dumps(records, indent=1))
         return
     typer.echo(summary(rank(records)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_
 from typing import Annotated, Any
 
 import typer
@@ -24,8 +25,6 @@ def list_(
         raise UsageError(f"nothing to list named {what!r}", f"known: {', '.join(WHAT)}")
     found = {kind: _rows(kind, workspace) for kind in ([what] if what else WHAT)}
     if json:
-        import json as json_
-
         typer.echo(json_.dumps(found, indent=1))
         return
     for kind, rows in found.items():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import Annotated, Any
+import json as json_
+from typing import Annotated
 
 import typer
 
@@ -24,28 +25,18 @@ def show(
     recipes = {
         r: recipe.resolve(cls.recipe_class, folder, r).model_dump(mode="json") for r in recipe.names(folder)
     }
-    meaning = {key: field.description or "" for key, field in cls.recipe_class.model_fields.items()}
+    lineage = [c for c in cls.recipe_class.__mro__ if issubclass(c, recipe.Recipe) and c is not recipe.Recipe]
+    meaning = [inspect.getdoc(c) or "" for c in lineage]
     if json:
-        import json as json_
-
         card = {"name": name, "kind": kind, "origin": plugin.origin, "version": cls.version}
-        typer.echo(json_.dumps({**card, "recipes": recipes, "settings": meaning}, indent=1))
+        typer.echo(json_.dumps({**card, "recipes": recipes, "settings": "\n\n".join(meaning)}, indent=1))
         return
     typer.echo(f"{name} ({kind[:-1]}, version {cls.version}, from {plugin.origin})\n")
-    typer.echo(inspect.getdoc(inspect.getmodule(cls)) or plugin.summary)
+    typer.echo("\n\n".join([inspect.getdoc(inspect.getmodule(cls)) or plugin.summary, *meaning]))
     for title, settings in recipes.items():
         typer.echo(f"\n[{title}]")
         for key, value in settings.items():
-            changed = title != "default" and value != recipes["default"][key]
-            typer.echo(
-                f"{'*' if changed else ' '} {key} = {_toml(value)}"
-                + (f"  # {meaning[key]}" if meaning[key] and title == "default" else "")
-            )
+            changed = value != recipes["default"][key]
+            typer.echo(f"{'*' if changed else ' '} {key} = {json_.dumps(value)}")
     if len(recipes) > 1:
         typer.echo("\n* differs from the default")
-
-
-def _toml(value: Any) -> str:
-    import json as json_
-
-    return json_.dumps(value, ensure_ascii=False)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import zarr
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from dbtbench.errors import DBTBenchError, UsageError
@@ -169,7 +170,7 @@ class DatasetWriter:
     """Writes a data set case by case; killed at any moment, it continues where it was.
 
     Finished cases are kept in a journal beside the store, in a hidden folder that is renamed to the
-    data set's own name at the end.
+    data set's own name at the end. As a context manager it keeps other processes out.
 
     Args:
         path: where the finished data set will lie.
@@ -184,6 +185,7 @@ class DatasetWriter:
         self.identity = digest(dict(identity))
         self._partial = path.with_name(f".{path.name}.{self.identity[:12]}.partial")
         self._partial.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self._partial.with_suffix(".lock"))
         self._journal = self._partial / "journal.jsonl"
         self._entries = self._read_journal()
         store = self._partial / "volumes.zarr"
@@ -194,6 +196,18 @@ class DatasetWriter:
                 store, shape=(capacity, *self.grid), chunks=(1, *self.grid), dtype="uint16", fill_value=0
             )
         )
+
+    def __enter__(self) -> DatasetWriter:
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            message = f"another process is writing the data set {self.path.name}"
+            raise DBTBenchError(message, "wait for it, or stop it") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
 
     def _read_journal(self) -> dict[int, dict[str, Any]]:
         """Read the journal and cut off a line that a kill left half-written."""

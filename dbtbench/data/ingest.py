@@ -79,23 +79,22 @@ def import_bcs_dbt(root: Path, path: Path, settings: ImportSettings, fresh: bool
         say(f"{path.name}: already imported")
         return finished
     splits = assign_splits(tables, settings.seed)
-    writer = DatasetWriter(path, settings.grid, len(volumes), identity)
-    _import_all(volumes, tables.boxes, splits, settings, root, writer)
-    reasons = writer.reasons()
-    if sum(reasons.values()) == len(volumes):
-        reason, count = reasons.most_common(1)[0]
-        raise MissingError(
-            f"none of the {len(volumes)} volumes of {root} could be read; most often: {reason} ({count})",
-            "the paths in the file-paths table are relative to the folder you name: is it the right one?",
-        )
+    split = {"kind": "official"} if tables.official_split else {"kind": "patients", "seed": settings.seed}
     meta = {
         "intensity": {"window": "dicom", "resample": settings.resample},
         "source": {"kind": "bcs-dbt", "tables": tables.digest},
-        "split": {"kind": "official"}
-        if tables.official_split
-        else {"kind": "patients", "seed": settings.seed},
+        "split": split,
     }
-    return writer.finish(meta, split_digest(splits))
+    with DatasetWriter(path, settings.grid, len(volumes), identity) as writer:
+        _import_all(volumes, tables.boxes, splits, settings, root, writer)
+        reasons = writer.reasons()
+        if sum(reasons.values()) == len(volumes):
+            reason, count = reasons.most_common(1)[0]
+            raise MissingError(
+                f"none of the {len(volumes)} volumes of {root} could be read; most often: {reason} ({count})",
+                "the paths in the file-paths table are relative to the folder you name: is it the right one?",
+            )
+        return writer.finish(meta, split_digest(splits))
 
 
 def _volumes(tables: Tables, root: Path) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from dbtbench.data.dataset import LABELS, DBTDataset, Volume, laterality
 from dbtbench.errors import UsageError
 from dbtbench.generator import Generator, Layout, Sample
+from dbtbench.progress import say
 from dbtbench.runs import Run
 from dbtbench.training import distributed
 from dbtbench.training.loop import Draw, Training, fit
@@ -33,6 +34,9 @@ from .unet import GROUPS, UNet
 
 Channels = Annotated[int, Field(gt=0, multiple_of=GROUPS)]
 Told = tuple[Tensor, Tensor, Tensor]
+
+CPU_VOLUMES = 50_000
+"""Training volumes, counted at every step, beyond which a CPU takes hours."""
 
 
 class DDPMRecipe(Training):
@@ -88,6 +92,8 @@ class DDPM(Generator[DDPMRecipe]):
         """
         recipe = self.recipe
         check_grid(train.grid, recipe)
+        if distributed.device().type == "cpu" and recipe.steps * recipe.batch > CPU_VOLUMES:
+            say("ddpm: this recipe is sized for a GPU; --recipe demo trains in minutes on a CPU")
         torch.manual_seed(recipe.seed)
         net = UNet(
             recipe.dim,

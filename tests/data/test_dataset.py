@@ -7,7 +7,7 @@ import pytest
 import zarr
 
 from dbtbench.data.dataset import DatasetWriter, DBTDataset, find_finished, laterality, projection
-from dbtbench.errors import UsageError
+from dbtbench.errors import DBTBenchError, UsageError
 
 CASE = {"PatientID": "P1", "StudyUID": "S1", "View": "lcc", "label": "normal", "split": "train"}
 CASE_: dict[str, Any] = {
@@ -70,6 +70,13 @@ def test_a_killed_writer_continues_and_ends_with_the_same_fingerprint(tmp_path: 
     assert second.done == {0}
     second.add(1, volume / 2, CASE_, [])
     assert second.finish(META, "h").fingerprint == whole.finish(META, "h").fingerprint
+
+
+def test_two_processes_do_not_write_the_same_data_set(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "d", GRID, 1, {}), pytest.raises(DBTBenchError, match="another process"):
+        DatasetWriter(tmp_path / "d", GRID, 1, {}).__enter__()
+    with DatasetWriter(tmp_path / "d", GRID, 1, {}):
+        pass
 
 
 def test_the_fingerprint_sees_a_changed_voxel(tmp_path: Path, volume: Any) -> None:
