@@ -167,15 +167,19 @@ def to_csv(board: pd.DataFrame) -> str:
 def summary(table: pd.DataFrame) -> str:
     """The boards for a terminal: a column for each arm, its mean over seeds and in brackets its gain.
 
-    The primary metric stands first, with a star.
+    The primary metric stands first, with a star. Each synthetic data set of an arm has its own column.
     """
     lines = []
     for board, rows in table.groupby("board", sort=False):
-        cells = rows.assign(cell=[_cell(row) for row in rows.itertuples()])
-        columns = [f"{row.arm} ×{row.seeds}" for row in cells.itertuples()]
-        wide = cells.assign(column=columns).pivot_table(
-            "cell", ["primary", "metric"], "column", "first", sort=False
+        ambiguous = rows.groupby("arm")["synthetic_fingerprint"].nunique() > 1
+        sets = [
+            f" {row.synthetic_fingerprint[:6]}" if ambiguous[row.arm] else "" for row in rows.itertuples()
+        ]
+        cells = rows.assign(
+            column=rows["arm"] + sets + " ×" + rows["seeds"].astype(str),
+            cell=[_cell(row) for row in rows.itertuples()],
         )
+        wide = cells.pivot_table("cell", ["primary", "metric"], "column", "first", sort=False)
         wide = wide.sort_index(ascending=[False, True])
         wide.index = [f"{'*' if primary else ' '} {metric}" for primary, metric in wide.index]
         lines += [

@@ -121,3 +121,11 @@ def test_the_summary_shows_the_primary_metric_first_and_gains_in_brackets(work: 
     assert lines[2].split() == ["*", "mean", "0.500", "0.625", "(+0.250)"]
     assert "none ×3" in lines[1]
     assert "ddpm ×2" in lines[1]
+
+
+def test_two_data_sets_of_one_generator_are_two_columns(work: Workspace) -> None:
+    other = {"name": "b", "fingerprint": "another", "generator": "ddpm", "volumes": 9}
+    write_json(work.evaluations / "detection" / "b" / "run.json", record("ddpm", 0, 0.1, augmentation=other))
+    header = leaderboard.summary(leaderboard.publish(work, work.root / "results")).splitlines()[1]
+    assert "ddpm anothe ×1" in header
+    assert "ddpm f-ddpm ×2" in header
