@@ -97,7 +97,7 @@ def simulate(
     map_ = torch.nn.functional.pad(attenuation(tissue, grid.spacing), (0, columns - grid.shape[2]))
     measured = expose(project(map_, thickness, pixel, geometry), pixel, geometry, noise)
     volume, inside = reconstruct(measured, (slices, grid.shape[1]), thickness, pixel, geometry)
-    frames = np.rint(_averaged(present(volume, inside), preset.fine)).astype(np.uint16)
+    frames = np.rint(_averaged(present(volume, inside, pixel), preset.fine)).astype(np.uint16)
     return frames if laterality(view) == "l" else frames[:, :, ::-1].copy()
 
 
