@@ -88,6 +88,18 @@ def test_a_second_call_finds_everything_done(walked: Path) -> None:
         assert "/s" not in err  # no progress: nothing was trained
 
 
+def test_an_interrupted_command_ends_with_130_and_leaves_what_it_did(tmp_path: Path) -> None:
+    process = start(["data", "phantom", "--patients", "200", "--out", "phantom"], tmp_path)
+    while not list(tmp_path.rglob("*.dcm")):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith("interrupted: the same command continues\n")
+    assert "Traceback" not in err
+    assert list(tmp_path.rglob("*.dcm"))
+
+
 def test_generate_killed_at_any_moment_continues_to_the_same_bytes(walked: Path) -> None:
     words = ["generate", "ddpm", "--recipe", "smoke", "--n", "40", "--set", "steps=60"]
     run([*PATH[1], "--workspace", "killed"], walked)

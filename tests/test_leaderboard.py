@@ -109,6 +109,12 @@ def test_a_cell_that_a_spreadsheet_would_execute_is_disarmed(tmp_path: Path) -> 
     assert ",-0.500000," in text
 
 
+def test_the_published_board_is_what_its_records_give(tmp_path: Path) -> None:
+    board = leaderboard.check(Workspace(tmp_path), Path(__file__).parents[1] / "results")
+    assert {"detection", "realism"} <= set(board["task"])
+    assert {"none", "classic", "ddpm"} <= set(board["arm"])
+
+
 def test_no_runs_at_all_is_an_error_with_the_next_command(tmp_path: Path) -> None:
     with pytest.raises(MissingError) as caught:
         leaderboard.publish(Workspace(tmp_path), tmp_path / "results")

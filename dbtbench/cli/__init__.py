@@ -10,6 +10,8 @@ import typer
 from dbtbench.cli import data, demo, doctor, evaluate, generate, leaderboard, listing, show
 from dbtbench.errors import DBTBenchError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="dbtbench",
     help="Does synthetic data help my tomosynthesis detector, and is it any good?",
@@ -53,6 +55,8 @@ def main() -> None:
         if debug:
             raise
         code = _report(error)
+    if code == INTERRUPTED:
+        typer.echo("interrupted: the same command continues", err=True)
     sys.exit(code if isinstance(code, int) else 0)
 
 
