@@ -88,6 +88,32 @@ def _shared_run(
     return open_run(folder, identity, fresh)
 
 
+def plan(
+    name: str, data: DBTDataset, n: int | None = None, seed: int = 0, positives: float = 0.5
+) -> list[Layout]:
+    """What a generator is going to be asked for; whether that can be is known before it is trained.
+
+    Args:
+        name: the generator.
+        data: the real data set.
+        n: how many volumes; as many as the training split has when None.
+        seed: seed of the layouts.
+        positives: share of volumes with lesions, in [0, 1]; 0 for a generator that cannot follow boxes.
+
+    Raises:
+        MissingError: for an unknown generator.
+        UsageError: for a number or share out of range, or lesions that the training split does not have.
+    """
+    cls: type[Generator[Any]] = plugins.load(plugins.get("generators", name))
+    train = data.select("train")
+    n = len(train) if n is None else n
+    if n < 1 or not 0 <= positives <= 1:
+        raise UsageError(
+            f"cannot draw {n} volumes with a share of {positives} positives", "n ≥ 1, 0 ≤ positives ≤ 1"
+        )
+    return draw_layouts(train, n, seed, positives if cls.follows_boxes else 0.0)
+
+
 def draw(
     workspace: Workspace,
     fitted: Fitted,
@@ -101,35 +127,30 @@ def draw(
     Args:
         workspace: where data sets are kept.
         fitted: the generator.
-        n: how many volumes; as many as the training split has when None.
+        n: see `plan`.
         seed: seed of the layouts and of what is drawn.
-        positives: share of volumes with lesions, in [0, 1].
+        positives: see `plan`.
         fresh: draw again even when it was done.
 
     Raises:
-        UsageError: for a number or share out of range.
+        UsageError: see `plan`.
     """
-    generator, train = fitted.generator, fitted.data.select("train")
-    n = len(train) if n is None else n
-    if n < 1 or not 0 <= positives <= 1:
-        raise UsageError(
-            f"cannot draw {n} volumes with a share of {positives} positives", "n ≥ 1, 0 ≤ positives ≤ 1"
-        )
-    positives = positives if generator.follows_boxes else 0.0
-    request = {**fitted.identity, "seed": seed, "positives": positives, "n": n}
+    layouts = plan(fitted.identity["generator"], fitted.data, n, seed, positives)
+    positives = positives if fitted.generator.follows_boxes else 0.0
+    request = {**fitted.identity, "seed": seed, "positives": positives, "n": len(layouts)}
     name = f"{request['generator']}-{fitted.data.name}-{digest(request)[:8]}"
     finished = find_finished(workspace.datasets / name, request, fresh)
     if finished is not None:
         say(f"{name}: already drawn")
         return finished
     meta = {
-        "intensity": train.meta["intensity"],
+        "intensity": fitted.data.meta["intensity"],
         "source": {"kind": "synthetic", "run": digest(fitted.identity)[:12], **request},
         "split": {"kind": "all for training"},
     }
-    with DatasetWriter(workspace.datasets / name, train.grid, n, request) as writer:
-        _draw_all(fitted, draw_layouts(train, n, seed, positives), writer)
-        return writer.finish(meta, train.split_hash)
+    with DatasetWriter(workspace.datasets / name, fitted.data.grid, len(layouts), request) as writer:
+        _draw_all(fitted, layouts, writer)
+        return writer.finish(meta, fitted.data.split_hash)
 
 
 def _draw_all(fitted: Fitted, layouts: Sequence[Layout], writer: DatasetWriter) -> None:

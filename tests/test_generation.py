@@ -128,6 +128,13 @@ def test_impossible_requests_are_refused(work: Workspace, toy: DBTDataset, n: in
         generation.draw(work, fitted, n, positives=positives)
 
 
+def test_lesions_that_there_are_none_of_are_refused_before_training(toy: DBTDataset) -> None:
+    without = toy.take(~toy.cases["case"].isin(toy.boxes["case"]))
+    with pytest.raises(UsageError, match="no training case with lesions"):
+        generation.plan("flat", without)
+    assert len(generation.plan("free", without, n=3)) == 3
+
+
 def test_an_augmentation_is_named_by_its_generator_or_its_own_name(work: Workspace, toy: DBTDataset) -> None:
     made = make(work, toy)
     assert generation.find_augmentation(work, "flat", toy).path == made.path

@@ -44,6 +44,7 @@ def generate(
         distributed.check_gpus(gpus)
     work = Workspace.find(workspace)
     dataset = choose_dataset(work, data)
+    generation.plan(name, dataset, n, seed, positives)  # a request that cannot be met is told before training
     if gpus is not None and gpus > 1 and not distributed.launched():
         distributed.launch(gpus, sys.argv[1:])
         return
