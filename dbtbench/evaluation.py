@@ -80,11 +80,7 @@ def _identity(name: str, task: Task[Any], arm: Arm, seed: int) -> dict[str, Any]
         "version": task.version,
         "primary": task.primary,
         "recipe": task.recipe.model_dump(mode="json"),
-        "data": {
-            "name": arm.real.name,
-            "fingerprint": arm.real.fingerprint,
-            "split_hash": arm.real.split_hash,
-        },
+        "data": arm.real.identity,
         "arm": arm.name,
         "augmentation": None,
         "seed": seed,

@@ -68,7 +68,7 @@ def fit(
         "generator": name,
         "version": cls.version,
         "recipe": settings.model_dump(mode="json"),
-        "data": {"name": data.name, "fingerprint": data.fingerprint, "split_hash": data.split_hash},
+        "data": data.identity,
     }
     generator = cls(settings)
     with _shared_run(workspace, name, identity, fresh) as run:
@@ -148,7 +148,8 @@ def draw(
         "source": {"kind": "synthetic", "run": digest(fitted.identity)[:12], **request},
         "split": {"kind": "all for training"},
     }
-    with DatasetWriter(workspace.datasets / name, fitted.data.grid, len(layouts), request) as writer:
+    path = workspace.datasets / name
+    with DatasetWriter(path, fitted.data.grid, len(layouts), request, fresh) as writer:
         _draw_all(fitted, layouts, writer)
         return writer.finish(meta, fitted.data.split_hash)
 

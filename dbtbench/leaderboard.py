@@ -9,7 +9,7 @@ Only runs of the same task version, recipe, data and split stand on one board.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,9 @@ def publish(workspace: Workspace, results: Path) -> pd.DataFrame:
     Raises:
         MissingError: when there is no finished run at all.
     """
-    for record in _finished(workspace):
-        target = results / "runs" / record.parent.parent.name / f"{record.parent.name}.json"
-        if not target.is_file() or target.read_bytes() != record.read_bytes():
-            with atomic_path(target) as temporary:
-                shutil.copyfile(record, temporary)
+    for record, copy in _unpublished(workspace, results):
+        with atomic_path(copy) as temporary:
+            shutil.copyfile(record, temporary)
     board = build(results)
     write_text(results / "leaderboard.csv", to_csv(board))
     return board
@@ -58,15 +56,17 @@ def check(workspace: Workspace, results: Path) -> pd.DataFrame:
     csv = results / "leaderboard.csv"
     if not csv.is_file() or csv.read_text(encoding="utf-8") != to_csv(board):
         raise StaleError(f"{csv} is not what its runs give", "run `dbtbench leaderboard`")
-    for record in _finished(workspace):
-        copy = results / "runs" / record.parent.parent.name / f"{record.parent.name}.json"
-        if not copy.is_file() or copy.read_bytes() != record.read_bytes():
-            raise StaleError(f"{record.parent} is not on the board", "run `dbtbench leaderboard`")
+    for record, _ in _unpublished(workspace, results):
+        raise StaleError(f"{record.parent} is not on the board", "run `dbtbench leaderboard`")
     return board
 
 
-def _finished(workspace: Workspace) -> list[Path]:
-    return sorted(workspace.evaluations.glob("*/*/run.json"))
+def _unpublished(workspace: Workspace, results: Path) -> Iterator[tuple[Path, Path]]:
+    """Records of finished runs that `results` does not hold as they are, and where they belong."""
+    for record in sorted(workspace.evaluations.glob("*/*/run.json")):
+        copy = results / "runs" / record.parent.parent.name / f"{record.parent.name}.json"
+        if not copy.is_file() or copy.read_bytes() != record.read_bytes():
+            yield record, copy
 
 
 def build(results: Path) -> pd.DataFrame:

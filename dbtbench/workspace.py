@@ -73,11 +73,11 @@ class Workspace:
         Raises:
             MissingError: when there is none of that name.
         """
-        path = self.datasets / name
-        if name not in self.dataset_names():
-            known = ", ".join(self.dataset_names()) or "none yet"
+        names = self.dataset_names()
+        if name not in names:
+            known = ", ".join(names) or "none yet"
             raise MissingError(
                 f"no data set named {name!r} in {self.root}",
                 f"known: {known}; make one with `dbtbench data import bcs-dbt ROOT --name {name}`",
             )
-        return path
+        return self.datasets / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_
 from collections.abc import Iterator
+from pathlib import Path
 
 import typer
 
@@ -27,7 +28,7 @@ def doctor(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
         raise typer.Exit(3)
 
 
-def _checks(workspace: object) -> Iterator[tuple[bool, str, str]]:
+def _checks(workspace: Path | None) -> Iterator[tuple[bool, str, str]]:
     """(whether it is fine, what was looked at, what to do) for each check."""
     yield from _packages()
     yield from _decoders()
@@ -74,13 +75,12 @@ def _devices() -> Iterator[tuple[bool, str, str]]:
     yield True, f"devices: {', '.join([*names, cpu])}", hint
 
 
-def _workspace(workspace: object) -> Iterator[tuple[bool, str, str]]:
+def _workspace(workspace: Path | None) -> Iterator[tuple[bool, str, str]]:
     import shutil
-    from pathlib import Path
 
     from dbtbench.workspace import Workspace
 
-    work = Workspace.find(workspace if isinstance(workspace, Path) else None)
+    work = Workspace.find(workspace)
     yield True, f"workspace: {work.root.absolute()} (from {work.origin})", ""
     there = next(p for p in (work.root.absolute(), *work.root.absolute().parents) if p.exists())
     free = shutil.disk_usage(there).free / 2**30

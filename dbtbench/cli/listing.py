@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -38,7 +39,7 @@ def list_(
             typer.echo("  none yet")
 
 
-def _rows(kind: str, workspace: Any) -> list[dict[str, Any]]:
+def _rows(kind: str, workspace: Path | None) -> list[dict[str, Any]]:
     from dbtbench import plugins
     from dbtbench.files import read_json
     from dbtbench.workspace import Workspace

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,11 @@ class DBTDataset:
         return bool(self.meta["source"]["kind"] == "synthetic")
 
     @property
+    def identity(self) -> dict[str, str]:
+        """What a run records of the data it used: name, fingerprint and split hash."""
+        return {"name": self.name, "fingerprint": self.fingerprint, "split_hash": self.split_hash}
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over grid, intensity, cases (with each volume's digest) and boxes."""
         return str(self.meta["fingerprint"])
@@ -170,44 +175,60 @@ class DatasetWriter:
     """Writes a data set case by case; killed at any moment, it continues where it was.
 
     Finished cases are kept in a journal beside the store, in a hidden folder that is renamed to the
-    data set's own name at the end. As a context manager it keeps other processes out.
+    data set's own name at the end. It is used in a `with` statement, which keeps other processes out.
 
     Args:
         path: where the finished data set will lie.
         grid: slices, rows, columns.
         capacity: number of rows of the store; a case that was rejected leaves its row empty.
         identity: everything the contents depend on; another identity does not continue this one's work.
+        fresh: throw away what an earlier call left half-done.
     """
 
-    def __init__(self, path: Path, grid: Sequence[int], capacity: int, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        grid: Sequence[int],
+        capacity: int,
+        identity: Mapping[str, Any],
+        fresh: bool = False,
+    ) -> None:
         self.path = path
         self.grid = [int(n) for n in grid]
+        self.capacity, self.fresh = capacity, fresh
         self.identity = digest(dict(identity))
         self._partial = path.with_name(f".{path.name}.{self.identity[:12]}.partial")
-        self._partial.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self._partial.with_suffix(".lock"))
         self._journal = self._partial / "journal.jsonl"
+        self._lock = FileLock(self._partial.with_suffix(".lock"))
+
+    def __enter__(self) -> DatasetWriter:
+        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            message = f"another process is writing the data set {self.path.name}"
+            raise DBTBenchError(message, "wait for it, or stop it") from error
+        if self.fresh:
+            shutil.rmtree(self._partial, ignore_errors=True)
+        self._open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
+    def _open(self) -> None:
+        """Make the folder, or take up what is in it; nobody but the lock's holder may."""
+        self._partial.mkdir(exist_ok=True)
         self._entries = self._read_journal()
         store = self._partial / "volumes.zarr"
         self._volumes = (
             zarr.open_array(store, mode="r+")
             if (store / "zarr.json").is_file()
             else zarr.create_array(
-                store, shape=(capacity, *self.grid), chunks=(1, *self.grid), dtype="uint16", fill_value=0
+                store, shape=(self.capacity, *self.grid), chunks=(1, *self.grid), dtype="uint16", fill_value=0
             )
         )
-
-    def __enter__(self) -> DatasetWriter:
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout as error:
-            message = f"another process is writing the data set {self.path.name}"
-            raise DBTBenchError(message, "wait for it, or stop it") from error
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
 
     def _read_journal(self) -> dict[int, dict[str, Any]]:
         """Read the journal and cut off a line that a kill left half-written."""
@@ -219,9 +240,9 @@ class DatasetWriter:
         return {entry["index"]: entry for entry in map(json.loads, whole.splitlines())}
 
     @property
-    def done(self) -> set[int]:
+    def done(self) -> Set[int]:
         """Indices that were added or rejected, by this process or an earlier one."""
-        return set(self._entries)
+        return self._entries.keys()
 
     def add(
         self, index: int, volume: Volume, case: Mapping[str, Any], boxes: Sequence[Mapping[str, Any]]
@@ -294,10 +315,10 @@ class DatasetWriter:
             "fingerprint": digest(content),
         }
         write_json(self._partial / "dataset.json", described)
-        self._journal.unlink(missing_ok=True)
         if self.path.exists():
             shutil.rmtree(self.path)
         self._partial.replace(self.path)
+        (self.path / self._journal.name).unlink()  # last: until the folder has its name, work continues by it
         return DBTDataset.open(self.path)
 
 

@@ -85,7 +85,7 @@ def import_bcs_dbt(root: Path, path: Path, settings: ImportSettings, fresh: bool
         "source": {"kind": "bcs-dbt", "tables": tables.digest},
         "split": split,
     }
-    with DatasetWriter(path, settings.grid, len(volumes), identity) as writer:
+    with DatasetWriter(path, settings.grid, len(volumes), identity, fresh) as writer:
         _import_all(volumes, tables.boxes, splits, settings, root, writer)
         reasons = writer.reasons()
         if sum(reasons.values()) == len(volumes):

@@ -29,9 +29,9 @@ def volume() -> Any:
 
 
 def test_what_was_written_is_read_back_to_half_a_grey_level(tmp_path: Path, volume: Any) -> None:
-    writer = DatasetWriter(tmp_path / "d", GRID, 3, {})
-    writer.add(2, volume, CASE_, [])
-    read = writer.finish(META, "hash").volumes()
+    with DatasetWriter(tmp_path / "d", GRID, 3, {}) as writer:
+        writer.add(2, volume, CASE_, [])
+        read = writer.finish(META, "hash").volumes()
     assert read.shape == (1, 1, *GRID)
     np.testing.assert_allclose(read[0, 0], volume, atol=0.5 / 65535 + 1e-7)
 
@@ -59,17 +59,25 @@ def test_an_unknown_split_is_an_error(toy: DBTDataset) -> None:
 
 
 def test_a_killed_writer_continues_and_ends_with_the_same_fingerprint(tmp_path: Path, volume: Any) -> None:
-    whole = DatasetWriter(tmp_path / "whole", GRID, 2, {"x": 1})
-    whole.add(0, volume, CASE_, [])
-    whole.add(1, volume / 2, CASE_, [])
-    first = DatasetWriter(tmp_path / "killed", GRID, 2, {"x": 1})
-    first.add(0, volume, CASE_, [])
+    with DatasetWriter(tmp_path / "whole", GRID, 2, {"x": 1}) as whole:
+        whole.add(0, volume, CASE_, [])
+        whole.add(1, volume / 2, CASE_, [])
+        undisturbed = whole.finish(META, "h")
+    with DatasetWriter(tmp_path / "killed", GRID, 2, {"x": 1}) as first:
+        first.add(0, volume, CASE_, [])
     journal = next(tmp_path.glob(".killed.*.partial")) / "journal.jsonl"
     journal.write_bytes(journal.read_bytes() + b'{"index": 1, "ca')  # killed while writing a line
-    second = DatasetWriter(tmp_path / "killed", GRID, 2, {"x": 1})
-    assert second.done == {0}
-    second.add(1, volume / 2, CASE_, [])
-    assert second.finish(META, "h").fingerprint == whole.finish(META, "h").fingerprint
+    with DatasetWriter(tmp_path / "killed", GRID, 2, {"x": 1}) as second:
+        assert second.done == {0}
+        second.add(1, volume / 2, CASE_, [])
+        assert second.finish(META, "h").fingerprint == undisturbed.fingerprint
+
+
+def test_fresh_throws_away_what_was_half_done(tmp_path: Path, volume: Any) -> None:
+    with DatasetWriter(tmp_path / "d", GRID, 2, {}) as first:
+        first.add(0, volume, CASE_, [])
+    with DatasetWriter(tmp_path / "d", GRID, 2, {}, fresh=True) as second:
+        assert second.done == set()
 
 
 def test_two_processes_do_not_write_the_same_data_set(tmp_path: Path) -> None:
@@ -84,18 +92,20 @@ def test_the_fingerprint_sees_a_changed_voxel(tmp_path: Path, volume: Any) -> No
     for name, change in (("a", 0.0), ("b", 0.0), ("c", 0.1)):
         changed = volume.copy()
         changed[0, 0, 0] += change
-        writer = DatasetWriter(tmp_path / name, GRID, 1, {})
-        writer.add(0, changed, CASE_, [])
-        prints.append(writer.finish(META, "h").fingerprint)
+        with DatasetWriter(tmp_path / name, GRID, 1, {}) as writer:
+            writer.add(0, changed, CASE_, [])
+            prints.append(writer.finish(META, "h").fingerprint)
     assert prints[0] == prints[1] != prints[2]
 
 
 def test_rejected_cases_become_rows_with_their_reason(tmp_path: Path, volume: Any) -> None:
-    writer = DatasetWriter(tmp_path / "d", GRID, 2, {})
-    writer.reject(0, {"PatientID": "P0", "StudyUID": "S0", "View": "rcc", "file": "x.dcm"}, "file not found")
-    writer.add(1, volume, CASE_, [])
-    assert writer.reasons() == {"file not found": 1}
-    dataset = writer.finish(META, "h")
+    with DatasetWriter(tmp_path / "d", GRID, 2, {}) as writer:
+        writer.reject(
+            0, {"PatientID": "P0", "StudyUID": "S0", "View": "rcc", "file": "x.dcm"}, "file not found"
+        )
+        writer.add(1, volume, CASE_, [])
+        assert writer.reasons() == {"file not found": 1}
+        dataset = writer.finish(META, "h")
     assert dataset.meta["rejected"] == 1
     text = (dataset.path / "rejected.csv").read_text()
     assert text == "PatientID,StudyUID,View,file,reason\nP0,S0,rcc,x.dcm,file not found\n"

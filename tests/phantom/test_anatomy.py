@@ -21,17 +21,6 @@ from dbtbench.phantom.anatomy import (
 from dbtbench.phantom.texture import Grid
 
 
-@pytest.fixture(scope="module")
-def breasts() -> list[Breast]:
-    return [draw_breasts(np.random.default_rng(seed))["l"] for seed in range(60)]
-
-
-@pytest.fixture(scope="module")
-def scattered(breasts: list[Breast]) -> Breast:
-    """One of density b."""
-    return next(breast for breast in breasts if breast.density == "b")
-
-
 def fill(breast: Breast, projection: str, seed: int = 0) -> tuple[Tissue, Grid]:
     thickness = breast.thickness(projection)
     grid = Grid((24, 80, 96), (thickness / 24, FIELD_MM[0] / 80, 1.5))

@@ -6,20 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dbtbench.phantom.anatomy import Breast, Outline, draw_breasts
+from dbtbench.phantom.anatomy import Breast, Outline
 from dbtbench.phantom.lesions import SIZE_RANGE_MM, Lesion, draw_lesion, insert, locate
 from dbtbench.phantom.texture import Grid
-
-
-@pytest.fixture(scope="module")
-def breasts() -> list[Breast]:
-    return [draw_breasts(np.random.default_rng(seed))["l"] for seed in range(60)]
-
-
-@pytest.fixture(scope="module")
-def scattered(breasts: list[Breast]) -> Breast:
-    """One of density b."""
-    return next(breast for breast in breasts if breast.density == "b")
 
 
 @pytest.fixture(scope="module")

@@ -40,13 +40,15 @@ def altered(toy: DBTDataset, tmp_path: Path) -> Callable[[Change], DBTDataset]:
 
     def make(change: Change) -> DBTDataset:
         train = toy.select("train")
-        writer = DatasetWriter(tmp_path / "altered", toy.grid, len(train), {})
-        for index, case in enumerate(train.cases.to_dict("records")):
-            rows = train.boxes[train.boxes["case"] == case["case"]]
-            boxes = rows[[name for name in BOX_COLUMNS if name not in ("case", *KEY)]].to_dict("records")
-            volume = change(train.volumes([case["case"]])[0, 0], index)
-            writer.add(index, volume, {k: v for k, v in case.items() if k not in ("case", "sha256")}, boxes)
-        return writer.finish({"intensity": {}, "source": {}, "split": {}}, "")
+        with DatasetWriter(tmp_path / "altered", toy.grid, len(train), {}) as writer:
+            for index, case in enumerate(train.cases.to_dict("records")):
+                rows = train.boxes[train.boxes["case"] == case["case"]]
+                boxes = rows[[name for name in BOX_COLUMNS if name not in ("case", *KEY)]].to_dict("records")
+                volume = change(train.volumes([case["case"]])[0, 0], index)
+                writer.add(
+                    index, volume, {k: v for k, v in case.items() if k not in ("case", "sha256")}, boxes
+                )
+            return writer.finish({"intensity": {}, "source": {}, "split": {}}, "")
 
     return make
 
