@@ -32,3 +32,19 @@ class StaleError(DBTBenchError):
     """Results are out of date or may not be compared (exit code 4)."""
 
     exit_code = 4
+
+
+class UnreadableError(Exception):
+    """A file, or a row of a table, that cannot become a volume: it is counted, and the work goes on.
+
+    Args:
+        reason: why, in words that are the same for every such case, so that they can be counted.
+        detail: what is particular to this one.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason

@@ -8,7 +8,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXECUTABLE = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that a spreadsheet would take for a formula."""
 
 
 @contextmanager
@@ -43,3 +49,11 @@ def digest(value: Any) -> str:
     """SHA-256 (hex) of a value's canonical JSON: the same value always has the same digest."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def csv_text(table: pd.DataFrame, float_format: str | None = None) -> str:
+    """A table as CSV with line feeds; a cell that a spreadsheet would execute gets a leading apostrophe."""
+    runs = table.map(lambda cell: isinstance(cell, str) and cell.startswith(EXECUTABLE))
+    safe = table.mask(runs, "'" + table.astype(str)) if runs.to_numpy().any() else table
+    text: str = safe.to_csv(index=False, float_format=float_format, lineterminator="\n")
+    return text

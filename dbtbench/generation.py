@@ -9,7 +9,8 @@ from typing import Any
 
 from dbtbench import plugins, recipe
 from dbtbench.catalogue import datasets
-from dbtbench.data.dataset import GRID_BOX, DatasetWriter, DBTDataset, find_finished
+from dbtbench.data.dataset import GRID_BOX, SPACING, DBTDataset
+from dbtbench.data.writer import DatasetWriter, find_finished
 from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.files import digest
 from dbtbench.generator import Generator, Layout, Sample, draw_layouts
@@ -156,12 +157,14 @@ def draw(
 
 def _draw_all(fitted: Fitted, layouts: Sequence[Layout], writer: DatasetWriter) -> None:
     """Draw what the writer does not hold yet."""
-    todo = [layout for layout in layouts if layout.index not in writer.done]
-    name, grid = str(fitted.identity["generator"]), fitted.data.grid
+    todo = [layout for layout in layouts if layout.index not in writer.entries]
+    name = str(fitted.identity["generator"])
+    sources = _sources(fitted.data)
     with progress(f"{name}: draw", len(layouts), done=len(layouts) - len(todo)) as advance:
         for layout, sample in _sampled(fitted.generator, todo):
-            boxes = [_box(box, layout, grid) for box in sample.boxes.tolist()]
-            writer.add(layout.index, sample.volume, _case(name, layout, grid), boxes)
+            size = sources[layout.source]
+            boxes = [_box(box, layout, size, fitted.data.grid) for box in sample.boxes.tolist()]
+            writer.add(layout.index, sample.volume, _case(name, layout, size), boxes)
             advance()
 
 
@@ -171,28 +174,29 @@ def _sampled(generator: Generator[Any], layouts: Sequence[Layout]) -> Iterator[t
         yield from zip(batch, generator.sample(batch), strict=True)
 
 
-def _case(name: str, layout: Layout, grid: tuple[int, int, int]) -> dict[str, Any]:
-    """A synthetic volume's row: it is its own patient, and its native size is the grid's."""
+def _sources(data: DBTDataset) -> dict[int, dict[str, Any]]:
+    """Sizes by case: a volume that is drawn from a case's layout stands for one of its size."""
+    table = data.cases.set_index("case").reindex(columns=["slices", "rows", "columns", "pixel_mm", *SPACING])
+    table = table.astype(object).where(table.notna(), None)
+    return {int(case): row for case, row in table.to_dict("index").items()}
+
+
+def _case(name: str, layout: Layout, size: Mapping[str, Any]) -> dict[str, Any]:
+    """A synthetic volume's row: it is its own patient, and of its source's native size."""
     patient = f"{name}-{layout.index:06d}"
-    size = dict(zip(("slices", "rows", "columns"), grid, strict=True))
     return {
         **{"PatientID": patient, "StudyUID": patient, "View": layout.view, "label": layout.label},
-        **{"split": "train", **size, "pixel_mm": None, "flipped": False, "file": "", "source": layout.source},
+        **{"split": "train", **size, "flipped": False, "file": "", "source": layout.source},
     }
 
 
-def _box(box: list[float], layout: Layout, grid: tuple[int, int, int]) -> dict[str, Any]:
-    z0, y0, x0, z1, y1, x1 = box
-    corner = {
-        "Subject": 0,
-        "Slice": int((z0 + z1) / 2),
-        "X": x0,
-        "Y": y0,
-        "Width": x1 - x0,
-        "Height": y1 - y0,
-    }
-    native = {**corner, "Class": layout.label, "AD": 0, "VolumeSlices": grid[0]}
-    return dict(zip(GRID_BOX, box, strict=True)) | native
+def _box(box: list[float], layout: Layout, size: Mapping[str, Any], grid: Sequence[int]) -> dict[str, Any]:
+    """A lesion's row: its box in the grid, and in the native coordinates of the volume's size."""
+    native = (size["slices"], size["rows"], size["columns"])
+    z0, y0, x0, z1, y1, x1 = (b * n / m for b, n, m in zip(box, native * 2, [*grid] * 2, strict=True))
+    place = {"Slice": int((z0 + z1) / 2), "X": x0, "Y": y0, "Width": x1 - x0, "Height": y1 - y0}
+    row = {"Subject": 0, **place, "Class": layout.label, "AD": 0, "VolumeSlices": native[0]}
+    return dict(zip(GRID_BOX, box, strict=True)) | row
 
 
 def find_augmentation(workspace: Workspace, name: str, data: DBTDataset) -> DBTDataset:

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from dbtbench.errors import MissingError, StaleError
-from dbtbench.files import atomic_path, digest, read_json, write_text
+from dbtbench.files import atomic_path, csv_text, digest, read_json, write_text
 from dbtbench.task import BASELINE
 from dbtbench.workspace import Workspace
 
@@ -27,8 +27,6 @@ COLUMNS = [
     "patients", "volumes", "boxes",
     "dbtbench", "commit", "torch", "monai", "device", "seconds", "date",
 ]  # fmt: skip
-
-EXECUTABLE = ("=", "+", "-", "@", "\t", "\r")
 
 
 def publish(workspace: Workspace, results: Path) -> pd.DataFrame:
@@ -41,7 +39,7 @@ def publish(workspace: Workspace, results: Path) -> pd.DataFrame:
         with atomic_path(copy) as temporary:
             shutil.copyfile(record, temporary)
     board = build(results)
-    write_text(results / "leaderboard.csv", to_csv(board))
+    write_text(results / "leaderboard.csv", csv_text(board, "%.6f"))
     return board
 
 
@@ -54,7 +52,7 @@ def check(workspace: Workspace, results: Path) -> pd.DataFrame:
     """
     board = build(results)
     csv = results / "leaderboard.csv"
-    if not csv.is_file() or csv.read_text(encoding="utf-8") != to_csv(board):
+    if not csv.is_file() or csv.read_text(encoding="utf-8") != csv_text(board, "%.6f"):
         raise StaleError(f"{csv} is not what its runs give", "run `dbtbench leaderboard`")
     for record, _ in _unpublished(workspace, results):
         raise StaleError(f"{record.parent} is not on the board", "run `dbtbench leaderboard`")
@@ -153,15 +151,6 @@ def _rows(board: str, runs: list[dict[str, Any]], baseline: list[dict[str, Any]]
 
 def _by_seed(runs: Iterable[dict[str, Any]], metric: str) -> pd.Series:
     return pd.Series({record["seed"]: record["scores"].get(metric) for record in runs}, dtype=float)
-
-
-def to_csv(board: pd.DataFrame) -> str:
-    """The board as CSV text; a text cell that a spreadsheet would execute gets a leading apostrophe."""
-    safe = board.map(
-        lambda cell: f"'{cell}" if str(cell).startswith(EXECUTABLE) and isinstance(cell, str) else cell
-    )
-    text: str = safe.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-    return text
 
 
 def summary(table: pd.DataFrame) -> str:

@@ -6,10 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
+import pydicom
 import pytest
+from pydicom import uid
+from pydicom.encaps import encapsulate
+from pydicom.pixels.encoders.base import get_encoder
 
-from dbtbench.data.dataset import GRID_BOX, DatasetWriter, DBTDataset, split_digest
+from dbtbench.data.dataset import GRID_BOX, DBTDataset
+from dbtbench.data.tomosynthesis import write_tomosynthesis
+from dbtbench.data.writer import DatasetWriter, split_digest
 from dbtbench.phantom.anatomy import Breast, draw_breasts
 from dbtbench.phantom.cohort import write_collection
 
@@ -43,7 +50,7 @@ def write_toy(
                 low, high = centre - half, centre + half
                 boxes = [
                     dict(zip(GRID_BOX, map(float, (*low, *high)), strict=True))
-                    | {"Subject": 0, "Slice": int(centre[0]), "X": int(low[2]), "Y": int(low[1])}
+                    | {"Subject": 0, "Slice": int(centre[0]), "X": round(low[2]), "Y": round(low[1])}
                     | {"Width": 6, "Height": 6, "Class": "cancer", "AD": 0, "VolumeSlices": depth}
                 ]
             case: dict[str, Any] = {
@@ -94,3 +101,94 @@ def breasts() -> list[Breast]:
 def scattered(breasts: list[Breast]) -> Breast:
     """One of them, of density b."""
     return next(breast for breast in breasts if breast.density == "b")
+
+
+def _write_dicom(path: Path, frames: Any, **changes: Any) -> Path:
+    arguments: dict[str, Any] = {"view": "lcc", "patient_id": "P", "study_id": "S", "pixel_mm": (0.4, 0.1)}
+    arguments |= {"slice_mm": 1.5, "window": (500, 600), "uid_seed": "test"}
+    write_tomosynthesis(path, frames, **arguments | changes)
+    return path
+
+
+def _change_dicom(file: Path, change: Callable[[pydicom.Dataset], object]) -> Path:
+    ds = pydicom.dcmread(file)
+    change(ds)
+    ds.save_as(file)
+    return file
+
+
+def _compress_frame(frame: Any, syntax: str, bits: int) -> bytes:
+    if syntax in (uid.JPEGLossless, uid.JPEGLosslessSV1):
+        return bytes(imagecodecs.ljpeg_encode(frame, bitspersample=bits))
+    rows, columns = frame.shape
+    options: dict[str, Any] = {
+        "rows": rows,
+        "columns": columns,
+        "samples_per_pixel": 1,
+        "number_of_frames": 1,
+    }
+    options |= {"photometric_interpretation": "MONOCHROME2", "pixel_representation": 0, "bits_allocated": 16}
+    plugin = "pyjpegls" if syntax == uid.JPEGLSLossless else "pylibjpeg"
+    return get_encoder(syntax).encode(frame, bits_stored=bits, encoding_plugin=plugin, **options)
+
+
+def _store_dicom(file: Path, frames: Any, syntax: uid.UID, bits: int = 10, fragments: int = 1) -> Path:
+    """Store a file's frames in another transfer syntax."""
+    ds = pydicom.dcmread(file)
+    ds.file_meta.TransferSyntaxUID = syntax
+    if syntax.is_compressed:
+        encoded = [_compress_frame(frame, syntax, bits) for frame in frames]
+        ds.PixelData = encapsulate(encoded, fragments_per_frame=fragments)
+        ds["PixelData"].VR = "OB"
+    else:
+        ds.PixelData = frames.astype("<u2" if syntax.is_little_endian else ">u2").tobytes()
+        ds["PixelData"].VR = "OW"
+    ds["PixelData"].is_undefined_length = syntax.is_compressed
+    for element in ds.iterall():  # read all values, so that they are written in the other byte order
+        assert element.tag
+    pydicom.dcmwrite(
+        file,
+        ds,
+        implicit_vr=syntax.is_implicit_VR,
+        little_endian=syntax.is_little_endian,
+        force_encoding=True,
+    )
+    return file
+
+
+@pytest.fixture(scope="session")
+def write_dicom() -> Callable[..., Path]:
+    """`write_dicom(path, frames, **changes)`: a left breast's file, 1.5 × 0.4 × 0.1 mm, window 500 ± 300."""
+    return _write_dicom
+
+
+@pytest.fixture(scope="session")
+def change_dicom() -> Callable[..., Path]:
+    """`change_dicom(file, change)`: call `change` on the data set and write it again."""
+    return _change_dicom
+
+
+@pytest.fixture(scope="session")
+def compress_frame() -> Callable[..., bytes]:
+    """`compress_frame(frame, syntax, bits)`: one frame's bytes."""
+    return _compress_frame
+
+
+@pytest.fixture(scope="session")
+def store_dicom() -> Callable[..., Path]:
+    """`store_dicom(file, frames, syntax, bits=10, fragments=1)`: other frames, in another transfer syntax."""
+    return _store_dicom
+
+
+@pytest.fixture
+def frames() -> Any:
+    """Noise of 10 bits, at the left edge only: a left breast."""
+    values = np.random.default_rng(0).integers(0, 1024, (5, 40, 36)).astype(np.uint16)
+    values[:, :, -3:] = 0
+    return values
+
+
+@pytest.fixture
+def file(tmp_path: Path, frames: Any) -> Path:
+    """A file of these frames."""
+    return _write_dicom(tmp_path / "volume.dcm", frames)

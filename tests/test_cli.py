@@ -34,7 +34,8 @@ def test_nothing_heavy_is_imported_before_a_verb_needs_it() -> None:
 
 
 VERBS = [
-    [], ["data"], ["data", "phantom"], ["data", "import"], ["data", "import", "bcs-dbt"], ["data", "info"],
+    [], ["data"], ["data", "phantom"], ["data", "import"], ["data", "import", "bcs-dbt"],
+    ["data", "import", "volumes"], ["data", "info"], ["data", "check"], ["data", "export"],
     ["generate"], ["evaluate"], ["leaderboard"], ["list"], ["show"], ["doctor"], ["demo"],
 ]  # fmt: skip
 

@@ -75,7 +75,7 @@ def test_the_board_has_a_row_for_each_arm_and_metric(walked: Path) -> None:
 
 def test_the_same_seeds_give_the_same_files_scores_and_samples(walked: Path, tmp_path: Path) -> None:
     first, second = results_of(walked), results_of(walk(tmp_path))
-    assert len(first) > 100
+    assert len(first) > 70
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dbtbench.cli.options import DataOption, FreshOption, JsonOption, WorkspaceOption
+from dbtbench.cli import imports
+from dbtbench.cli.options import DataOption, JsonOption, WorkspaceOption
 from dbtbench.errors import UsageError
 
 app = typer.Typer(
@@ -17,10 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-importing = typer.Typer(
-    help="Turn files into a data set.", rich_markup_mode=None, no_args_is_help=True, add_completion=False
-)
-app.add_typer(importing, name="import")
+app.add_typer(imports.app, name="import")
 
 
 @app.command("phantom")
@@ -49,56 +47,83 @@ def phantom(
     typer.echo(f"next: dbtbench data import bcs-dbt {out} --name NAME")
 
 
-@importing.command("bcs-dbt")
-def import_bcs_dbt(
-    root: Annotated[Path, typer.Argument(help="Folder of the three tables and the DICOM files.")],
-    name: Annotated[str, typer.Option("--name", help="Name of the data set.")],
-    grid: Annotated[str, typer.Option("--grid", help="Slices × rows × columns.")] = "8x64x64",
-    resample: Annotated[
-        str, typer.Option("--resample", help="area (exact means) or torchio (the paper's way).")
-    ] = "area",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the split, where the tables give none.")] = 0,
-    workspace: WorkspaceOption = None,
-    fresh: FreshOption = False,
-) -> None:
-    """Import BCS-DBT, or anything with its tables.
-
-    What cannot be read becomes a row of rejected.csv.
-
-    Example: dbtbench data import bcs-dbt /data/BCS-DBT --name duke
-    """
-    from dbtbench.data import ingest
-    from dbtbench.workspace import Workspace
-
-    if Path(name).name != name or name.startswith("."):
-        raise UsageError(f"{name!r} cannot be a data set's name", "use letters, digits, - and _")
-    path = Workspace.find(workspace).datasets / name
-    dataset = ingest.import_bcs_dbt(root, path, ingest.ImportSettings(_grid(grid), resample, seed), fresh)
-    typer.echo(f"{name}: {len(dataset)} volumes imported, {dataset.meta['rejected']} rejected, in {path}")
-    if dataset.meta["rejected"]:
-        typer.echo(f"why: {path / 'rejected.csv'}")
-    typer.echo(f"next: dbtbench data info --data {name}")
-
-
-def _grid(text: str) -> tuple[int, int, int]:
-    try:
-        depth, height, width = (int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise UsageError(f"{text!r} is no grid", "write slices x rows x columns, such as 8x64x64") from None
-    if min(depth, height, width) < 1:
-        raise UsageError(f"{text!r} is no grid", "each size is at least 1")
-    return depth, height, width
-
-
 @app.command("info")
-def info(data: DataOption = None, workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
-    """Count what a data set holds, and what was rejected."""
+def info(
+    data: DataOption = None,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", metavar="FILE.png", help="Draw a few dozen of its volumes.")
+    ] = None,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Count what a data set holds, and what was rejected.
+
+    Example: dbtbench data info --data duke --sheet duke.png
+    """
     from dbtbench.catalogue import choose_dataset
     from dbtbench.data.summary import as_text, summarise
     from dbtbench.workspace import Workspace
 
-    summary = summarise(choose_dataset(Workspace.find(workspace), data))
+    dataset = choose_dataset(Workspace.find(workspace), data)
+    summary = summarise(dataset)
+    if sheet is not None:
+        from dbtbench.report.contact_sheet import draw_contact_sheet
+
+        draw_contact_sheet(dataset, sheet)
+    typer.echo(json_.dumps(summary, indent=1) if json else as_text(summary))
+    if sheet is not None and not json:
+        typer.echo(f"contact sheet: {sheet}")
+
+
+@app.command("check")
+def check(data: DataOption = None, workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
+    """Verify a data set: its volumes, tables, boxes, split and account.
+
+    One line a check; exit code 1 when one fails.
+    """
+    from dbtbench.catalogue import choose_dataset
+    from dbtbench.data.check import as_text, check_dataset
+    from dbtbench.workspace import Workspace
+
+    work = Workspace.find(workspace)
+    path = choose_dataset(work, None).path if data is None else work.dataset_path(data)
+    checks = check_dataset(path)
+    ok = all(check.ok for check in checks)
     if json:
-        typer.echo(json_.dumps(summary, indent=1))
+        found = [{"check": c.name, "ok": c.ok, "problems": c.problems, "first": c.first} for c in checks]
+        typer.echo(json_.dumps({"name": path.name, "path": str(path), "ok": ok, "checks": found}, indent=1))
     else:
-        typer.echo(as_text(summary))
+        typer.echo(as_text(path.name, checks))
+    if not ok:
+        raise typer.Exit(1)
+
+
+@app.command("export")
+def export(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the files; new, or this export's own.")],
+    format_: Annotated[str, typer.Option("--format", help="dicom, nifti or npz.")],
+    data: DataOption = None,
+    split: Annotated[str | None, typer.Option("--split", help="Only train, validation or test.")] = None,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write a data set's volumes as files that other programs read.
+
+    With them come volumes.csv and boxes.csv, and for DICOM the three tables of BCS-DBT. Killed at any moment,
+    the same command continues.
+
+    Example: dbtbench data export --data ddpm-duke-1a2b3c4d --format nifti --out volumes
+    """
+    from dbtbench.catalogue import choose_dataset
+    from dbtbench.data.export import export_dataset
+    from dbtbench.workspace import Workspace
+
+    dataset = choose_dataset(Workspace.find(workspace), data)
+    files = export_dataset(dataset, out, format_, split)
+    volumes = len(dataset if split is None else dataset.select(split))
+    if json:
+        typer.echo(json_.dumps({"volumes": volumes, "files": len(files), "out": str(out)}, indent=1))
+        return
+    typer.echo(f"{dataset.name}: {volumes} volumes, {len(files)} files in {out}")
+    real = dataset.meta["source"]["data"]["name"] if dataset.synthetic else dataset.name
+    typer.echo(f"to bring them back: dbtbench data import volumes {out} --name NAME --data {real}")

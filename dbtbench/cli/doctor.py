@@ -56,14 +56,18 @@ def _packages() -> Iterator[tuple[bool, str, str]]:
 
 
 def _decoders() -> Iterator[tuple[bool, str, str]]:
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import JPEG2000, JPEG2000Lossless
+    from pydicom.uid import UID
 
-    for syntax in (JPEG2000Lossless, JPEG2000):
-        decoder = get_decoder(syntax)
-        names = ", ".join(decoder.available_plugins)
-        hint = "" if names else "pip install pylibjpeg pylibjpeg-openjpeg"
-        yield bool(names), f"decoder of {syntax.name}: {names or 'none'}", hint
+    from dbtbench.data.decoders import COMPRESSED, choose
+
+    for syntax, compressed in COMPRESSED.items():
+        decoder = choose(syntax)
+        hint = "" if decoder else f"pip install {compressed.decoders[0].package}"
+        yield (
+            decoder is not None,
+            f"decoder of {UID(syntax).name}: {decoder.name if decoder else 'none'}",
+            hint,
+        )
 
 
 def _devices() -> Iterator[tuple[bool, str, str]]:

@@ -1,27 +1,43 @@
 """The tables of a BCS-DBT collection: which volumes there are, what they show, and where they lie.
 
 Buda et al., JAMA Network Open 2021;4(8):e2119100; data: DOI 10.7937/E4WT-CD02. The file names drift between
-releases (spaces or hyphens, `-v2`, `-PHASE-2`, `-Jan-2024`), so tables are found by keyword and split.
+releases (spaces or hyphens, `-v2`, `-PHASE-2`, `-Jan-2024`), so tables are found by keyword and split. What
+is wrong with one row is written beside that row; only a table that cannot be used at all is an error.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from dbtbench.data.dataset import KEY, LABELS, SPLITS
+from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX, SPLITS
 from dbtbench.errors import MissingError, UsageError
+from dbtbench.progress import say
 
-KEYWORDS = {"paths": "file-paths", "labels": "labels", "boxes": "boxes"}
-COLUMNS = {
-    "paths": [*KEY, "descriptive_path", "classic_path"],
-    "labels": [*KEY, *(label.capitalize() for label in LABELS)],
-    "boxes": [*KEY, "Subject", "Slice", "X", "Y", "Width", "Height", "Class", "AD"],
-}
+CLASSES = [label.capitalize() for label in LABELS]
+PATHS = ["descriptive_path", "classic_path"]
+COLUMNS = {"labels": CLASSES, "file-paths": PATHS, "boxes": NATIVE_BOX}
+"""The columns of each kind of table beside KEY."""
+OPTIONAL = "VolumeSlices"
+"""Releases before v2 lack it."""
+SPLIT_WORDS = {**{split: split for split in SPLITS}, "val": "validation"}
+VOLUME_COLUMNS = [*KEY, "label", "split", *PATHS, "reason", "detail"]
+NO_LABEL = "no row in the labels table"
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}
+
+EXACT = 2**53
+"""Whole numbers below it are the same as float64 and as int64."""
+VIEW = r"[lr](?:cc|mlo)[0-9]*"
+IDENTIFIER = r"(?![=+\-@])[^\x00-\x1f\x7f-\x9f]+"
+"""No control characters, and nothing that a spreadsheet would execute."""
 
 
 @dataclass(frozen=True)
@@ -29,103 +45,217 @@ class Tables:
     """The three tables of a collection, all splits together.
 
     Attributes:
-        labels: one row a volume, in the order of the files: KEY, `label`, `split` (of the file's name).
-        paths: KEY, `descriptive_path`, `classic_path`.
-        boxes: one row a lesion, with `VolumeSlices` (NaN where the release lacks it).
+        volumes: one row for each row of the labels tables, in their order (train, validation, test), then one
+            for each volume that only the file-paths tables name: KEY, `label` and `split` ("" where unknown),
+            `descriptive_path`, `classic_path` ("" where there is none), `reason` and `detail` of why the row
+            cannot be imported ("" where it can).
+        boxes: one row for each row of the boxes tables: KEY, NATIVE_BOX, `reason`, `detail`. Where a cell is
+            no number, Subject, AD and VolumeSlices are NaN; the other numbers are 0, with a reason.
         digest: SHA-256 over the bytes of all files.
     """
 
-    labels: pd.DataFrame
-    paths: pd.DataFrame
+    volumes: pd.DataFrame
     boxes: pd.DataFrame
     digest: str
 
     @property
     def official_split(self) -> bool:
         """Whether the tables come in several splits."""
-        return len(set(self.labels["split"])) > 1
+        return bool(self.volumes["split"].nunique() > 1)
 
 
 def read_tables(root: Path) -> Tables:
     """Find and read the tables in `root`.
 
+    Blank lines are no rows. Views in upper case are mended, with a notice. A split without a boxes table has
+    no lesions, which a notice says as well; a split without one of the other two is an error.
+
     Raises:
-        MissingError: when the folder or one of the three tables is not there.
-        UsageError: when two files could be the same table, a column is missing, or a label is not one-hot.
+        MissingError: when the folder or a table is not there.
+        UsageError: when several files could be the same table, or one cannot be read or lacks a column.
     """
     if not root.is_dir():
         raise MissingError(
             f"{root} is not a folder", "name the folder that holds the BCS-DBT tables and images"
         )
-    files = {kind: _find(root, kind) for kind in KEYWORDS}
-    tables = {kind: _read(kind, found) for kind, found in files.items()}
+    parts: dict[str, list[pd.DataFrame]] = {kind: [] for kind in COLUMNS}
     digest = hashlib.sha256()
-    for found in files.values():
-        for path in found.values():
-            digest.update(path.read_bytes())
-    labels = tables["labels"]
-    labels["label"] = _labels(labels)
-    boxes = tables["boxes"]
-    if "VolumeSlices" not in boxes:
-        boxes["VolumeSlices"] = float("nan")
-    return Tables(labels[[*KEY, "label", "split"]], tables["paths"], boxes, digest.hexdigest())
-
-
-def _find(root: Path, kind: str) -> dict[str, Path]:
-    """The files of one table by split."""
-    found: dict[str, Path] = {}
-    for path in sorted(root.glob("*.csv")):
-        name = path.stem.lower().replace(" ", "-").replace("_", "-")
-        split = next((s for s in SPLITS if f"-{s}" in name), None)
-        if f"-{KEYWORDS[kind]}-" not in f"-{name}-" or split is None:
-            continue
-        if split in found:
-            raise UsageError(
-                f"two {KEYWORDS[kind]} tables of {split}: {found[split].name} and {path.name}",
-                "move one of them out of the folder",
-            )
-        found[split] = path
-    if not found:
-        raise MissingError(
-            f"no {KEYWORDS[kind]} table in {root}",
-            f"a file such as BCS-DBT-{KEYWORDS[kind]}-train-v2.csv is expected there",
-        )
-    return found
-
-
-def _read(kind: str, files: dict[str, Path]) -> pd.DataFrame:
-    parts = []
-    for split, path in files.items():
+    for (kind, split), path in _find(root).items():
         try:
-            part = pd.read_csv(
-                path, dtype=dict.fromkeys([*KEY, "descriptive_path", "classic_path", "Class"], str)
-            )
-        except (ValueError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path.name} cannot be read: {error}", "download it again") from error
-        missing = [name for name in COLUMNS[kind] if name not in part]
-        if missing:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{path.name} cannot be read: {error.strerror}", "download it again") from error
+        digest.update(f"{kind} {split} {len(raw)}\n".encode() + raw)
+        parts[kind].append(_parse(path.name, raw, kind).assign(split=split))
+    labels, paths, boxes = (pd.concat(parts[kind], ignore_index=True) for kind in COLUMNS)
+    volumes = _volumes(_judge_labels(labels), paths)
+    return Tables(volumes, _judge_boxes(boxes, labels), digest.hexdigest())
+
+
+def mark(table: pd.DataFrame, where: pd.Series, reason: pd.Series | str, detail: pd.Series | str) -> None:
+    """Write `reason` and `detail` where a mask holds and no reason is written yet."""
+    hit = where & (table["reason"] == "")
+    for column, text in (("reason", reason), ("detail", detail)):
+        table.loc[hit, column] = text if isinstance(text, str) else text[hit]
+
+
+def _find(root: Path) -> dict[tuple[str, str], Path]:
+    """The file of each (kind, split), kinds in the order of COLUMNS and splits in that of SPLITS."""
+    candidates: dict[tuple[str, str], list[Path]] = {}
+    for path in sorted(root.iterdir()):
+        if path.suffix.lower() == ".csv" and not path.name.startswith(".") and path.is_file():
+            for table in _kind_and_split(path.stem):
+                candidates.setdefault(table, []).append(path)
+    for (kind, split), paths in candidates.items():
+        if len(paths) > 1:
+            names = ", ".join(path.name for path in paths)
             raise UsageError(
-                f"{path.name} has no column {', '.join(missing)}", f"expected: {', '.join(COLUMNS[kind])}"
+                f"{len(paths)} files could be the {kind} table of {split}: {names}",
+                "leave one of them in the folder",
             )
-        part["View"] = part["View"].str.strip().str.lower()
-        parts.append(part.assign(split=split))
-    return pd.concat(parts, ignore_index=True).drop_duplicates(ignore_index=True)
+    for kind in COLUMNS:
+        if not any(found == kind for found, _ in candidates):
+            raise MissingError(f"no {kind} table in {root}", _expected(kind, "train"))
+    splits = [split for split in SPLITS if any(found == split for _, found in candidates)]
+    for kind, split in [(k, s) for k in COLUMNS for s in splits if (k, s) not in candidates]:
+        if kind != "boxes":
+            raise MissingError(f"no {kind} table of the split {split} in {root}", _expected(kind, split))
+        say(f"no boxes table of the split {split}: its volumes are taken to have no lesions")
+    return {(k, s): candidates[k, s][0] for k in COLUMNS for s in splits if (k, s) in candidates}
 
 
-def _labels(table: pd.DataFrame) -> pd.Series:
-    columns = COLUMNS["labels"][len(KEY) :]
-    wrong = table[(table[columns].sum(axis=1) != 1) | ~table[columns].isin([0, 1]).all(axis=1)]
-    if len(wrong):
-        row = wrong.iloc[0]
-        raise UsageError(
-            f"the labels of {row.PatientID} {row.StudyUID} {row.View} are not one class",
-            "one of Normal, Actionable, Benign, Cancer must be 1 and the others 0",
+def _kind_and_split(name: str) -> set[tuple[str, str]]:
+    """What table a file's name says it is: none, one, or several where it cannot be told."""
+    words = f"-{'-'.join(re.findall('[a-z0-9]+', name.lower()))}-"
+    kinds = [kind for kind in COLUMNS if f"-{kind}-" in words]
+    splits = {split for word, split in SPLIT_WORDS.items() if f"-{word}-" in words}
+    return {(kind, split) for kind in kinds for split in splits}
+
+
+def _expected(kind: str, split: str) -> str:
+    return f"a file such as BCS-DBT-{kind}-{split}-v2.csv is expected there"
+
+
+def _parse(name: str, raw: bytes, kind: str) -> pd.DataFrame:
+    """The cells of one table as text: KEY, the kind's columns, and a first `reason` and `detail`."""
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        say(f"{name} is not in UTF-8; it is read as Latin-1")
+        text = raw.decode("latin-1")
+    heading = text.lstrip().partition("\n")[0]
+    separator = max(",;\t", key=heading.count)
+    try:
+        # csv, not pandas: pandas drops a whole table for one row with a cell too many.
+        reader = csv.reader(
+            io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
         )
-    return table[columns].idxmax(axis=1).str.lower()
+        rows = [row for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise UsageError(f"{name} is not a CSV file: {error}", "download it again") from error
+    header = [cell.strip() for cell in rows.pop(0)] if rows else []
+    wanted = [*KEY, *COLUMNS[kind]]
+    for wrong, columns in (
+        ("no column", [c for c in wanted if c not in header and c != OPTIONAL]),
+        ("several columns", [c for c in wanted if header.count(c) > 1]),
+    ):
+        if columns:
+            raise UsageError(
+                f"{name} has {wrong} {', '.join(columns)}", f"expected once each: {', '.join(wanted)}"
+            )
+    width = len(header)
+    header += [OPTIONAL] * (OPTIONAL in wanted and OPTIONAL not in header)
+    cells = [row[:width] + [""] * (len(header) - len(row[:width])) for row in rows]
+    table = pd.DataFrame(cells, columns=header, dtype=str)[wanted].apply(lambda column: column.str.strip(" "))
+    surplus = pd.Series(["".join(row[width:]).strip() for row in rows], dtype=str)
+    table = table.assign(reason="", detail="")
+    mark(table, surplus != "", "more cells than columns", surplus)
+    _judge_key(name, table)
+    return table
+
+
+def _judge_key(name: str, table: pd.DataFrame) -> None:
+    """Mend the case of views, and mark rows whose key cannot be one."""
+    for column in ("PatientID", "StudyUID"):
+        wrong = ~table[column].str.fullmatch(IDENTIFIER)
+        mark(table, wrong, "not an identifier", column + " " + table[column].map(repr))
+    text = table["View"]
+    views = text.str.strip().str.lower()
+    right = views.str.fullmatch(VIEW)
+    mended = int((right & (views != text.str.strip())).sum())
+    if mended:
+        say(f"{name}: {mended} views in upper case are read as lower case")
+    table["View"] = views.where(right, text)
+    mark(table, ~right, "not a view", text)
+
+
+def _judge_labels(labels: pd.DataFrame) -> pd.DataFrame:
+    """Add `label` and mark rows that say nothing, say it twice, or contradict each other."""
+    numbers = labels[CLASSES].apply(pd.to_numeric, errors="coerce").fillna(-1)
+    one = numbers.isin([0, 1]).all(axis=1) & (numbers.sum(axis=1) == 1)
+    labels["label"] = numbers.idxmax(axis=1).str.lower().where(one, "")
+    mark(labels, ~one, "labels are not one class", _listing(labels, CLASSES))
+    said = labels.drop_duplicates([*KEY, "split", "label"])
+    disputed = _among(labels, said[said.duplicated([*KEY, "split"])], [*KEY, "split"])
+    mark(labels, disputed, "labels contradict each other", labels["label"])
+    _mark_duplicates(labels, [*KEY, "split", "label"])
+    return labels
+
+
+def _volumes(labels: pd.DataFrame, paths: pd.DataFrame) -> pd.DataFrame:
+    paths = paths.drop_duplicates([*KEY, *PATHS])
+    disputed = paths.duplicated(KEY, keep=False)
+    first = paths.drop_duplicates(KEY).copy()
+    mark(first, disputed, "paths contradict each other", _listing(first, PATHS))
+    only = first[~_among(first, labels, KEY)]
+    only = only.assign(label="", reason=NO_LABEL, detail=only["reason"])
+    named = first[[*KEY, *PATHS]].assign(why=first["reason"], how=first["detail"])
+    volumes = labels.merge(named, on=KEY, how="left").fillna(dict.fromkeys([*PATHS, "why", "how"], ""))
+    mark(volumes, volumes["why"] != "", volumes["why"], volumes["how"])
+    return pd.concat([volumes[VOLUME_COLUMNS], only[VOLUME_COLUMNS]], ignore_index=True)
+
+
+def _judge_boxes(boxes: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """Turn cells into numbers and mark rows that are no box, or no labelled volume's."""
+    text = boxes.copy()
+    numbers = [column for column in NATIVE_BOX if column != "Class"]
+    cells = text[numbers].apply(pd.to_numeric, errors="coerce").astype(float)
+    boxes[numbers] = cells.where(np.isfinite(cells))
+    for reason, columns, least in (
+        ("box has no position", ["Slice", "X", "Y"], -np.inf),
+        ("box has no size", ["Width", "Height"], 0.0),
+    ):
+        right = boxes[columns] > least
+        mark(boxes, ~right.all(axis=1), reason, _listing(text, columns))
+        # Not NaN: one bad row would turn the whole column into floats, and change how the others are written.
+        boxes[columns] = boxes[columns].where(right, 0)
+    whole = [c for c in numbers if (boxes[c] % 1 == 0).all() and (boxes[c].abs() < EXACT).all()]
+    boxes = boxes.astype(dict.fromkeys(whole, "int64"))
+    mark(boxes, ~_among(boxes, labels, KEY), NO_LABEL, "")
+    _mark_duplicates(boxes, [*KEY, *NATIVE_BOX])
+    return boxes[[*KEY, *NATIVE_BOX, "reason", "detail"]]
+
+
+def _mark_duplicates(table: pd.DataFrame, columns: list[str]) -> None:
+    """Mark rows that repeat one that counts; repeating a row that does not count takes nothing away."""
+    repeated = table[table["reason"] == ""].duplicated(columns)
+    mark(table, repeated.reindex(table.index, fill_value=False), "duplicate row", "")
+
+
+def _among(table: pd.DataFrame, others: pd.DataFrame, columns: list[str]) -> pd.Series:
+    """Whether each row of `table` has the key of some row of `others`."""
+    keys, known = (pd.MultiIndex.from_frame(frame[columns]) for frame in (table, others))
+    return pd.Series(keys.isin(known), index=table.index)
+
+
+def _listing(table: pd.DataFrame, columns: Iterable[str]) -> pd.Series:
+    """Each row's cells as text: `Width 0, Height 12`."""
+    parts = [f"{column} " + table[column] for column in columns]
+    return parts[0].str.cat(parts[1:], sep=", ")
 
 
 def assign_splits(tables: Tables, seed: int) -> dict[str, str]:
-    """Put every patient into train, validation or test.
+    """Put every patient who has a volume to import into train, validation or test.
 
     Where the tables come in several splits, these are used. Otherwise patients are split 60 : 10 : 30 within
     each stratum (a patient's worst label). scikit-learn's stratified splitters refuse strata of one patient,
@@ -141,16 +271,16 @@ def assign_splits(tables: Tables, seed: int) -> dict[str, str]:
     Raises:
         UsageError: when the tables put one patient into two splits.
     """
-    labels = tables.labels
+    volumes = tables.volumes[tables.volumes["reason"] == ""]
     if tables.official_split:
-        pairs = labels[["PatientID", "split"]].drop_duplicates()
+        pairs = volumes[["PatientID", "split"]].drop_duplicates()
         twice = pairs[pairs["PatientID"].duplicated()]["PatientID"]
         if len(twice):
             raise UsageError(
                 f"{twice.iloc[0]} is in two splits of the tables", "the tables do not belong together"
             )
         return dict(zip(pairs["PatientID"], pairs["split"], strict=True))
-    worst = labels["label"].map(LABELS.index).groupby(labels["PatientID"]).max()
+    worst = volumes["label"].map(LABELS.index).groupby(volumes["PatientID"]).max()
     splits: dict[str, str] = {}
     for _, stratum in worst.groupby(worst):
         order = sorted(stratum.index, key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).hexdigest())
@@ -160,24 +290,3 @@ def assign_splits(tables: Tables, seed: int) -> dict[str, str]:
             in_train, in_test = rank < train, rank >= len(order) - test
             splits[patient] = "train" if in_train else "test" if in_test else "validation"
     return splits
-
-
-def locate(root: Path, *candidates: object) -> Path | None:
-    """The first of a volume's paths that exists under `root`.
-
-    Raises:
-        ValueError: when a path leads out of `root` (absolute, `..`, or a link out).
-    """
-    base = root.resolve()
-    for text in candidates:
-        if not isinstance(text, str) or not text.strip():
-            continue
-        relative = PurePosixPath(text.strip())
-        if relative.is_absolute() or PureWindowsPath(text).is_absolute():
-            raise ValueError("path leaves the collection")
-        path = (base / relative).resolve()
-        if not path.is_relative_to(base):
-            raise ValueError("path leaves the collection")
-        if path.is_file():
-            return path
-    return None

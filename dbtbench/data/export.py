@@ -1,281 +1,322 @@
-"""Writing volumes as Breast Tomosynthesis Image Storage, the multi-frame object that scanners send."""
+"""A data set leaves: each volume as a file that other programs read, and tables that bring it back.
+
+OUT/export.json                    what was exported
+OUT/000012-DBT-P00003-lcc.dcm      one file a volume: .dcm, .nii.gz or .npz
+OUT/volumes.csv                    file, PatientID, StudyUID, View, label, split
+OUT/boxes.csv                      file, z0 … x1 (voxels of that file, half-open), Class
+OUT/BCS-DBT-labels-train-v2.csv    beside DICOM files: the three tables of BCS-DBT for each split
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+import gzip
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
-from pydicom.pixels.encoders.base import JPEG2000LosslessEncoder
-from pydicom.sequence import Sequence
-from pydicom.uid import BreastTomosynthesisImageStorage, JPEG2000Lossless, generate_uid
 
-from dbtbench import __version__
-from dbtbench.data.dataset import laterality, projection
+from dbtbench.data.arrays import NOMINAL
+from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, NATIVE_BOX, SPACING, DBTDataset, Volume, laterality
+from dbtbench.data.dicom import image_laterality
+from dbtbench.data.tomosynthesis import (
+    BITS_STORED,
+    DRAWN,
+    RESAMPLED,
+    SMALLEST,
+    Derivation,
+    orientation_of,
+    write_tomosynthesis,
+)
 from dbtbench.errors import UsageError
-from dbtbench.files import atomic_path
+from dbtbench.files import atomic_path, csv_text, read_json, write_json, write_text
+from dbtbench.progress import progress, say
 
-BITS_STORED = 10
-SMALLEST = 32
-"""Rows and columns that the encoder's six resolutions need."""
-WRITTEN = datetime(2020, 1, 1, 12)
-"""The date and time in every file: a real clock would make each file's bytes different."""
-VIEW_CODES = {"cc": ("399162004", "cranio-caudal"), "mlo": ("399368009", "medio-lateral oblique")}
-FRAME_TYPE: dict[str, Any] = {
-    "PixelPresentation": "MONOCHROME",
-    "VolumetricProperties": "VOLUME",
-    "VolumeBasedCalculationTechnique": "TOMOSYNTHESIS",
-}
-IMAGE_TYPE = ["DERIVED", "PRIMARY", "TOMOSYNTHESIS", "NONE"]
+VERSION = 1
+"""Raise it when the same data set gives other files than before."""
+RECORD = "export.json"
+SUFFIXES = {"dicom": ".dcm", "nifti": ".nii.gz", "npz": ".npz"}
+AXES = ("slices", "rows", "columns")
+NOMINAL_MM = (1.0, 0.1, 0.1)
+"""Distances between the original voxels (slices, rows, columns) where a file does not say, as BCS-DBT's do
+not: those of its scanners are about that."""
+LARGEST = 2**BITS_STORED - 1
+IDENTIFIER, DESCRIPTION = 16, 1024
+"""Characters that StudyID (VR SH) and a description (ST) may have."""
+
+Spacing = tuple[float, float, float]
 
 
-def write_tomosynthesis(
-    path: Path,
-    frames: NDArray[np.uint16],
-    *,
-    view: str,
-    patient_id: str,
-    study_id: str,
-    pixel_mm: tuple[float, float],
-    slice_mm: float,
-    window: tuple[float, float],
-    uid_seed: str,
-    rotated: bool = False,
-    manufacturer: str = "dbtbench",
-    model: str = "synthetic volume",
-    series_description: str = "synthetic breast tomosynthesis",
-) -> None:
-    """Write one volume as a file of its own series, JPEG 2000 lossless, 10 of 16 bits; atomically.
+def export_dataset(dataset: DBTDataset, out: Path, format_: str, split: str | None = None) -> list[Path]:
+    """Write a data set's volumes as files; what an earlier, killed call wrote is kept.
 
-    The same arguments always give the same bytes. The object follows PS3.3 A.55, with the attributes that
-    the module tables require and no optional ones but the window.
+    Values are those of the data set, in [0, 1] as displayed: float32 in NIfTI, whose axes are columns, rows
+    and slices, and in NPZ (`volume` (D, H, W), `spacing` of slices, rows and columns in mm, NaN where
+    unknown, `boxes` (n, 6)); 10 bits in DICOM.
 
     Args:
-        path: the file; its folders are made.
-        frames: (slices, rows, columns) as displayed, at most 1023; a left breast lies at the left edge and
-            slice 0 on the breast support.
-        view: lcc, lmlo, rcc or rmlo.
-        patient_id: PatientID and PatientName.
-        study_id: StudyID; with `patient_id` and `uid_seed` it decides StudyInstanceUID.
-        pixel_mm: distance between rows, between columns.
-        slice_mm: distance between slices.
-        window: centre and width.
-        uid_seed: volumes of different collections get different UIDs by it.
-        rotated: store the frames turned by 180° in the plane, as some of BCS-DBT are; the orientation that
-            the header gives is turned as well.
-        manufacturer: of the scanner, or of what stands for one.
-        model: likewise.
-        series_description: free text.
-
-    Raises:
-        UsageError: when the frames are not such an array.
-    """
-    _check(path.name, frames)
-    names = [uid_seed, patient_id, study_id]
-    dataset = Dataset()
-    _describe(dataset, names, view)
-    dataset.PatientID = dataset.PatientName = patient_id
-    dataset.StudyID, dataset.SeriesDescription = study_id, series_description
-    dataset.Manufacturer, dataset.ManufacturerModelName = manufacturer, model
-    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = frames.shape
-    orientation, step = _orientation(view)
-    corner = np.zeros(3)
-    if rotated:
-        frames = frames[:, ::-1, ::-1]
-        last = np.array([(frames.shape[2] - 1) * pixel_mm[1], (frames.shape[1] - 1) * pixel_mm[0]])
-        corner, orientation = last @ orientation, -orientation
-    _shared_groups(dataset, orientation, view, pixel_mm, slice_mm, window)
-    _frame_groups(dataset, [corner + k * slice_mm * step for k in range(len(frames))], names)
-    _save(path, dataset, frames)
-
-
-def _check(name: str, frames: NDArray[np.uint16]) -> None:
-    shaped = frames.ndim == 3 and len(frames) > 0 and min(frames.shape[1:]) >= SMALLEST
-    if not shaped or frames.dtype != np.uint16:
-        raise UsageError(
-            f"{name}: frames must be (slices, rows, columns) uint16, "
-            f"each at least {SMALLEST} × {SMALLEST} pixels, not {frames.shape} {frames.dtype}",
-            "choose a larger grid",
-        )
-    if frames.max() >= 2**BITS_STORED:
-        raise UsageError(
-            f"{name}: frames must be below {2**BITS_STORED}, not {frames.max()}", "scale to 10 bits first"
-        )
-
-
-def _describe(dataset: Dataset, names: list[str], view: str) -> None:
-    """Everything that is the same for all volumes, or follows from the view."""
-    date, time = WRITTEN.strftime("%Y%m%d"), WRITTEN.strftime("%H%M%S")
-    for kind in ("Study", "Series", "Content"):
-        setattr(dataset, f"{kind}Date", date)
-        setattr(dataset, f"{kind}Time", time)
-    dataset.SOPClassUID = BreastTomosynthesisImageStorage
-    dataset.SOPInstanceUID = generate_uid(entropy_srcs=[*names, view, "instance"])
-    dataset.StudyInstanceUID = generate_uid(entropy_srcs=[*names, "study"])
-    dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[*names, view, "series"])
-    dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=[*names, view, "frame of reference"])
-    _set(
-        dataset,
-        PatientBirthDate="",
-        PatientSex="F",
-        PatientIdentityRemoved="YES",
-        DeidentificationMethod="synthetic, no patient",
-        AccessionNumber="",
-        ReferringPhysicianName="",
-        Modality="MG",
-        SeriesNumber=1,
-        InstanceNumber=1,
-        PositionReferenceIndicator="",
-        DeviceSerialNumber="0",
-        SoftwareVersions=__version__,
-        ImageType=IMAGE_TYPE,
-        ContentQualification="RESEARCH",
-        BurnedInAnnotation="NO",
-        LossyImageCompression="00",
-        PresentationLUTShape="IDENTITY",
-        SamplesPerPixel=1,
-        PhotometricInterpretation="MONOCHROME2",
-        BitsAllocated=16,
-        BitsStored=BITS_STORED,
-        HighBit=BITS_STORED - 1,
-        PixelRepresentation=0,
-        AcquisitionContextSequence=Sequence(),
-        BreastImplantPresent="NO",
-        PartialView="NO",
-        **FRAME_TYPE,
-    )
-    code, meaning = VIEW_CODES[projection(view)]
-    dataset.ViewCodeSequence = _code(code, meaning)
-    dataset.ViewCodeSequence[0].ViewModifierCodeSequence = Sequence()
-
-
-def _orientation(view: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Directions as displayed, in patient coordinates (left, posterior, superior).
+        dataset: real or synthetic.
+        out: the folder; made if need be.
+        format_: `dicom`, `nifti` or `npz`.
+        split: only this split's volumes.
 
     Returns:
-        (2, 3): where columns and rows increase to; and (3,): from the support to the tube. Columns of a left
-        breast run to the nipple; rows run from lateral to medial in CC, and 45° downwards as well in MLO.
+        Every file of the export.
+
+    Raises:
+        UsageError: for an unknown format or split, nothing to export, a folder that holds something else,
+            or a grid that is too small for DICOM.
     """
-    left = laterality(view) == "l"
-    along_row = np.array([0.0, -1.0 if left else 1.0, 0.0])
-    medial = np.array([-1.0 if left else 1.0, 0.0, 0.0])
-    up = np.array([0.0, 0.0, 1.0])
-    if projection(view) == "cc":
-        return np.stack([along_row, medial]), up
-    return np.stack([along_row, (medial - up) * np.sqrt(0.5)]), (medial + up) * np.sqrt(0.5)
-
-
-def _shared_groups(
-    dataset: Dataset,
-    orientation: NDArray[np.float64],
-    view: str,
-    pixel_mm: tuple[float, float],
-    slice_mm: float,
-    window: tuple[float, float],
-) -> None:
-    """What all frames have in common."""
-    shared = Dataset()
-    shared.PixelMeasuresSequence = _item(
-        PixelSpacing=_decimals(pixel_mm),
-        SliceThickness=_decimals([slice_mm])[0],
-        SpacingBetweenSlices=_decimals([slice_mm])[0],
-    )
-    shared.PlaneOrientationSequence = _item(ImageOrientationPatient=_decimals(orientation.reshape(-1)))
-    shared.FrameAnatomySequence = _item(
-        FrameLaterality=laterality(view).upper(), AnatomicRegionSequence=_code("76752008", "Breast")
-    )
-    centre, width = _decimals(window)
-    shared.FrameVOILUTSequence = _item(
-        WindowCenter=centre,
-        WindowWidth=width,
-        WindowCenterWidthExplanation="NORMAL",
-        VOILUTFunction="LINEAR",
-    )
-    shared.PixelValueTransformationSequence = _item(RescaleIntercept=0, RescaleSlope=1, RescaleType="US")
-    dataset.SharedFunctionalGroupsSequence = Sequence([shared])
-
-
-def _frame_groups(dataset: Dataset, positions: list[NDArray[np.float64]], names: list[str]) -> None:
-    """What differs from frame to frame, and the two dimensions that number the frames."""
-    organization = generate_uid(entropy_srcs=[*names, "dimensions"])
-    dataset.DimensionOrganizationSequence = _item(DimensionOrganizationUID=organization)
-    pointers = [
-        _item(
-            DimensionIndexPointer=tag_for_keyword(keyword),
-            FunctionalGroupPointer=tag_for_keyword("FrameContentSequence"),
-            DimensionOrganizationUID=organization,
-            DimensionDescriptionLabel=keyword,
-        )[0]
-        for keyword in ("StackID", "InStackPositionNumber")
-    ]
-    dataset.DimensionIndexSequence = Sequence(pointers)
-    moment = WRITTEN.strftime("%Y%m%d%H%M%S")
-    groups = []
-    for number, position in enumerate(positions, 1):
-        group = Dataset()
-        group.FrameContentSequence = _item(
-            FrameAcquisitionNumber=1,
-            FrameReferenceDateTime=moment,
-            FrameAcquisitionDateTime=moment,
-            FrameAcquisitionDuration=0.0,
-            StackID="1",
-            InStackPositionNumber=number,
-            DimensionIndexValues=[1, number],
+    if format_ not in SUFFIXES:
+        raise UsageError(f"no format named {format_!r}", f"known: {', '.join(SUFFIXES)}")
+    chosen = dataset if split is None else dataset.select(split)
+    if not len(chosen):
+        raise UsageError(
+            f"{dataset.name} has no volume{f' in the split {split}' if split else ''}",
+            f"see `dbtbench data info --data {dataset.name}`",
         )
-        group.XRay3DFrameTypeSequence = _item(FrameType=IMAGE_TYPE, **FRAME_TYPE)
-        group.PlanePositionSequence = _item(ImagePositionPatient=_decimals(position))
-        groups.append(group)
-    dataset.PerFrameFunctionalGroupsSequence = Sequence(groups)
+    if format_ == "dicom" and min(dataset.grid[1:]) < SMALLEST:
+        raise UsageError(
+            f"{dataset.name}: DICOM files need at least {SMALLEST} × {SMALLEST} pixels, "
+            f"not {dataset.grid[1]} × {dataset.grid[2]}",
+            "export nifti or npz, or import on a larger grid",
+        )
+    _claim(out, _record(chosen, format_, split))
+    files = [name + SUFFIXES[format_] for name in map(_stem, chosen.cases.to_dict("records"))]
+    turned = _write_volumes(chosen, [out / file for file in files], format_)
+    tables = _tables(chosen, files)
+    if format_ == "dicom":
+        tables |= _bcs_dbt_tables(chosen, files, turned)
+    for name, table in tables.items():
+        write_text(out / name, csv_text(table))
+    return [out / RECORD, *(out / name for name in [*files, *tables])]
 
 
-def _save(path: Path, dataset: Dataset, frames: NDArray[np.uint16]) -> None:
-    described = {
-        "rows": frames.shape[1],
-        "columns": frames.shape[2],
-        "samples_per_pixel": 1,
-        "photometric_interpretation": "MONOCHROME2",
-        "bits_allocated": 16,
-        "bits_stored": BITS_STORED,
-        "pixel_representation": 0,
-        "number_of_frames": 1,
+def _record(dataset: DBTDataset, format_: str, split: str | None) -> dict[str, Any]:
+    """What the files depend on."""
+    return {
+        "export": VERSION,
+        "data": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "source": dataset.meta["source"],
+        "format": format_,
+        "split": split or "all",
     }
-    # Frame by frame, so that a full-size volume is never in memory twice.
-    compressed = [
-        JPEG2000LosslessEncoder.encode(np.ascontiguousarray(frame), encoding_plugin="pylibjpeg", **described)
-        for frame in frames
-    ]
-    dataset.PixelData = encapsulate(compressed)
-    dataset["PixelData"].VR = "OB"
-    dataset["PixelData"].is_undefined_length = True
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+
+
+def _claim(out: Path, record: dict[str, Any]) -> None:
+    """Make the folder this export's, or find that it is.
+
+    Raises:
+        UsageError: when it holds something else.
+    """
+    hint = "choose a folder that is not there yet"
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file", hint)
+    if (out / RECORD).is_file():
+        try:
+            found = read_json(out / RECORD)
+        except ValueError:
+            found = {}
+        if found != record:
+            changed = [k for k in record if not isinstance(found, dict) or found.get(k) != record[k]]
+            raise UsageError(f"{out} holds another export (its {', '.join(changed)} differs)", hint)
+    elif out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise UsageError(f"{out} is not empty and holds no export", hint)
+    else:
+        write_json(out / RECORD, record)
+
+
+def _stem(case: Mapping[str, Any]) -> str:
+    """A file's name: unique by the case's number, and the view is a word of it."""
+    return f"{case['case']:06d}-{_plain(case['PatientID'])}-{case['View']}"
+
+
+def _plain(text: str, length: int = 48) -> str:
+    """The end of a name, with nothing in it that a path or a DICOM attribute could not hold."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[-length:]
+
+
+def spacing_of(case: Mapping[str, Any], grid: tuple[int, int, int]) -> tuple[Spacing, bool]:
+    """Distances between the voxels of a stored volume.
+
+    Args:
+        case: its row of cases.csv; data sets made before there were columns for it have `pixel_mm` only.
+        grid: slices, rows, columns.
+
+    Returns:
+        mm between slices, rows and columns, and whether one of them is nominal (`NOMINAL_MM`).
+    """
+    spacing, nominal = list[float](), False
+    for name, axis, usual, n in zip(SPACING, AXES, NOMINAL_MM, grid, strict=True):
+        scale = case[axis] / n
+        stored = _length(case.get(name))
+        pixel = None if axis == "slices" else _length(case.get("pixel_mm"))
+        nominal |= stored is None and pixel is None
+        spacing.append(stored or (pixel or usual) * scale)
+    z, y, x = spacing
+    return (z, y, x), nominal
+
+
+def _length(mm: Any) -> float | None:
+    """A positive number of mm; None where there is none."""
+    return None if mm is None or not 0 < float(mm) < np.inf else float(mm)
+
+
+def _write_volumes(dataset: DBTDataset, paths: list[Path], format_: str) -> set[int]:
+    """Write what is not there yet.
+
+    Returns:
+        For DICOM, the cases that the official laterality rule does not show as they are.
+    """
+    cases = dataset.cases.to_dict("records")
+    done = sum(path.is_file() for path in paths)
+    if done == len(paths):
+        say(f"{dataset.name}: already exported")
+    turned = set()
+    with progress(f"export {dataset.name}", len(paths), done=done) as advance:
+        for case, path in zip(cases, paths, strict=True):
+            there = path.is_file()
+            if there and format_ != "dicom":
+                continue
+            volume = dataset.volumes([case["case"]])[0, 0]
+            if image_laterality(_ten_bits(volume[0])) != laterality(case["View"]):
+                turned.add(case["case"])
+            if not there:
+                WRITERS[format_](path, volume, case, dataset)
+                advance()
+    return turned
+
+
+def _ten_bits(values: Volume) -> NDArray[np.uint16]:
+    scaled: NDArray[np.uint16] = np.rint(values * LARGEST).astype(np.uint16)
+    return scaled
+
+
+def _write_dicom(path: Path, volume: Volume, case: Mapping[str, Any], dataset: DBTDataset) -> None:
+    """A Breast Tomosynthesis object that says it is derived, and what drew it if nobody was imaged."""
+    (z_mm, y_mm, x_mm), nominal = spacing_of(case, dataset.grid)
+    kind = "synthetic" if dataset.synthetic else "resampled"
+    write_tomosynthesis(
+        path,
+        _ten_bits(volume),
+        view=case["View"],
+        patient_id=_plain(case["PatientID"]),
+        study_id=_plain(case["StudyUID"], IDENTIFIER),
+        pixel_mm=(y_mm, x_mm),
+        slice_mm=z_mm,
+        window=(LARGEST / 2, LARGEST),
+        uid_seed=f"{dataset.fingerprint} {case['PatientID']} {case['StudyUID']}",
+        model=f"{kind} volume",
+        series_description=f"{case['View']} {kind}",
+        derivation=_derivation(dataset, nominal),
+    )
+
+
+def _derivation(dataset: DBTDataset, nominal: bool) -> Derivation:
+    source, note = dataset.meta["source"], f"; {NOMINAL}" if nominal else ""
+    if dataset.synthetic:
+        drawn = f"drawn by {source['generator']} (version {source['version']}, run {source['run']})"
+        text = f"synthetic: {drawn}, not a patient{note}"
+    else:
+        window = dataset.meta["intensity"].get("window", "unknown")
+        grid = " x ".join(map(str, dataset.grid))
+        text = f"resampled to {grid} voxels and windowed ({window}), from the data set {dataset.name}{note}"
+    text = text.encode("ascii", "replace").decode()[:DESCRIPTION]
+    return Derivation(text, DRAWN if dataset.synthetic else RESAMPLED)
+
+
+def _write_nifti(path: Path, volume: Volume, case: Mapping[str, Any], dataset: DBTDataset) -> None:
+    """Columns, rows, slices, with an affine to mm in patient coordinates."""
+    from nibabel import Nifti1Image
+
+    spacing, nominal = spacing_of(case, dataset.grid)
+    image: Any = Nifti1Image(np.ascontiguousarray(volume.T), None)  # type: ignore[no-untyped-call]
+    affine = affine_of(case["View"], spacing)
+    image.set_sform(affine, code="scanner")
+    image.set_qform(affine, code="scanner")
+    image.header.set_xyzt_units("mm")
+    if nominal:
+        image.header["descrip"] = NOMINAL
     with atomic_path(path) as temporary:
-        dataset.save_as(temporary, enforce_file_format=True)
+        temporary.write_bytes(gzip.compress(image.to_bytes(), mtime=0))  # a time would make the bytes differ
 
 
-def _set(dataset: Dataset, **attributes: Any) -> None:
-    for keyword, value in attributes.items():
-        setattr(dataset, keyword, value)
+def affine_of(view: str, spacing: Spacing) -> NDArray[np.float64]:
+    """From voxel indices (column, row, slice) to mm to the right, anterior and superior.
+
+    DICOM counts to the left and posterior, hence the two signs. The first voxel lies at the origin.
+
+    Args:
+        view: lcc, lmlo, rcc or rmlo.
+        spacing: mm between slices, rows and columns.
+
+    Returns:
+        (4, 4).
+    """
+    (along_row, along_column), step = orientation_of(view)
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack([along_row, along_column, step], axis=1) * spacing[::-1]
+    affine[:2] *= -1
+    return affine
 
 
-def _item(**attributes: Any) -> Sequence:
-    """A sequence of one item."""
-    item = Dataset()
-    _set(item, **attributes)
-    return Sequence([item])
+def _write_npz(path: Path, volume: Volume, case: Mapping[str, Any], dataset: DBTDataset) -> None:
+    spacing = np.array([case.get(name) for name in SPACING], float)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, volume=volume, spacing=spacing, boxes=dataset.boxes_of(case["case"]))
 
 
-def _code(value: str, meaning: str) -> Sequence:
-    return _item(CodeValue=value, CodingSchemeDesignator="SCT", CodeMeaning=meaning)
+Writer = Callable[[Path, Volume, Mapping[str, Any], DBTDataset], None]
+WRITERS: dict[str, Writer] = {"dicom": _write_dicom, "nifti": _write_nifti, "npz": _write_npz}
 
 
-def _decimals(values: Any) -> list[str]:
-    """Decimal strings: at most 16 characters, which pydicom does not enforce."""
-    return [f"{float(value):.6f}".rstrip("0").rstrip(".") if value else "0" for value in values]
+def _tables(dataset: DBTDataset, files: list[str]) -> dict[str, pd.DataFrame]:
+    file_of = dict(zip(dataset.cases["case"], files, strict=True))
+    boxes = dataset.boxes.assign(file=dataset.boxes["case"].map(file_of))
+    return {
+        "volumes.csv": dataset.cases.assign(file=files)[["file", *KEY, "label", "split"]],
+        "boxes.csv": boxes[["file", *GRID_BOX, "Class"]],
+    }
+
+
+def _bcs_dbt_tables(dataset: DBTDataset, files: list[str], turned: set[int]) -> dict[str, pd.DataFrame]:
+    """The tables that `data import bcs-dbt` reads, for each split that has volumes."""
+    cases = dataset.cases.assign(descriptive_path=files, classic_path=files)
+    for label in LABELS:
+        cases[label.capitalize()] = (cases["label"] == label).astype(int)
+    boxes = _native(dataset, turned)
+    tables = {}
+    for split, rows in cases.groupby("split"):
+        mine = boxes[boxes["case"].isin(rows["case"])]
+        for name, table, columns in (
+            ("labels", rows, [label.capitalize() for label in LABELS]),
+            ("file-paths", rows, ["descriptive_path", "classic_path"]),
+            ("boxes", mine, NATIVE_BOX),
+        ):
+            tables[f"BCS-DBT-{name}-{split}-v2.csv"] = table[[*KEY, *columns]]
+    if turned:
+        say(
+            f"{len(turned)} of {len(cases)} volumes do not show their view's laterality: "
+            "readers that go by the pixels, as BCS-DBT's own does, turn them by 180°"
+        )
+    return tables
+
+
+def _native(dataset: DBTDataset, turned: set[int]) -> pd.DataFrame:
+    """Boxes in the DBTex columns and in pixels of the exported files, as the official reader shows them."""
+    depth, height, width = dataset.grid
+    boxes = dataset.boxes.copy()
+    z, y, x = ((boxes[f"{axis}0"], boxes[f"{axis}1"]) for axis in "zyx")
+    turn = boxes["case"].isin(turned)
+    return boxes.assign(
+        Slice=np.clip((z[0] + z[1]) // 2, 0, depth - 1).astype(int),
+        X=x[0].where(~turn, width - x[1]),
+        Y=y[0].where(~turn, height - y[1]),
+        Width=x[1] - x[0],
+        Height=y[1] - y[0],
+        VolumeSlices=depth,
+    )

@@ -1,35 +1,44 @@
-"""A BCS-DBT collection becomes a data set."""
+"""A BCS-DBT collection becomes a data set, with an account of every row of its tables."""
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dbtbench.data.bcs_dbt import Tables, assign_splits, locate, read_tables
+from dbtbench.data.account import account_of, check_some, left_out, rejected_row
+from dbtbench.data.bcs_dbt import assign_splits, read_tables
 from dbtbench.data.boxes import to_grid
-from dbtbench.data.dataset import (
-    GRID_BOX,
-    KEY,
-    NATIVE_BOX,
+from dbtbench.data.dataset import GRID_BOX, KEY, NATIVE_BOX, DBTDataset
+from dbtbench.data.dicom import WINDOWS, Header, read_volume
+from dbtbench.data.finding import find_files
+from dbtbench.data.resample import METHODS
+from dbtbench.data.writer import (
     DatasetWriter,
-    DBTDataset,
-    Volume,
+    Entry,
+    entry_of,
     find_finished,
     split_digest,
+    store_volume,
 )
-from dbtbench.data.dicom import Header, UnreadableError, read_frames
-from dbtbench.data.resample import METHODS, area_mean, torchio_resize
-from dbtbench.errors import MissingError, UsageError
+from dbtbench.errors import DBTBenchError, MissingError, UnreadableError, UsageError
+from dbtbench.files import digest
+from dbtbench.parallel import Pool
 from dbtbench.progress import progress, say
 
 GRID = (8, 64, 64)
-VERSION = 1
+VERSION = 2
 """Raise it when the same files and settings give another data set than before."""
+MAX_CHUNK = 2**30
+"""Voxels of a stored volume; the compressor takes less than 2 GiB at a time."""
+OUTSIDE = "box lies outside the volume"
 
 
 @dataclass(frozen=True)
@@ -38,135 +47,216 @@ class ImportSettings:
 
     Attributes:
         grid: slices, rows, columns of the stored volumes.
-        resample: `area` (exact area means) or `torchio` (the paper's way).
+        resample: `area` (area means) or `torchio` (the paper's way).
+        window: how stored values become intensities: `dicom`, `duke` or `none` (see `dicom.WINDOWS`).
+        exact: decode every pixel, also where the grid would allow a reduced resolution.
         seed: seed of the patient-level split, where the tables give none.
     """
 
     grid: tuple[int, int, int] = GRID
     resample: str = "area"
+    window: str = "dicom"
+    exact: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.resample not in METHODS:
             raise UsageError(f"no resampling named {self.resample!r}", f"known: {', '.join(METHODS)}")
+        if self.window not in WINDOWS:
+            raise UsageError(f"no window named {self.window!r}", f"known: {', '.join(WINDOWS)}")
+        if np.prod(self.grid) > MAX_CHUNK:
+            raise UsageError(
+                f"the grid {self.grid} is too large", f"at most {MAX_CHUNK:,} voxels fit in a chunk"
+            )
 
 
-def import_bcs_dbt(root: Path, path: Path, settings: ImportSettings, fresh: bool = False) -> DBTDataset:
-    """Import a collection; what an earlier, killed call did is kept.
+@dataclass(frozen=True)
+class Task:
+    """One volume that is to be read.
+
+    Attributes:
+        index: its row in the store.
+        key: PatientID, StudyUID, View.
+        label, split: of the volume.
+        file: relative to the collection's folder.
+        bytes: size of the file.
+        boxes: its rows of the boxes table.
+    """
+
+    index: int
+    key: dict[str, str]
+    label: str
+    split: str
+    file: str
+    bytes: int
+    boxes: list[dict[str, Any]]
+
+
+def import_bcs_dbt(
+    root: Path, path: Path, settings: ImportSettings, pool: Pool | None = None, fresh: bool = False
+) -> DBTDataset:
+    """Import a collection; what an earlier call did is kept, and what was downloaded since is added.
 
     Args:
         root: the folder of the three tables and the images.
         path: where the data set will lie; its name is the folder's.
-        settings: grid, resampling, seed.
-        fresh: make it again even when it is there.
+        settings: grid, resampling, window, seed.
+        pool: the workers; they must see `root` and `path` under the same names.
+        fresh: import everything again.
 
     Raises:
         MissingError: when the tables are not there or no volume can be read.
-        UsageError: when the tables contradict themselves, or the name is another data set's.
+        UsageError: when the tables cannot be used, or the name is another data set's.
+        DBTBenchError: when the disk is full; the same call continues.
     """
+    root, path, pool = root.resolve(), path.resolve(), pool or Pool()
     tables = read_tables(root)
-    volumes = _volumes(tables, root)
-    identity = {
-        "import": VERSION,
-        "tables": tables.digest,
-        "files": volumes["size"].tolist(),
-        "grid": settings.grid,
-        "resample": settings.resample,
-        "seed": settings.seed,
-    }
-    finished = find_finished(path, identity, fresh)
-    if finished is not None:
-        say(f"{path.name}: already imported")
-        return finished
     splits = assign_splits(tables, settings.seed)
+    identity = {"import": VERSION, "tables": tables.digest, **asdict(settings)}
+    finished = find_finished(path, identity, fresh)
+    cache = path.with_name(f".{digest(str(root))[:12]}.headers.json")
+    volumes = find_files(root, tables.volumes, pool, cache)
+    files = digest(volumes[["file", "bytes"]].to_numpy().tolist())
+    if finished is not None:
+        if finished.meta["source"]["files"] == files:
+            say(f"{path.name}: already imported")
+            return finished
+        say(f"{path.name}: files came or changed since it was imported; adding them")
+    source = {"kind": "bcs-dbt", "tables": tables.digest, "files": files}
     split = {"kind": "official"} if tables.official_split else {"kind": "patients", "seed": settings.seed}
-    meta = {
-        "intensity": {"window": "dicom", "resample": settings.resample},
-        "source": {"kind": "bcs-dbt", "tables": tables.digest},
-        "split": split,
-    }
-    with DatasetWriter(path, settings.grid, len(volumes), identity, fresh) as writer:
-        _import_all(volumes, tables.boxes, splits, settings, root, writer)
-        reasons = writer.reasons()
-        if sum(reasons.values()) == len(volumes):
-            reason, count = reasons.most_common(1)[0]
-            raise MissingError(
-                f"none of the {len(volumes)} volumes of {root} could be read; most often: {reason} ({count})",
-                "the paths in the file-paths table are relative to the folder you name: is it the right one?",
-            )
-        return writer.finish(meta, split_digest(splits))
-
-
-def _volumes(tables: Tables, root: Path) -> pd.DataFrame:
-    """One row for each row of the labels table: KEY, label, `file` (found or named), `size`, `problem`."""
-    paths = tables.paths.drop_duplicates(KEY)[[*KEY, "descriptive_path", "classic_path"]]
-    volumes = tables.labels[[*KEY, "label"]].merge(paths, on=KEY, how="left")
-    found = [_find_file(root, row.descriptive_path, row.classic_path) for row in volumes.itertuples()]
-    return volumes.assign(**pd.DataFrame(found, columns=["file", "size", "problem"]))
-
-
-def _find_file(root: Path, *candidates: object) -> tuple[str, int, str]:
-    named = next((text for text in candidates if isinstance(text, str)), "")
-    if not named:
-        return "", -1, "no row in the file-paths table"
+    intensity = {"window": settings.window, "resample": settings.resample, "exact": settings.exact}
     try:
-        path = locate(root, *candidates)
-    except ValueError as error:
-        return named, -1, str(error)
-    if path is None:
-        return named, -1, "file not found"
-    return path.relative_to(root.resolve()).as_posix(), path.stat().st_size, ""
+        with DatasetWriter(path, settings.grid, len(volumes), identity, fresh) as writer:
+            _import_all(volumes, tables.boxes, splits, root, settings, writer, pool)
+            entries = [writer.entries[index] for index in sorted(writer.entries)]
+            rejected = left_out(volumes, tables.boxes, entries)
+            account = account_of(volumes, tables.boxes, entries, rejected)
+            check_some(account, root)
+            meta = {"intensity": intensity, "source": source, "split": split, "account": account}
+            return writer.finish(meta, split_digest(splits), rejected)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DBTBenchError(
+            f"no space is left for {path}", "make room; the same command continues"
+        ) from error
 
 
 def _import_all(
     volumes: pd.DataFrame,
     boxes: pd.DataFrame,
     splits: Mapping[str, str],
-    settings: ImportSettings,
     root: Path,
+    settings: ImportSettings,
     writer: DatasetWriter,
+    pool: Pool,
 ) -> None:
-    by_volume = {key: rows.to_dict("records") for key, rows in boxes.groupby(KEY)}
-    with progress("import", len(volumes), done=len(writer.done)) as advance:
-        for row in volumes.itertuples():
-            if row.Index in writer.done:
-                continue
-            key = (row.PatientID, row.StudyUID, row.View)
-            case = dict(zip(KEY, key, strict=True))
-            try:
-                if row.problem:
-                    raise UnreadableError(row.problem)
-                volume, header, flipped = read_volume(root / row.file, row.View, settings)
-            except UnreadableError as error:
-                writer.reject(row.Index, {**case, "file": row.file}, str(error))
-            else:
-                lesions = [_box(box, header, settings.grid) for box in by_volume.get(key, [])]
-                case |= {"label": row.label, "split": splits[row.PatientID], **_size(header)}
-                writer.add(row.Index, volume, {**case, "flipped": flipped, "file": row.file}, lesions)
+    """Read every volume that has a file, unless that was done."""
+    wanted = volumes[volumes["reason"] == ""]
+    planned = dict(zip(wanted.index, zip(wanted["file"], wanted["bytes"], strict=True), strict=True))
+    writer.forget(
+        [index for index, entry in writer.entries.items() if _read_from(entry) != planned.get(index)]
+    )
+    by_volume = {key: rows.to_dict("records") for key, rows in boxes[boxes["reason"] == ""].groupby(KEY)}
+    tasks = [
+        Task(
+            index=row.Index,
+            key={name: getattr(row, name) for name in KEY},
+            label=row.label,
+            split=splits[row.PatientID],
+            file=row.file,
+            bytes=row.bytes,
+            boxes=by_volume.get((row.PatientID, row.StudyUID, row.View), []),
+        )
+        for row in wanted.drop(index=list(writer.entries)).itertuples()
+    ]
+    with progress("import", len(wanted), done=len(wanted) - len(tasks)) as advance:
+        for task, entry in pool.run(partial(import_one, root, writer.folder, settings), tasks):
+            writer.record(entry or _unread(task, UnreadableError("the process that read it died")))
             advance()
 
 
-def read_volume(path: Path, view: str, settings: ImportSettings) -> tuple[Volume, Header, bool]:
-    """Read one file onto the grid.
+def _read_from(entry: Entry) -> tuple[str, int]:
+    """File and size that an entry was made from."""
+    row = entry["case"] or entry["rejected"][0]
+    return row["file"], row["bytes"]
+
+
+def import_one(root: Path, folder: Path, settings: ImportSettings, task: Task) -> Entry:
+    """Read one volume and store it; any process that sees both folders may.
+
+    Args:
+        root: the collection's folder.
+        folder: the writer's.
+        settings: of the import.
+        task: the volume.
 
     Returns:
-        The volume, (D, H, W) float32 in [0, 1] as displayed; the header; whether the file is stored rotated.
+        What became of it.
 
     Raises:
-        UnreadableError: when it cannot be read; the message is the reason.
+        MissingError: when a folder that the caller saw is not there.
     """
-    frames = read_frames(path, view)
-    header = frames.header
-    if settings.resample == "torchio":
-        volume = torchio_resize(frames.images, settings.grid)
-    else:
-        volume = area_mean(frames.images, (header.slices, header.rows, header.columns), settings.grid)
-    return volume, header, frames.flipped
+    file = root / task.file
+    if not file.is_file():
+        raise MissingError(
+            f"{file} is not there on {socket.gethostname()}",
+            "every worker must see the collection at the same path; if the file was removed, start again",
+        )
+    try:
+        reading = read_volume(
+            file,
+            task.key["View"],
+            settings.grid,
+            window=settings.window,
+            resample=settings.resample,
+            exact=settings.exact,
+        )
+    except UnreadableError as error:
+        return _unread(task, error)
+    header = reading.header
+    case = {
+        **task.key,
+        "label": task.label,
+        "split": task.split,
+        **_size(header, settings.grid),
+        "flipped": reading.flipped,
+        "file": task.file,
+        "bytes": task.bytes,
+        "sha256": store_volume(folder, task.index, reading.volume),
+    }
+    inside = [box for box in task.boxes if _is_inside(box, header)]
+    entry = entry_of(task.index, case, [_box(box, header, settings.grid) for box in inside])
+    outside = [box for box in task.boxes if not _is_inside(box, header)]
+    entry["rejected"] = [rejected_row("boxes", box, OUTSIDE, _place(box)) for box in outside]
+    return entry
 
 
-def _size(header: Header) -> dict[str, Any]:
-    pixel = None if np.isnan(header.pixel_mm) else round(header.pixel_mm, 6)
-    return {"slices": header.slices, "rows": header.rows, "columns": header.columns, "pixel_mm": pixel}
+def _unread(task: Task, error: UnreadableError) -> Entry:
+    row = rejected_row("labels", task.key, error.reason, error.detail, task.file, task.bytes)
+    return {"index": task.index, "case": None, "boxes": [], "rejected": [row]}
+
+
+def _size(header: Header, grid: tuple[int, int, int]) -> dict[str, Any]:
+    """Size of the original and of the stored voxels; None where the file does not say."""
+    shape = header.slices, header.rows, header.columns
+    spacing = [mm * n / m for mm, n, m in zip(header.spacing, shape, grid, strict=True)]
+    known = [None if np.isnan(mm) else round(float(mm), 6) for mm in (header.pixel_mm, *spacing)]
+    names = ("slices", "rows", "columns", "pixel_mm", "z_mm", "y_mm", "x_mm")
+    return dict(zip(names, (*shape, *known), strict=True))
+
+
+def _is_inside(box: Mapping[str, Any], header: Header) -> bool:
+    """Whether a box touches the image at all; `to_grid` cuts off what lies beyond the edge."""
+    return bool(
+        0 <= box["Slice"] < header.slices
+        and -box["Width"] < box["X"] < header.columns
+        and -box["Height"] < box["Y"] < header.rows
+    )
+
+
+def _place(box: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {box[name]:g}" for name in ("Slice", "X", "Y", "Width", "Height"))
 
 
 def _box(box: Mapping[str, Any], header: Header, grid: tuple[int, int, int]) -> dict[str, Any]:

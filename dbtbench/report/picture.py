@@ -43,18 +43,18 @@ def draw_comparison(real: DBTDataset, synthetic: DBTDataset, path: Path) -> None
     height = 84 + 2 * (CELL + GAP) + 56 + PLOT_HEIGHT + 40
     image = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(image)
-    pen.text((MARGIN, 14), f"Real ({real.name}) and synthetic ({synthetic.name}) volumes", INK, _font(20))
+    pen.text((MARGIN, 14), f"Real ({real.name}) and synthetic ({synthetic.name}) volumes", INK, font(20))
     for side, (name, dataset) in enumerate(sides.items()):
         left = LEFT + side * (COLUMNS * (CELL + GAP) - GAP + BETWEEN)
-        pen.text((left, 54), name, COLOURS[name], _font(16))
+        pen.text((left, 54), name, COLOURS[name], font(16))
         for row, lesions in enumerate((False, True)):
             top = 84 + row * (CELL + GAP)
             for column, (case, view) in enumerate(_examples(dataset, lesions)):
                 at = (left + column * (CELL + GAP), top)
-                image.paste(_tile(dataset, case), at)
-                pen.text((at[0] + 5, at[1] + 3), view, FAINT, _font(12))
+                image.paste(tile(dataset, case, (CELL, CELL)), at)
+                pen.text((at[0] + 5, at[1] + 3), view, FAINT, font(12))
     for row, title in enumerate(("lesion-free", "with lesion")):
-        pen.text((MARGIN, 84 + row * (CELL + GAP) + CELL // 2 - 8), title, INK, _font(14))
+        pen.text((MARGIN, 84 + row * (CELL + GAP) + CELL // 2 - 8), title, INK, font(14))
     top = 84 + 2 * (CELL + GAP) + 44
     curves = {name: _histograms(dataset) for name, dataset in sides.items()}
     step = (width - LEFT - MARGIN + BETWEEN) // 2
@@ -68,7 +68,8 @@ def draw_comparison(real: DBTDataset, synthetic: DBTDataset, path: Path) -> None
         image.save(temporary, format="PNG")
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font of every picture, `size` pixels high."""
     return ImageFont.load_default(size)
 
 
@@ -80,18 +81,27 @@ def _examples(dataset: DBTDataset, lesions: bool) -> list[tuple[int, str]]:
     return list(zip(chosen["case"], chosen["View"], strict=True))
 
 
-def _tile(dataset: DBTDataset, case: int) -> Image.Image:
-    """One slice of a volume in a square, with its boxes."""
-    depth, height, width = dataset.grid
+def tile(dataset: DBTDataset, case: int, size: tuple[int, int]) -> Image.Image:
+    """One slice of a volume with the boxes that it cuts: the middle slice, or the one through the first box.
+
+    Args:
+        dataset: the data set.
+        case: value of the column `case`.
+        size: width and height in pixels.
+    """
+    depth, rows, columns = dataset.grid
     boxes = dataset.boxes_of(case)
-    slice_ = int((boxes[0, 0] + boxes[0, 3]) / 2) if len(boxes) else depth // 2
-    grey = (dataset.volumes([case])[0, 0, min(slice_, depth - 1)] * 255).astype(np.uint8)
-    tile = Image.fromarray(grey).resize((CELL, CELL), Image.Resampling.BICUBIC).convert("RGB")
-    pen = ImageDraw.Draw(tile)
-    for _, y0, x0, _, y1, x1 in boxes:
-        corners = (x0 / width * CELL, y0 / height * CELL, x1 / width * CELL - 1, y1 / height * CELL - 1)
-        pen.rectangle(corners, outline=BOX)
-    return tile
+    middle = (boxes[0, 0] + boxes[0, 3]) / 2 if len(boxes) else depth / 2
+    slice_ = int(np.clip(middle, 0, depth - 1))
+    grey = (dataset.volumes([case])[0, 0, slice_] * 255).astype(np.uint8)
+    picture = Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC).convert("RGB")
+    pen = ImageDraw.Draw(picture)
+    across, down = size[0] / columns, size[1] / rows
+    for z0, y0, x0, z1, y1, x1 in boxes:
+        if z0 < slice_ + 1 and z1 > slice_:
+            left, top = x0 * across, y0 * down
+            pen.rectangle((left, top, max(x1 * across - 1, left), max(y1 * down - 1, top)), outline=BOX)
+    return picture
 
 
 def _histograms(dataset: DBTDataset) -> dict[str, NDArray[np.float64]]:
@@ -112,15 +122,15 @@ def _plot(
     left, top = corner
     bottom = top + PLOT_HEIGHT
     peak = max(float(np.sqrt(curve).max()) for curve in curves.values())
-    pen.text((left, top - 24), f"Intensities, {title}", INK, _font(14))
+    pen.text((left, top - 24), f"Intensities, {title}", INK, font(14))
     pen.line((left, bottom, left + width, bottom), INK)
     for tick in (0, 0.25, 0.5, 0.75, 1):
         x = left + tick * width
         pen.line((x, bottom, x, bottom + 4), INK)
-        pen.text((x, bottom + 6), f"{tick:g}", INK, _font(12), anchor="ma")
+        pen.text((x, bottom + 6), f"{tick:g}", INK, font(12), anchor="ma")
     for row, (name, curve) in enumerate(curves.items()):
         xs = left + (np.arange(BINS) + 0.5) / BINS * width
         ys = bottom - np.sqrt(curve) / peak * (PLOT_HEIGHT - 10)
         pen.line(list(zip(xs.tolist(), ys.tolist(), strict=True)), COLOURS[name], 2)
-        pen.text((left + width - 4, top + 18 * row), name, COLOURS[name], _font(14), anchor="ra")
-    pen.text((left, top), "share of voxels (square root)", FAINT, _font(12))
+        pen.text((left + width - 4, top + 18 * row), name, COLOURS[name], font(14), anchor="ra")
+    pen.text((left, top), "share of voxels (square root)", FAINT, font(12))

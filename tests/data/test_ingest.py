@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import errno
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
 
-from dbtbench.data import ingest
 from dbtbench.data.dataset import NATIVE_BOX, DBTDataset
-from dbtbench.data.dicom import image_laterality
+from dbtbench.data.dicom import image_laterality, read_volume
 from dbtbench.data.ingest import ImportSettings, import_bcs_dbt
-from dbtbench.errors import MissingError, UsageError
+from dbtbench.errors import DBTBenchError, MissingError, UsageError
+from dbtbench.parallel import Pool
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +40,11 @@ def test_every_row_of_the_tables_is_imported(imported: DBTDataset, collection: P
     labels = pd.read_csv(collection / "BCS-DBT-labels-train-v2.csv")
     assert imported.cases["PatientID"].tolist() == labels["PatientID"].tolist()
     assert imported.cases["View"].tolist() == labels["View"].tolist()
-    assert imported.meta["rejected"] == 0
+    nothing: dict[str, int] = {}
+    assert imported.meta["account"] == {
+        **{"rows": 16, "imported": 16, "rejected": nothing, "missing": 0},
+        "boxes": {"rows": 4, "imported": 4, "rejected": nothing, "missing": 0},
+    }
     assert imported.grid == (8, 64, 64)
 
 
@@ -43,8 +53,9 @@ def test_volumes_are_windowed_and_as_displayed(imported: DBTDataset, collection:
     for case in imported.cases.itertuples():
         stored = pydicom.dcmread(collection / case.file)
         window = stored.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence[0]
-        low = float(window.WindowCenter) - float(window.WindowWidth) / 2
-        expected = np.clip((stored.pixel_array.astype(float) - low) / float(window.WindowWidth), 0, 1)
+        centre, width = float(window.WindowCenter), float(window.WindowWidth)
+        expected = (stored.pixel_array - (centre - 0.5)) / (width - 1) + 0.5  # PS3.3 C.11.2.1.2.1
+        expected = np.clip(expected, 0, 1)
         expected = expected[:, ::-1, ::-1] if case.flipped else expected
         volume = imported.volumes([case.case])[0, 0]
         np.testing.assert_allclose(volume, expected, atol=1e-4)  # the grid is the phantom's own
@@ -71,7 +82,7 @@ def test_a_coarser_grid_holds_area_means(collection: Path, imported: DBTDataset,
 
 def test_torchio_is_the_other_way_to_resample(collection: Path, imported: DBTDataset, tmp_path: Path) -> None:
     other = import_bcs_dbt(collection, tmp_path / "t", ImportSettings((8, 32, 32), "torchio"))
-    assert other.meta["intensity"] == {"window": "dicom", "resample": "torchio"}
+    assert other.meta["intensity"] == {"window": "dicom", "resample": "torchio", "exact": False}
     area = imported.volumes()[:, 0].reshape(-1, 8, 32, 2, 32, 2).mean(axis=(3, 5))
     correlation = np.corrcoef(other.volumes().ravel(), area.ravel())[0, 1]
     assert correlation > 0.97
@@ -79,73 +90,179 @@ def test_torchio_is_the_other_way_to_resample(collection: Path, imported: DBTDat
         ImportSettings(resample="nearest")
 
 
-def test_what_cannot_be_read_is_a_row_with_its_reason_and_the_import_goes_on(
-    copy: Path, tmp_path: Path
+@pytest.mark.parametrize("window", ["duke", "none"])
+def test_the_window_is_recorded_and_changes_what_is_stored(
+    collection: Path, imported: DBTDataset, tmp_path: Path, window: str
 ) -> None:
-    missing, text, cut, other = files(copy)[:4]
-    missing.unlink()
-    text.write_text("no DICOM")
-    cut.write_bytes(cut.read_bytes()[:-3000])
-    wrong = pydicom.dcmread(other)
-    wrong.file_meta.MediaStorageSOPClassUID = wrong.SOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
-    wrong.save_as(other)
-    dataset = import_bcs_dbt(copy, tmp_path / "d", ImportSettings())
-    rejected = pd.read_csv(dataset.path / "rejected.csv")
-    assert len(dataset) + len(rejected) == 16
-    reasons = dict(zip(rejected["file"], rejected["reason"], strict=True))
-    assert reasons.pop(cut.relative_to(copy).as_posix())  # the decoder's own words
-    assert reasons == {
-        missing.relative_to(copy).as_posix(): "file not found",
-        text.relative_to(copy).as_posix(): "not a DICOM file",
-        other.relative_to(copy).as_posix(): "not Breast Tomosynthesis Image Storage",
-    }
+    other = import_bcs_dbt(collection, tmp_path / window, ImportSettings(window=window))
+    assert other.meta["intensity"]["window"] == window
+    assert other.fingerprint != imported.fingerprint
+    with pytest.raises(UsageError, match="'full'"):
+        ImportSettings(window="full")
 
 
-def test_a_path_out_of_the_collection_is_rejected(copy: Path, tmp_path: Path) -> None:
-    outside = tmp_path / "outside.dcm"
-    shutil.move(files(copy)[0], outside)
-    paths = copy / "BCS-DBT-file-paths-train-v2.csv"
-    table = pd.read_csv(paths)
-    table.loc[0, ["descriptive_path", "classic_path"]] = ["../outside.dcm", str(outside)]
-    table.to_csv(paths, index=False)
-    dataset = import_bcs_dbt(copy, tmp_path / "d", ImportSettings())
-    assert pd.read_csv(dataset.path / "rejected.csv")["reason"].tolist() == ["path leaves the collection"]
+def test_a_grid_that_no_chunk_can_hold_is_an_error() -> None:
+    with pytest.raises(UsageError, match="too large"):
+        ImportSettings((1024, 1024, 1025))
 
 
 def test_an_import_where_nothing_is_readable_is_an_error(copy: Path, tmp_path: Path) -> None:
     for file in files(copy):
         file.unlink()
-    with pytest.raises(MissingError, match=r"none of the 16 volumes.*file not found \(16\)"):
+    with pytest.raises(MissingError, match=r"none of the 16 volumes.*not downloaded \(16\)"):
         import_bcs_dbt(copy, tmp_path / "d", ImportSettings())
 
 
-def test_an_import_that_was_killed_continues_to_the_same_bytes(
+def test_a_partial_download_is_imported_and_what_comes_later_is_added(
+    copy: Path, imported: DBTDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = files(copy)[3:9]
+    for file in late:
+        file.rename(tmp_path / file.relative_to(copy).as_posix().replace("/", "_"))
+    first = import_bcs_dbt(copy, tmp_path / "phantom", ImportSettings())
+    assert first.meta["account"]["imported"] == 10
+    assert first.meta["account"]["missing"] == 6
+    assert set(pd.read_csv(first.path / "rejected.csv")["reason"]) == {"not downloaded"}
+    for file in late:
+        (tmp_path / file.relative_to(copy).as_posix().replace("/", "_")).rename(file)
+    read = _count_readings(monkeypatch)
+    second = import_bcs_dbt(copy, tmp_path / "phantom", ImportSettings())
+    assert len(read) == 6
+    assert contents(second) == contents(imported)
+
+
+def test_a_file_that_changed_is_read_again(
+    copy: Path, imported: DBTDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = files(copy)[5]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-3000])
+    first = import_bcs_dbt(copy, tmp_path / "phantom", ImportSettings())
+    assert sum(first.meta["account"]["rejected"].values()) == 1
+    file.write_bytes(whole)
+    read = _count_readings(monkeypatch)
+    assert contents(import_bcs_dbt(copy, tmp_path / "phantom", ImportSettings())) == contents(imported)
+    assert read == [file]
+
+
+def contents(dataset: DBTDataset) -> dict[str, bytes]:
+    return {str(p.relative_to(dataset.path)): p.read_bytes() for p in dataset.path.rglob("*") if p.is_file()}
+
+
+def _count_readings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    read, calls = read_volume, []
+
+    def counting(path: Path, *args: Any, **settings: Any) -> Any:
+        calls.append(path)
+        return read(path, *args, **settings)
+
+    monkeypatch.setattr("dbtbench.data.ingest.read_volume", counting)
+    return calls
+
+
+@pytest.mark.parametrize("how", ["processes", "cluster"])
+def test_any_number_of_workers_makes_the_same_bytes(
+    collection: Path, imported: DBTDataset, tmp_path: Path, how: str
+) -> None:
+    if how == "processes":
+        with Pool(2) as pool:
+            made = import_bcs_dbt(collection, tmp_path / "phantom", ImportSettings(), pool)
+    else:
+        distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+        with (
+            distributed.LocalCluster(
+                2, threads_per_worker=1, dashboard_address=None, memory_limit=0
+            ) as cluster,
+            Pool(dask=cluster.scheduler_address) as pool,
+        ):
+            made = import_bcs_dbt(collection, tmp_path / "phantom", ImportSettings(), pool)
+    assert contents(made) == contents(imported)
+
+
+def test_an_import_that_was_interrupted_reads_nothing_twice(
     collection: Path, imported: DBTDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, calls = ingest.read_volume, []
+    read, calls = read_volume, []
 
-    def dying(path: Path, view: str, settings: ImportSettings) -> object:
+    def dying(path: Path, *args: Any, **settings: Any) -> Any:
         calls.append(path)
         if len(calls) == 7:
             raise KeyboardInterrupt
-        return read(path, view, settings)
+        return read(path, *args, **settings)
 
-    monkeypatch.setattr(ingest, "read_volume", dying)
+    monkeypatch.setattr("dbtbench.data.ingest.read_volume", dying)
     with pytest.raises(KeyboardInterrupt):
         import_bcs_dbt(collection, tmp_path / "phantom", ImportSettings())
     again = import_bcs_dbt(collection, tmp_path / "phantom", ImportSettings())
     assert len(calls) == 7 + 16 - 6
-    assert again.fingerprint == imported.fingerprint
-    stored = sorted(p for p in imported.path.rglob("*") if p.is_file())
-    assert [p.read_bytes() for p in stored] == [
-        (again.path / p.relative_to(imported.path)).read_bytes() for p in stored
-    ]
+    assert contents(again) == contents(imported)
+
+
+def test_an_import_that_was_killed_again_and_again_ends_with_the_same_bytes(
+    collection: Path, imported: DBTDataset, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "dbtbench", "data", "import", "bcs-dbt", str(collection)]
+    command += ["--name", "phantom", "--jobs", "2", "--workspace", str(tmp_path)]
+    for done in (1, 5, 9):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 60
+        while _lines_of_journal(tmp_path) < done and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    again = DBTDataset.open(tmp_path / "datasets" / "phantom")
+    assert contents(again) == contents(imported)
+
+
+def _lines_of_journal(workspace: Path) -> int:
+    return sum(p.read_bytes().count(b"\n") for p in workspace.glob("datasets/.*.partial/journal.jsonl"))
+
+
+def test_a_full_disk_is_an_error_and_the_import_continues_afterwards(
+    collection: Path, imported: DBTDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, saved = np.save, []
+
+    def filling(file: Any, array: Any) -> None:
+        saved.append(file)
+        if len(saved) > 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(file, array)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", filling)
+        with pytest.raises(DBTBenchError, match="no space is left") as error:
+            import_bcs_dbt(collection, tmp_path / "phantom", ImportSettings())
+    assert "the same command continues" in error.value.hint
+    again = import_bcs_dbt(collection, tmp_path / "phantom", ImportSettings())
+    assert contents(again) == contents(imported)
+
+
+def test_a_volume_whose_process_dies_is_one_row(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class DyingPool(Pool):
+        def run(self, function: Any, items: Any) -> Any:
+            yield from ((item, None if item.index == 3 else function(item)) for item in items)
+
+    made = import_bcs_dbt(collection, tmp_path / "d", ImportSettings(), DyingPool())
+    assert made.meta["account"]["rejected"] == {"the process that read it died": 1}
+
+
+def test_a_worker_that_does_not_see_the_collection_stops_the_import(collection: Path, tmp_path: Path) -> None:
+    class BlindPool(Pool):
+        def run(self, function: Any, items: Any) -> Any:
+            yield from ((i, function.func(tmp_path / "elsewhere", *function.args[1:], i)) for i in items)
+
+    with pytest.raises(MissingError, match=r"elsewhere.* is not there on"):
+        import_bcs_dbt(collection, tmp_path / "d", ImportSettings(), BlindPool())
 
 
 def test_a_finished_import_is_found_again(
     collection: Path, imported: DBTDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest, "read_volume", None)
+    monkeypatch.setattr("dbtbench.data.ingest.read_volume", None)
     assert import_bcs_dbt(collection, imported.path, ImportSettings()).fingerprint == imported.fingerprint
     with pytest.raises(UsageError, match="other settings"):
         import_bcs_dbt(collection, imported.path, ImportSettings(seed=1))

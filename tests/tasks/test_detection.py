@@ -81,7 +81,7 @@ class TestTraining:
         self, real: DBTDataset, trained: Evaluation, evaluate: Callable[..., Evaluation]
     ) -> None:
         untrained = evaluate(Arm("none", real), steps=1)
-        assert untrained.scores[Detection.primary] < 0.6
+        assert untrained.scores[Detection.primary] < 0.75
         assert trained.scores[Detection.primary] > 0.9
 
     def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(

@@ -12,7 +12,8 @@ import pytest
 from scipy import ndimage
 
 from dbtbench import plugins
-from dbtbench.data.dataset import BOX_COLUMNS, KEY, DatasetWriter, DBTDataset, Volume
+from dbtbench.data.dataset import BOX_COLUMNS, KEY, DBTDataset, Volume
+from dbtbench.data.writer import DatasetWriter
 from dbtbench.errors import UsageError
 from dbtbench.metrics import histogram
 from dbtbench.runs import Run
@@ -48,7 +49,7 @@ def altered(toy: DBTDataset, tmp_path: Path) -> Callable[[Change], DBTDataset]:
                 writer.add(
                     index, volume, {k: v for k, v in case.items() if k not in ("case", "sha256")}, boxes
                 )
-            return writer.finish({"intensity": {}, "source": {}, "split": {}}, "")
+            return writer.finish({"intensity": {}, "source": {"kind": "toy"}, "split": {}}, "")
 
     return make
 

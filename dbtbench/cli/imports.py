@@ -1,0 +1,131 @@
+"""`dbtbench data import`: files become a data set."""
+
+from __future__ import annotations
+
+import json as json_
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dbtbench.cli.options import FreshOption, JsonOption, WorkspaceOption
+from dbtbench.errors import UsageError
+
+app = typer.Typer(
+    help="Turn files into a data set.", rich_markup_mode=None, no_args_is_help=True, add_completion=False
+)
+
+
+@app.command("bcs-dbt")
+def bcs_dbt(
+    root: Annotated[Path, typer.Argument(help="Folder of the three tables and the DICOM files.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the data set.")],
+    grid: Annotated[str, typer.Option("--grid", help="Slices × rows × columns.")] = "8x64x64",
+    window: Annotated[
+        str, typer.Option("--window", help="dicom (the file's own), duke (the collection's reader), none.")
+    ] = "dicom",
+    resample: Annotated[
+        str, typer.Option("--resample", help="area (means) or torchio (the paper's way).")
+    ] = "area",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Decode every pixel, also where a reduced resolution would do.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the split, where the tables give none.")] = 0,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", help="Processes; one a core unless told. 1: none beside this one.")
+    ] = None,
+    dask: Annotated[
+        str | None, typer.Option("--dask", metavar="tcp://HOST:PORT", help="Use a Dask cluster's workers.")
+    ] = None,
+    workspace: WorkspaceOption = None,
+    fresh: FreshOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Import BCS-DBT, or anything with its tables.
+
+    Every row of the tables is accounted for: imported, rejected for a reason, or not downloaded. Killed at
+    any moment, the same command continues; when more was downloaded, it adds that.
+
+    Example: dbtbench data import bcs-dbt /data/BCS-DBT --name duke
+    """
+    from joblib import cpu_count
+
+    from dbtbench.data import ingest
+    from dbtbench.parallel import Pool
+    from dbtbench.workspace import Workspace
+
+    path = Workspace.find(workspace).datasets / checked_name(name)
+    settings = ingest.ImportSettings(_grid(grid), resample, window, exact, seed)
+    with Pool(cpu_count() if jobs is None else jobs, dask) as pool:
+        dataset = ingest.import_bcs_dbt(root, path, settings, pool, fresh)
+    print_account(dataset.meta["account"], path, json)
+
+
+@app.command("volumes")
+def volumes(
+    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the volumes.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the synthetic data set.")],
+    data: Annotated[str, typer.Option("--data", help="The real data set that they are to augment.")],
+    boxes: Annotated[
+        Path | None, typer.Option("--boxes", help="Table of boxes; FOLDER/boxes.csv if it is there.")
+    ] = None,
+    cases: Annotated[
+        Path | None, typer.Option("--cases", help="Table of volumes; FOLDER/volumes.csv if it is there.")
+    ] = None,
+    workspace: WorkspaceOption = None,
+    fresh: FreshOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Import volumes that were made elsewhere: NIfTI, NPZ, NPY or DICOM.
+
+    They become a synthetic data set on the real one's grid, for `evaluate --aug NAME`. The split is taken on
+    trust: you state that whatever made these volumes saw the real data set's training split only.
+
+    Example: dbtbench data import volumes my-gan --name my-gan --data duke --boxes boxes.csv
+    """
+    from dbtbench.catalogue import choose_dataset
+    from dbtbench.data.samples import TRUST, import_samples
+    from dbtbench.workspace import Workspace
+
+    work = Workspace.find(workspace)
+    path = work.datasets / checked_name(name)
+    dataset = import_samples(root, path, choose_dataset(work, data), boxes, cases, fresh)
+    typer.echo(f"{TRUST} {data}", err=json)
+    print_account(dataset.meta["account"], path, json)
+    if not json:
+        typer.echo(f"then: dbtbench evaluate --task detection --aug {name} --data {data}")
+
+
+def checked_name(name: str) -> str:
+    """A data set's name that is one folder's name.
+
+    Raises:
+        UsageError: when it is not.
+    """
+    if Path(name).name != name or name.startswith("."):
+        raise UsageError(f"{name!r} cannot be a data set's name", "use letters, digits, - and _")
+    return name
+
+
+def print_account(account: dict[str, Any], path: Path, json: bool) -> None:
+    """What became of every row, for a person or as JSON."""
+    if json:
+        typer.echo(json_.dumps(account, indent=1))
+        return
+    from dbtbench.data.summary import account_lines
+
+    for line in account_lines(account):
+        typer.echo(line)
+    if account["rows"] > account["imported"]:
+        typer.echo(f"row by row: {path / 'rejected.csv'}")
+    typer.echo(f"next: dbtbench data info --data {path.name}")
+
+
+def _grid(text: str) -> tuple[int, int, int]:
+    try:
+        depth, height, width = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise UsageError(f"{text!r} is no grid", "write slices x rows x columns, such as 8x64x64") from None
+    if min(depth, height, width) < 1:
+        raise UsageError(f"{text!r} is no grid", "each size is at least 1")
+    return depth, height, width

@@ -1,0 +1,174 @@
+"""What a compressed frame says of itself, read before a decoder may act on it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dbtbench.errors import UnreadableError
+
+MAX_PRECISION = 16
+MAX_TILES = 1024
+MAX_LAYERS = 256
+MAX_PRECINCTS = 2**14
+"""What a decoder keeps: kilobytes for each tile, hundreds of bytes for each precinct, and a mark for each
+precinct in each layer. Encoders write one tile, up to some twenty layers and some hundred precincts."""
+
+SOC, SIZ, COD, COC, SOT, SOD, EOC = 0xFF4F, 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
+SOI, SOF3, SOF55, SOS, EOI = 0xFFD8, 0xFFC3, 0xFFF7, 0xFFDA, 0xFFD9
+FRAMES_OF_JPEG = {*range(0xFFC0, 0xFFD0), SOF55} - {0xFFC4, 0xFFC8, 0xFFCC}
+"""Start-of-frame markers (ITU-T T.81 table B.1, T.87); C4, C8 and CC are other segments."""
+
+
+@dataclass(frozen=True)
+class Codestream:
+    """A compressed image's own description.
+
+    Attributes:
+        rows, columns: its size.
+        components: 1 for grey values.
+        precision: bits of a sample.
+        signed: whether samples can be negative.
+        levels: how often JPEG 2000 can halve the resolution; 0 for other formats and for an image in
+            several tiles or away from the origin, whose parts halve each in its own way.
+        reversible: whether JPEG 2000 used the wavelet of whole numbers, 5/3, and not 9/7.
+    """
+
+    rows: int
+    columns: int
+    components: int
+    precision: int
+    signed: bool = False
+    levels: int = 0
+    reversible: bool = False
+
+    def check(self, rows: int, columns: int) -> None:
+        """Refuse what is no grey image of the header's size.
+
+        Raises:
+            UnreadableError: naming the first difference.
+        """
+        wrong = [
+            text
+            for text, same in (
+                (f"{self.rows} × {self.columns} pixels", (self.rows, self.columns) == (rows, columns)),
+                (f"{self.components} components", self.components == 1),
+                (f"{self.precision} bits", 1 <= self.precision <= MAX_PRECISION),
+                ("signed values", not self.signed),
+            )
+            if not same
+        ]
+        if wrong:
+            raise UnreadableError("frame differs from the header", wrong[0])
+
+
+def read_jpeg2000(frame: bytes) -> Codestream:
+    """Read the SIZ, COD and COC markers (ISO/IEC 15444-1, A.5 and A.6).
+
+    Args:
+        frame: a codestream, beginning with SOC.
+
+    Raises:
+        UnreadableError: when they are not there, or ask a decoder for absurdly many tiles or precincts.
+    """
+    try:
+        soc, siz, _, _, x1, y1, x0, y0, tile_x, tile_y, _, _, components, depth, every_x, every_y = (
+            struct.unpack_from(">4H8IH3B", frame)
+        )
+        if (soc, siz, every_x, every_y) != (SOC, SIZ, 1, 1):
+            raise ValueError("no image size")
+        rows, columns = y1 - y0, x1 - x0
+        tiles = -(-x1 // tile_x) * -(-y1 // tile_y)
+        styles = list(_coding_styles(frame))
+        levels = min(_levels(style, rows, columns) for style in styles)
+        reversible = all(parameters[4] == 1 for _, parameters in styles)
+    except (struct.error, ArithmeticError, LookupError, ValueError) as error:
+        raise UnreadableError("broken codestream", str(error)) from None
+    if tiles > MAX_TILES:
+        raise UnreadableError("broken codestream", "too many tiles")
+    whole = tiles == 1 and x0 == y0 == 0
+    precision, signed = (depth & 0x7F) + 1, bool(depth & 0x80)
+    return Codestream(rows, columns, components, precision, signed, levels if whole else 0, reversible)
+
+
+def _coding_styles(frame: bytes) -> Iterator[tuple[bool, bytes]]:
+    """Of each COD and COC: whether it sizes precincts, and its parameters from the levels on."""
+    for marker, segment in _jpeg2000_segments(frame):
+        if marker == COD:
+            if int.from_bytes(segment[2:4]) > MAX_LAYERS:
+                raise ValueError("too many layers")
+            yield bool(segment[0] & 1), segment[5:]
+        elif marker == COC:
+            yield bool(segment[1] & 1), segment[2:]
+
+
+def _levels(style: tuple[bool, bytes], rows: int, columns: int) -> int:
+    has_precincts, parameters = style
+    for size in parameters[5:] if has_precincts else b"":
+        precincts = ((rows >> (size >> 4)) + 1) * ((columns >> (size & 15)) + 1)
+        if precincts > MAX_PRECINCTS:
+            raise ValueError("too many precincts")
+    return parameters[0]
+
+
+def _jpeg2000_segments(frame: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker segments of the main header and of every tile part's header."""
+    position, end_of_part = 2, 0
+    while position + 4 <= len(frame):
+        marker, length = struct.unpack_from(">HH", frame, position)
+        if marker == SOD and position < end_of_part:
+            position = end_of_part
+            continue
+        if marker in (SOD, EOC):
+            return
+        if marker < SOC or length < 2:
+            raise ValueError(f"marker {marker:04X} of {length} bytes")
+        if marker == SOT:
+            (size,) = struct.unpack_from(">I", frame, position + 6)
+            end_of_part = position + size if size else len(frame)
+        yield marker, frame[position + 4 : position + 2 + length]
+        position += 2 + length
+
+
+def read_jpeg(frame: bytes, kind: int) -> Codestream:
+    """Read the start-of-frame marker of lossless JPEG (ITU-T T.81, B.2.2) or JPEG-LS (T.87, C.2.2).
+
+    Args:
+        frame: an image, beginning with SOI.
+        kind: the marker that it must have, `SOF3` or `SOF55`.
+
+    Raises:
+        UnreadableError: when it is not there, or is another process's.
+    """
+    try:
+        # CharLS spends seconds on a JPEG-LS image that was cut off before it gives it up.
+        if kind == SOF55 and EOI.to_bytes(2) not in frame[-10:]:
+            raise ValueError("no end of image")
+        for marker, segment in _jpeg_segments(frame):
+            if marker in FRAMES_OF_JPEG:
+                if marker != kind:
+                    raise ValueError(f"marker {marker:04X} instead of {kind:04X}")
+                precision, rows, columns, components = struct.unpack_from(">BHHB", segment)
+                return Codestream(rows, columns, components, precision)
+        raise ValueError("no image size")
+    except (struct.error, ValueError) as error:
+        raise UnreadableError("broken codestream", str(error)) from None
+
+
+def _jpeg_segments(frame: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker segments before the first scan."""
+    if frame[:2] != SOI.to_bytes(2):
+        raise ValueError("no start of image")
+    position = 2
+    while position + 4 <= len(frame):
+        marker, length = struct.unpack_from(">HH", frame, position)
+        if marker == 0xFFFF:  # a fill byte
+            position += 1
+            continue
+        if marker == SOS:
+            return
+        if marker < 0xFF01 or length < 2:
+            raise ValueError(f"marker {marker:04X} of {length} bytes")
+        yield marker, frame[position + 4 : position + 2 + length]
+        position += 2 + length

@@ -1,0 +1,296 @@
+"""Writing a data set case by case, by one process or many, so that a kill at any moment loses nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+from filelock import FileLock, Timeout
+
+from dbtbench.data.dataset import (
+    BOX_COLUMNS,
+    CASE_COLUMNS,
+    FULL_SCALE,
+    KEY,
+    REJECTED_COLUMNS,
+    DBTDataset,
+    Volume,
+    content_fingerprint,
+)
+from dbtbench.data.reading import FORMAT
+from dbtbench.errors import DBTBenchError, MissingError, UsageError
+from dbtbench.files import atomic_path, csv_text, digest, write_json, write_text
+
+SHARD_BYTES = 2**23
+"""Cases are packed together up to this size: a file a case would be 22,032 files of 64 KiB for BCS-DBT on the
+paper's grid."""
+
+Entry = dict[str, Any]
+"""What became of one case: `index`, `case` (its row of cases.csv; None if it was rejected), `boxes` (rows of
+boxes.csv) and `rejected` (rows of rejected.csv)."""
+
+
+class DatasetWriter:
+    """Writes a data set case by case; killed at any moment, it continues where it was.
+
+    Everything happens in a hidden folder beside the data set's own, which gets the data set's name at the
+    end. What became of a case is a line of a journal there. It is used in a `with` statement, which keeps
+    other processes out; the volumes themselves may be stored by other processes (`store_volume`).
+
+    A finished data set of the same identity is taken up again, so that cases can be added to it.
+
+    Args:
+        path: where the finished data set will lie.
+        grid: slices, rows, columns.
+        capacity: number of rows of the store; a case that was rejected leaves its row empty.
+        identity: everything the contents depend on; another identity does not continue this one's work.
+        fresh: throw away what an earlier call left.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        grid: Sequence[int],
+        capacity: int,
+        identity: Mapping[str, Any],
+        fresh: bool = False,
+    ) -> None:
+        self.path = path
+        self.grid = [int(n) for n in grid]
+        self.capacity, self.fresh = capacity, fresh
+        self.identity = digest(dict(identity))
+        self.folder = path.with_name(f".{path.name}.{self.identity[:12]}.partial")
+        self._journal = self.folder / "journal.jsonl"
+        self._lock = FileLock(self.folder.with_suffix(".lock"))
+
+    def __enter__(self) -> DatasetWriter:
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            message = f"another process is writing the data set {self.path.name}"
+            raise DBTBenchError(message, "wait for it, or stop it") from error
+        if self.fresh:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
+    def _open(self) -> None:
+        """Make the folder, or take up what is there; nobody but the lock's holder may."""
+        if not self.fresh and not self.folder.is_dir() and find_finished(self.path, self.identity):
+            self.path.replace(self.folder)
+        self.folder.mkdir(exist_ok=True)
+        if not self._journal.is_file() and (self.folder / "dataset.json").is_file():
+            _write_journal(self._journal, _entries_of(DBTDataset.open(self.folder)))
+        self.entries = _read_journal(self._journal)
+        if not (self.folder / "volumes.zarr" / "zarr.json").is_file():
+            packed = min(SHARD_BYTES // (2 * int(np.prod(self.grid))), self.capacity)
+            zarr.create_array(
+                self.folder / "volumes.zarr",
+                shape=(self.capacity, *self.grid),
+                chunks=(1, *self.grid),
+                shards=(packed, *self.grid) if packed > 1 else None,
+                dtype="uint16",
+                fill_value=0,
+            )
+
+    def add(
+        self, index: int, volume: Volume, case: Mapping[str, Any], boxes: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Store one case.
+
+        Args:
+            index: its row in the store, and its value of `case`.
+            volume: (D, H, W) float32 in [0, 1].
+            case: `CASE_COLUMNS` but `case` and `sha256`.
+            boxes: for each lesion `GRID_BOX` and `NATIVE_BOX`.
+        """
+        self.record(entry_of(index, {**case, "sha256": store_volume(self.folder, index, volume)}, boxes))
+
+    def reject(self, index: int, row: Mapping[str, Any]) -> None:
+        """Record that a case could not be read: `REJECTED_COLUMNS`, as far as they are known."""
+        self.record({"index": index, "case": None, "boxes": [], "rejected": [dict(row)]})
+
+    def record(self, entry: Entry) -> None:
+        """Record what became of a case whose volume is stored already."""
+        with self._journal.open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps(entry) + "\n")
+            journal.flush()
+            os.fsync(journal.fileno())
+        self.entries[entry["index"]] = entry
+
+    def forget(self, indices: Collection[int]) -> None:
+        """Make cases undone, which are then to be added or rejected again."""
+        if not indices:
+            return
+        volumes = zarr.open_array(self.folder / "volumes.zarr", mode="r+")
+        for index in indices:
+            del self.entries[index]
+            volumes[index] = 0
+        _write_journal(self._journal, self.entries.values())
+
+    def finish(
+        self, meta: Mapping[str, Any], split_hash: str, rejected: Sequence[Mapping[str, Any]] = ()
+    ) -> DBTDataset:
+        """Pack the volumes, write the tables and `dataset.json`, and give the folder its name.
+
+        Args:
+            meta: `intensity`, `source`, `split` and whatever else describes the contents.
+            split_hash: digest of the whole split (`split_digest`).
+            rejected: further rows for rejected.csv, of what belongs to no case.
+        """
+        _pack(self.folder)
+        entries = [self.entries[index] for index in sorted(self.entries)]
+        tables = {
+            "cases": _table([e["case"] for e in entries if e["case"]], CASE_COLUMNS),
+            "boxes": _table([box for e in entries for box in e["boxes"]], BOX_COLUMNS),
+            "rejected": _table([r for e in entries for r in e["rejected"]] + [*rejected], REJECTED_COLUMNS),
+        }
+        for name, text in tables.items():
+            write_text(self.folder / f"{name}.csv", text)
+        described = {
+            "format": FORMAT,
+            "name": self.path.name,
+            "identity": self.identity,
+            "grid": self.grid,
+            "cases": sum(entry["case"] is not None for entry in entries),
+            **meta,
+            "split": {**meta["split"], "hash": split_hash},
+            "fingerprint": content_fingerprint(
+                self.grid, meta["intensity"], tables["cases"], tables["boxes"]
+            ),
+        }
+        write_json(self.folder / "dataset.json", described)
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        self.folder.replace(self.path)
+        (self.path / self._journal.name).unlink()  # last: until the folder has its name, work continues by it
+        return DBTDataset.open(self.path)
+
+
+def entry_of(index: int, case: Mapping[str, Any], boxes: Iterable[Mapping[str, Any]]) -> Entry:
+    """The entry of a case that was stored: `case` and the boxes get the case's number and key."""
+    key = {name: case[name] for name in KEY}
+    return {
+        "index": index,
+        "case": {"case": index, **case},
+        "boxes": [{"case": index, **key, **box} for box in boxes],
+        "rejected": [],
+    }
+
+
+def store_volume(folder: Path, index: int, volume: Volume) -> str:
+    """Store one volume in a writer's folder; any process that sees the folder may.
+
+    Args:
+        folder: `DatasetWriter.folder`.
+        index: the row of the store.
+        volume: (D, H, W) float32 in [0, 1].
+
+    Returns:
+        SHA-256 of the stored values.
+
+    Raises:
+        MissingError: when the folder is not there.
+    """
+    if not folder.is_dir():
+        raise MissingError(f"{folder} is not there", "every worker must see the workspace at the same path")
+    stored = np.rint(np.clip(volume, 0, 1) * FULL_SCALE).astype(np.uint16)
+    volumes = zarr.open_array(folder / "volumes.zarr", mode="r+")
+    if volumes.shards is None:
+        volumes[index] = stored
+    else:  # each write of a case would write its shard again, and processes would overwrite each other's
+        with atomic_path(folder / "staged" / f"{index}.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, stored)
+    return hashlib.sha256(stored.tobytes()).hexdigest()
+
+
+def _pack(folder: Path) -> None:
+    """Move the staged volumes into the store, shard by shard; repeated after a kill, it does no harm."""
+    volumes = zarr.open_array(folder / "volumes.zarr", mode="r+")
+    if volumes.shards is not None:
+        staged = {int(file.stem): file for file in (folder / "staged").glob("[0-9]*.npy")}
+        for first in sorted({index - index % volumes.shards[0] for index in staged}):
+            inside = range(first, min(first + volumes.shards[0], volumes.shape[0]))
+            block = np.asarray(volumes[inside.start : inside.stop])
+            for index in staged.keys() & set(inside):
+                block[index - first] = np.load(staged[index])
+            volumes[inside.start : inside.stop] = block
+    shutil.rmtree(folder / "staged", ignore_errors=True)
+
+
+def _entries_of(dataset: DBTDataset) -> Iterable[Entry]:
+    """The entries of a finished data set's cases."""
+    boxes = dict(list(dataset.boxes.groupby("case")))
+    for row in _records(dataset.cases):
+        mine = boxes.get(row["case"])
+        yield {
+            "index": row["case"],
+            "case": row,
+            "boxes": [] if mine is None else _records(mine),
+            "rejected": [],
+        }
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows with Python's own types, and None for what is empty, as a journal has them."""
+    return list(table.astype(object).where(table.notna(), None).to_dict("records"))
+
+
+def _write_journal(path: Path, entries: Iterable[Entry]) -> None:
+    write_text(path, "".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def _read_journal(path: Path) -> dict[int, Entry]:
+    """Read the journal and cut off a line that a kill left half-written."""
+    if not path.is_file():
+        return {}
+    whole = path.read_bytes()
+    whole = whole[: whole.rfind(b"\n") + 1]
+    path.write_bytes(whole)
+    return {entry["index"]: entry for entry in map(json.loads, whole.splitlines())}
+
+
+def _table(rows: list[dict[str, Any]], columns: list[str]) -> str:
+    extra = [name for row in rows[:1] for name in row if name not in columns]
+    return csv_text(pd.DataFrame(rows, columns=[*columns, *extra], dtype=object))
+
+
+def split_digest(splits: Mapping[str, str]) -> str:
+    """SHA-256 over `{PatientID: split}`."""
+    return digest(dict(splits))
+
+
+def find_finished(path: Path, identity: Mapping[str, Any] | str, fresh: bool = False) -> DBTDataset | None:
+    """The finished data set at `path` if it is the one asked for; None when there is none or `fresh` is set.
+
+    Args:
+        path: the data set's folder.
+        identity: everything the contents depend on, or its digest.
+        fresh: it is to be made again.
+
+    Raises:
+        UsageError: when another data set has that name.
+    """
+    if fresh or not (path / "dataset.json").is_file():
+        return None
+    dataset = DBTDataset.open(path)
+    wanted = identity if isinstance(identity, str) else digest(dict(identity))
+    if dataset.meta["identity"] != wanted:
+        raise UsageError(
+            f"the data set {path.name!r} exists and was made with other settings or from other files",
+            "choose another --name, or --fresh to replace it",
+        )
+    return dataset

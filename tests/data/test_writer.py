@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from dbtbench.data import writer as writer_module
+from dbtbench.data.dataset import DBTDataset
+from dbtbench.data.writer import DatasetWriter, entry_of, find_finished, store_volume
+from dbtbench.errors import DBTBenchError, MissingError, UsageError
+
+CASE: dict[str, Any] = {
+    "PatientID": "P1",
+    "StudyUID": "S1",
+    "View": "lcc",
+    "label": "normal",
+    "split": "train",
+    "slices": 4,
+    "rows": 8,
+    "columns": 8,
+    "pixel_mm": None,
+    "flipped": False,
+    "file": "a.dcm",
+    "bytes": 100,
+}
+META: dict[str, Any] = {"intensity": {}, "source": {"kind": "toy"}, "split": {"kind": "toy"}}
+GRID = (4, 8, 8)
+
+
+@pytest.fixture
+def volume() -> Any:
+    return np.random.default_rng(0).random(GRID).astype(np.float32)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def write(path: Path, volumes: dict[int, Any], capacity: int, identity: Any = None) -> DBTDataset:
+    with DatasetWriter(path, GRID, capacity, identity or {}) as writer:
+        for index in volumes.keys() - writer.entries.keys():
+            writer.add(index, volumes[index], CASE, [])
+        return writer.finish(META, "h")
+
+
+def test_what_was_written_is_read_back_to_half_a_grey_level(tmp_path: Path, volume: Any) -> None:
+    read = write(tmp_path / "d", {2: volume}, 3).volumes()
+    assert read.shape == (1, 1, *GRID)
+    np.testing.assert_allclose(read[0, 0], volume, atol=0.5 / 65535 + 1e-7)
+
+
+def test_a_killed_writer_continues_and_ends_with_the_same_bytes(tmp_path: Path, volume: Any) -> None:
+    volumes = {0: volume, 1: volume / 2}
+    undisturbed = write(tmp_path / "a" / "d", volumes, 2)
+    with DatasetWriter(tmp_path / "b" / "d", GRID, 2, {}) as first:
+        first.add(0, volume, CASE, [])
+        journal = first.folder / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes() + b'{"index": 1, "ca')  # killed while writing a line
+    with DatasetWriter(tmp_path / "b" / "d", GRID, 2, {}) as second:
+        assert second.entries.keys() == {0}
+    again = write(tmp_path / "b" / "d", volumes, 2)
+    assert files(again.path) == files(undisturbed.path)
+
+
+def test_a_kill_after_the_volumes_were_packed_does_no_harm(
+    tmp_path: Path, volume: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = write(tmp_path / "a" / "d", {0: volume, 1: volume / 2}, 2)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer_module, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "b" / "d", {0: volume, 1: volume / 2}, 2)
+    again = write(tmp_path / "b" / "d", {0: volume, 1: volume / 2}, 2)
+    assert files(again.path) == files(undisturbed.path)
+
+
+def test_fresh_throws_away_what_was_half_done(tmp_path: Path, volume: Any) -> None:
+    with DatasetWriter(tmp_path / "d", GRID, 2, {}) as first:
+        first.add(0, volume, CASE, [])
+    with DatasetWriter(tmp_path / "d", GRID, 2, {}, fresh=True) as second:
+        assert not second.entries
+
+
+def test_two_processes_do_not_write_the_same_data_set(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "d", GRID, 1, {}), pytest.raises(DBTBenchError, match="another process"):
+        DatasetWriter(tmp_path / "d", GRID, 1, {}).__enter__()
+    with DatasetWriter(tmp_path / "d", GRID, 1, {}):
+        pass
+
+
+def test_small_volumes_are_packed_into_few_files_and_large_ones_are_not(
+    tmp_path: Path, volume: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volumes = {index: volume * index / 10 for index in range(10)}
+    monkeypatch.setattr(writer_module, "SHARD_BYTES", 4 * volume.size * 2)
+    packed = write(tmp_path / "packed", volumes, 10)
+    monkeypatch.setattr(writer_module, "SHARD_BYTES", volume.size)
+    single = write(tmp_path / "single", volumes, 10)
+    chunks = [
+        len([f for f in files(d.path / "volumes.zarr") if "zarr.json" not in f]) for d in (packed, single)
+    ]
+    assert chunks == [3, 9]  # the volume of zeros is the fill value
+    for dataset in (packed, single):
+        assert zarr.open_array(dataset.path / "volumes.zarr", mode="r").chunks == (1, *GRID)
+    np.testing.assert_array_equal(packed.volumes(), single.volumes())
+    assert packed.fingerprint == single.fingerprint
+    assert not (packed.path / "staged").exists()
+
+
+def test_several_processes_may_store_volumes_of_one_shard(tmp_path: Path, volume: Any) -> None:
+    with DatasetWriter(tmp_path / "d", GRID, 40, {}) as writer, ThreadPoolExecutor(4) as pool:
+        shas = pool.map(partial(store_volume, writer.folder), range(40), [volume * i / 40 for i in range(40)])
+        for index, sha in enumerate(shas):
+            writer.record(entry_of(index, CASE | {"sha256": sha}, []))
+        dataset = writer.finish(META, "h")
+    for index in range(40):
+        np.testing.assert_allclose(dataset.volumes([index])[0, 0], volume * index / 40, atol=1e-5)
+
+
+def test_a_worker_that_does_not_see_the_workspace_says_so(tmp_path: Path, volume: Any) -> None:
+    with pytest.raises(MissingError, match="nowhere is not there"):
+        store_volume(tmp_path / "nowhere", 0, volume)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_finished_data_set_is_taken_up_again_to_add_cases(tmp_path: Path, volume: Any) -> None:
+    box: dict[str, Any] = {"z0": 0.1, "y0": 1 / 3, "x0": 1e-7, "z1": 2.0, "y1": 3.0, "x1": 4.0, "Subject": 0}
+    box |= {
+        "Slice": 1,
+        "X": 0,
+        "Y": 1,
+        "Width": 2,
+        "Height": 2,
+        "Class": "cancer",
+        "AD": 0,
+        "VolumeSlices": 4,
+    }
+
+    def add(writer: DatasetWriter, index: int) -> None:
+        writer.add(index, volume * index, CASE | {"pixel_mm": 1 / 3}, [box])
+
+    with DatasetWriter(tmp_path / "a" / "d", GRID, 3, {}) as once:
+        add(once, 0)
+        add(once, 1)
+        add(once, 2)
+        whole = once.finish(META, "h")
+    with DatasetWriter(tmp_path / "b" / "d", GRID, 3, {}) as first:
+        add(first, 1)
+        first.finish(META, "h")
+    with DatasetWriter(tmp_path / "b" / "d", GRID, 3, {}) as second:
+        assert second.entries.keys() == {1}
+        add(second, 0)
+        add(second, 2)
+        extended = second.finish(META, "h")
+    assert files(extended.path) == files(whole.path)
+
+
+def test_a_case_that_is_forgotten_leaves_its_row_empty_until_it_is_added_again(
+    tmp_path: Path, volume: Any
+) -> None:
+    write(tmp_path / "d", {0: volume, 1: volume}, 2)
+    with DatasetWriter(tmp_path / "d", GRID, 2, {}) as writer:
+        writer.forget([1])
+    with DatasetWriter(tmp_path / "d", GRID, 2, {}) as writer:
+        assert writer.entries.keys() == {0}
+        dataset = writer.finish(META, "h")
+    assert dataset.cases["case"].tolist() == [0]
+    assert dataset.volumes([1]).max() == 0
+
+
+def test_the_fingerprint_sees_a_changed_voxel(tmp_path: Path, volume: Any) -> None:
+    prints = []
+    for name, change in (("a", 0.0), ("b", 0.0), ("c", 0.1)):
+        changed = volume.copy()
+        changed[0, 0, 0] += change
+        prints.append(write(tmp_path / name, {0: changed}, 1).fingerprint)
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_what_was_rejected_becomes_rows_that_no_spreadsheet_executes(tmp_path: Path, volume: Any) -> None:
+    with DatasetWriter(tmp_path / "d", GRID, 2, {}) as writer:
+        row = {"table": "labels", "PatientID": "P0", "StudyUID": "S0", "View": "rcc", "file": "=1+1.dcm"}
+        writer.reject(0, row | {"bytes": 7, "reason": "not a DICOM file", "detail": ""})
+        writer.add(1, volume, CASE, [])
+        dataset = writer.finish(META, "h", [{"table": "boxes", "PatientID": "P9", "reason": "duplicate row"}])
+    assert (dataset.path / "rejected.csv").read_text().splitlines() == [
+        "table,PatientID,StudyUID,View,file,bytes,reason,detail",
+        "labels,P0,S0,rcc,'=1+1.dcm,7,not a DICOM file,",
+        "boxes,P9,,,,,duplicate row,",
+    ]
+
+
+def test_a_finished_data_set_is_found_by_identity_and_its_name_is_protected(
+    tmp_path: Path, make_toy: Callable[..., DBTDataset]
+) -> None:
+    made = make_toy(tmp_path / "t", 2)
+    identity = {"toy": [2, 8, 32, 32, 0]}
+    found = find_finished(made.path, identity)
+    assert found is not None
+    assert found.fingerprint == made.fingerprint
+    assert find_finished(made.path, identity, fresh=True) is None
+    assert find_finished(tmp_path / "other", identity) is None
+    with pytest.raises(UsageError, match="exists"):
+        find_finished(made.path, {"toy": "another"})
+
+
+def test_a_journal_line_survives_json(tmp_path: Path, volume: Any) -> None:
+    with DatasetWriter(tmp_path / "d", GRID, 1, {}) as writer:
+        writer.add(0, volume, CASE, [])
+        line = json.loads((writer.folder / "journal.jsonl").read_text())
+        assert line == writer.entries[0]
