@@ -15,7 +15,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders.base import get_encoder
 
 from dbtbench.data.dataset import GRID_BOX, DBTDataset
-from dbtbench.data.tomosynthesis import write_tomosynthesis
+from dbtbench.data.dicom.writing import write_tomosynthesis
 from dbtbench.data.writer import DatasetWriter, split_digest
 from dbtbench.phantom.anatomy import Breast, draw_breasts
 from dbtbench.phantom.cohort import write_collection

@@ -50,7 +50,7 @@ def bcs_dbt(
     """
     from joblib import cpu_count
 
-    from dbtbench.data import ingest
+    from dbtbench.data.bcs_dbt import ingest
     from dbtbench.parallel import Pool
     from dbtbench.workspace import Workspace
 
@@ -84,7 +84,7 @@ def volumes(
     Example: dbtbench data import volumes my-gan --name my-gan --data duke --boxes boxes.csv
     """
     from dbtbench.catalogue import choose_dataset
-    from dbtbench.data.samples import TRUST, import_samples
+    from dbtbench.data.samples.ingest import TRUST, import_samples
     from dbtbench.workspace import Workspace
 
     work = Workspace.find(workspace)

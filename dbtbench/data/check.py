@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from dbtbench.data.bcs_dbt import VIEW
+from dbtbench.data.bcs_dbt.finding import NOT_DOWNLOADED
+from dbtbench.data.bcs_dbt.tables import VIEW
 from dbtbench.data.boxes import to_grid
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, SPLITS, DBTDataset, content_fingerprint
-from dbtbench.data.finding import NOT_DOWNLOADED
 from dbtbench.errors import DBTBenchError
 from dbtbench.progress import progress
 

@@ -19,7 +19,7 @@ import pandas as pd
 import zarr
 from numpy.typing import NDArray
 
-from dbtbench.data.reading import read_description, read_table
+from dbtbench.data.schema import read_description, read_table
 from dbtbench.errors import DBTBenchError, UsageError
 from dbtbench.files import digest
 

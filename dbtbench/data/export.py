@@ -19,10 +19,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dbtbench.data.arrays import NOMINAL
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, NATIVE_BOX, SPACING, DBTDataset, Volume, laterality
-from dbtbench.data.dicom import image_laterality
-from dbtbench.data.tomosynthesis import (
+from dbtbench.data.dicom.volume import image_laterality
+from dbtbench.data.dicom.writing import (
     BITS_STORED,
     DRAWN,
     RESAMPLED,
@@ -31,6 +30,7 @@ from dbtbench.data.tomosynthesis import (
     orientation_of,
     write_tomosynthesis,
 )
+from dbtbench.data.samples.arrays import NOMINAL
 from dbtbench.errors import UsageError
 from dbtbench.files import atomic_path, csv_text, read_json, write_json, write_text
 from dbtbench.progress import progress, say

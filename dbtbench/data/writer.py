@@ -25,7 +25,7 @@ from dbtbench.data.dataset import (
     Volume,
     content_fingerprint,
 )
-from dbtbench.data.reading import FORMAT
+from dbtbench.data.schema import FORMAT
 from dbtbench.errors import DBTBenchError, MissingError, UsageError
 from dbtbench.files import atomic_path, csv_text, digest, write_json, write_text
 

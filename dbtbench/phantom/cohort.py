@@ -20,7 +20,7 @@ import torch
 from joblib import Parallel, cpu_count, delayed
 
 from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX, laterality, projection
-from dbtbench.data.tomosynthesis import write_tomosynthesis
+from dbtbench.data.dicom.writing import write_tomosynthesis
 from dbtbench.errors import UsageError
 from dbtbench.files import read_json, write_json, write_text
 from dbtbench.phantom.anatomy import Breast, draw_breasts

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dbtbench.data.bcs_dbt.ingest import ImportSettings, import_bcs_dbt
 from dbtbench.data.dataset import DBTDataset
-from dbtbench.data.ingest import ImportSettings, import_bcs_dbt
 from dbtbench.phantom.cohort import write_collection
 from dbtbench.workspace import Workspace
 

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 
 from dbtbench import cli, generation
 from dbtbench.data import export
+from dbtbench.data.bcs_dbt.ingest import ImportSettings, import_bcs_dbt
 from dbtbench.data.dataset import GRID_BOX, KEY, SPACING, DBTDataset
 from dbtbench.data.export import affine_of, export_dataset, spacing_of
-from dbtbench.data.ingest import ImportSettings, import_bcs_dbt
-from dbtbench.data.samples import import_samples
+from dbtbench.data.samples.ingest import import_samples
 from dbtbench.data.writer import DatasetWriter, split_digest
 from dbtbench.errors import UsageError
 from dbtbench.workspace import Workspace

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dbtbench.data.account import account_of, check_some, left_out, rejected_row
-from dbtbench.data.bcs_dbt import assign_splits, read_tables
+from dbtbench.data.bcs_dbt.account import account_of, check_some, left_out, rejected_row
+from dbtbench.data.bcs_dbt.finding import find_files
+from dbtbench.data.bcs_dbt.tables import assign_splits, read_tables
 from dbtbench.data.boxes import to_grid
 from dbtbench.data.dataset import GRID_BOX, KEY, NATIVE_BOX, DBTDataset
-from dbtbench.data.dicom import WINDOWS, Header, read_volume
-from dbtbench.data.finding import find_files
+from dbtbench.data.dicom.volume import WINDOWS, Header, read_volume
 from dbtbench.data.resample import METHODS
 from dbtbench.data.writer import (
     DatasetWriter,

@@ -20,7 +20,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from dbtbench.data.decoders import COMPRESSED, UNCOMPRESSED
+from dbtbench.data.dicom.decoders import COMPRESSED, UNCOMPRESSED
 from dbtbench.errors import UnreadableError
 
 MAX_VOXELS = 2**31

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
-from dbtbench.data.bcs_dbt import read_tables
-from dbtbench.data.dicom import read_volume
-from dbtbench.data.ingest import ImportSettings, import_bcs_dbt
+from dbtbench.data.bcs_dbt.ingest import ImportSettings, import_bcs_dbt
+from dbtbench.data.bcs_dbt.tables import read_tables
+from dbtbench.data.dicom.volume import read_volume
 from dbtbench.errors import DBTBenchError, UnreadableError
 from dbtbench.parallel import Pool
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dbtbench.data.account import UNREAD
-from dbtbench.data.arrays import SUFFIXES
-from dbtbench.data.bcs_dbt import VIEW, mark
+from dbtbench.data.bcs_dbt.account import UNREAD
+from dbtbench.data.bcs_dbt.tables import VIEW, mark
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS
+from dbtbench.data.samples.arrays import SUFFIXES
 from dbtbench.errors import MissingError, UsageError
 
 NATIVE = ["Slice", "X", "Y", "Width", "Height"]

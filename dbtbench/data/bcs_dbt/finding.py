@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from dbtbench.data.bcs_dbt import PATHS, VIEW, mark
+from dbtbench.data.bcs_dbt.header_index import read_headers
+from dbtbench.data.bcs_dbt.tables import PATHS, VIEW, mark
 from dbtbench.data.dataset import KEY, laterality, projection
-from dbtbench.data.header_index import read_headers
 from dbtbench.errors import UnreadableError
 from dbtbench.parallel import Pool
 from dbtbench.progress import progress, say

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from dbtbench import plugins
-from dbtbench.data.account import account_of, left_out, rejected_row
-from dbtbench.data.arrays import SUFFIXES, read_array
+from dbtbench.data.bcs_dbt.account import account_of, left_out, rejected_row
 from dbtbench.data.boxes import to_grid
 from dbtbench.data.dataset import GRID_BOX, KEY, SPACING, DBTDataset, Volume
-from dbtbench.data.dicom import read_volume
+from dbtbench.data.dicom.volume import read_volume
 from dbtbench.data.resample import area_mean
-from dbtbench.data.sample_tables import NATIVE, SampleTables, read_sample_tables
+from dbtbench.data.samples.arrays import SUFFIXES, read_array
+from dbtbench.data.samples.tables import NATIVE, SampleTables, read_sample_tables
 from dbtbench.data.writer import DatasetWriter, Entry, entry_of, find_finished, store_volume
 from dbtbench.errors import MissingError, UnreadableError, UsageError
 from dbtbench.files import digest

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dbtbench.data.decoders import Stored
-from dbtbench.data.frames import Frames
-from dbtbench.data.header import Header, read_header
+from dbtbench.data.dicom.decoders import Stored
+from dbtbench.data.dicom.frames import Frames
+from dbtbench.data.dicom.header import Header, read_header
 from dbtbench.data.resample import area_mean, torchio_resize
 from dbtbench.errors import UnreadableError
 
@@ -22,8 +22,8 @@ Values = NDArray[np.float64]
 WINDOWS = ("dicom", "duke", "none")
 CELL_PIXELS = 3.5
 """Reduced pixels that a cell of the grid must still have along each axis. So many keep the correlation with
-the exact means, in tissue, at .9997 where the window clips noise and at .9999 where it does not; with twice as
-many decoding takes twice as long."""
+the exact means, in tissue, at .9997 where the window clips noise and above .9999 elsewhere; with twice as
+many, decoding takes twice as long."""
 ROUNDED_UP = 0.5
 """What a halving of the resolution adds to stored values where JPEG 2000 is reversible. Both lifting steps of
 its 5/3 filter round (ISO/IEC 15444-1, Annex F), together by 1/4 upwards on average in noise, on each axis."""

@@ -15,9 +15,9 @@ import pytest
 from pydicom import uid
 from pydicom.encaps import encapsulate
 
-from dbtbench.data import dicom
-from dbtbench.data.dicom import image_laterality, read_header, read_volume
-from dbtbench.data.frames import Frames
+from dbtbench.data.dicom import volume as dicom
+from dbtbench.data.dicom.frames import Frames
+from dbtbench.data.dicom.volume import image_laterality, read_header, read_volume
 from dbtbench.data.resample import area_mean, torchio_resize
 from dbtbench.errors import UnreadableError
 
@@ -234,7 +234,7 @@ def test_other_syntaxes_are_never_reduced(
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from dbtbench.data.dicom import read_volume
+from dbtbench.data.dicom.volume import read_volume
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()
 read_volume(Path(sys.argv[1]), "lcc", (8, 32, 32), exact=sys.argv[2] == "exact")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from dbtbench.data.bcs_dbt import NO_LABEL
+from dbtbench.data.bcs_dbt.finding import NOT_DOWNLOADED
+from dbtbench.data.bcs_dbt.tables import NO_LABEL
 from dbtbench.data.dataset import KEY
-from dbtbench.data.finding import NOT_DOWNLOADED
 from dbtbench.data.writer import Entry
 from dbtbench.errors import MissingError
 

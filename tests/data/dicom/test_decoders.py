@@ -17,9 +17,9 @@ from PIL import Image
 from pydicom import uid
 from pydicom.pixels.encoders.base import get_encoder
 
-from dbtbench.data import decoders
-from dbtbench.data.codestream import SOF3, SOF55, read_jpeg, read_jpeg2000
-from dbtbench.data.decoders import COMPRESSED, choose, decode, decode_reduced
+from dbtbench.data.dicom import decoders
+from dbtbench.data.dicom.codestream import SOF3, SOF55, read_jpeg, read_jpeg2000
+from dbtbench.data.dicom.decoders import COMPRESSED, choose, decode, decode_reduced
 from dbtbench.errors import UnreadableError
 
 ROWS, COLUMNS = 75, 53
@@ -105,7 +105,7 @@ def test_the_first_decoder_that_is_installed_is_used(syntax: str, monkeypatch: p
 
 def test_imagecodecs_is_not_imported_to_be_chosen() -> None:
     program = (
-        "import sys; from dbtbench.data.decoders import COMPRESSED, choose\n"
+        "import sys; from dbtbench.data.dicom.decoders import COMPRESSED, choose\n"
         "assert all(choose(s) for s in COMPRESSED)\n"
         "print(*{'imagecodecs', 'torch'} & set(sys.modules))"
     )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dbtbench.data.finding import LEAVES, NOT_DOWNLOADED, SHARED, find_files
+from dbtbench.data.bcs_dbt.finding import LEAVES, NOT_DOWNLOADED, SHARED, find_files
 from dbtbench.parallel import Pool
 
 COLLECTION = "Breast-Cancer-Screening-DBT"

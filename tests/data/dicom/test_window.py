@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dbtbench.data.dicom import Header, window_table
+from dbtbench.data.dicom.volume import Header, window_table
 from dbtbench.errors import UnreadableError
 
 CENTRE, WIDTH = 500.0, 600.0  # as `write_file` writes

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from dbtbench import cli, evaluation
-from dbtbench.data import samples
-from dbtbench.data.arrays import read_array
 from dbtbench.data.check import check_dataset
 from dbtbench.data.dataset import GRID_BOX, KEY, SPACING, DBTDataset
+from dbtbench.data.dicom.writing import write_tomosynthesis
 from dbtbench.data.export import export_dataset
 from dbtbench.data.resample import area_mean
-from dbtbench.data.samples import import_samples
-from dbtbench.data.tomosynthesis import write_tomosynthesis
+from dbtbench.data.samples import ingest as samples
+from dbtbench.data.samples.arrays import read_array
+from dbtbench.data.samples.ingest import import_samples
 from dbtbench.errors import MissingError, UnreadableError, UsageError
 from dbtbench.generation import find_augmentation
 from dbtbench.workspace import Workspace

@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from dbtbench.data.codestream import Codestream
-from dbtbench.data.decoders import COMPRESSED, UNCOMPRESSED, Stored, decode
+from dbtbench.data.dicom.codestream import Codestream
+from dbtbench.data.dicom.decoders import COMPRESSED, UNCOMPRESSED, Stored, decode
 from dbtbench.errors import UnreadableError
 
 Span = tuple[int, int]

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dbtbench.data.bcs_dbt import NO_LABEL, Tables, assign_splits, read_tables
+from dbtbench.data.bcs_dbt.tables import NO_LABEL, Tables, assign_splits, read_tables
 from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX
 from dbtbench.errors import MissingError, UsageError
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data" / "bcs-dbt"
+REAL = Path(__file__).parents[3].parent / "shared" / "data" / "bcs-dbt"
 PATHS = "PatientID,StudyUID,View,descriptive_path,classic_path\n"
 LABEL = "PatientID,StudyUID,View,Normal,Actionable,Benign,Cancer\n"
 BOX = "PatientID,StudyUID,View,Subject,Slice,X,Y,Width,Height,Class,AD,VolumeSlices\n"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dbtbench.data.dataset import Volume
-from dbtbench.data.header import MAX_VOXELS
+from dbtbench.data.dicom.header import MAX_VOXELS
 from dbtbench.errors import UnreadableError
 
 NOMINAL = "nominal spacing"

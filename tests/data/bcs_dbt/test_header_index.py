@@ -13,11 +13,11 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, DigitalMammographyXRayImageStorageForPresentation
 
-from dbtbench.data import header_index
-from dbtbench.data.bcs_dbt import read_tables
+from dbtbench.data.bcs_dbt import header_index
+from dbtbench.data.bcs_dbt.finding import AMBIGUOUS, NOT_DOWNLOADED, find_files
+from dbtbench.data.bcs_dbt.tables import read_tables
 from dbtbench.data.dataset import KEY, laterality
-from dbtbench.data.finding import AMBIGUOUS, NOT_DOWNLOADED, find_files
-from dbtbench.data.tomosynthesis import write_tomosynthesis
+from dbtbench.data.dicom.writing import write_tomosynthesis
 from dbtbench.parallel import Pool
 
 MANIFEST = "manifest-1617905855234"

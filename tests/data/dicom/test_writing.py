@@ -12,7 +12,7 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 
-from dbtbench.data.tomosynthesis import DRAWN, RESAMPLED, Derivation, write_tomosynthesis
+from dbtbench.data.dicom.writing import DRAWN, RESAMPLED, Derivation, write_tomosynthesis
 from dbtbench.errors import UsageError
 
 Frames = NDArray[np.uint16]

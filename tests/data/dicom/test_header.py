@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from pydicom import uid
 
-from dbtbench.data.dicom import read_header
+from dbtbench.data.dicom.volume import read_header
 
 SHAPE = (5, 40, 36)
 CENTRE, WIDTH = 500.0, 600.0  # as `write_file` writes

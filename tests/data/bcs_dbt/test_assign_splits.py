@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbtbench.data.bcs_dbt import Tables, assign_splits
+from dbtbench.data.bcs_dbt.tables import Tables, assign_splits
 from dbtbench.data.dataset import KEY, LABELS
 from dbtbench.errors import UsageError
 

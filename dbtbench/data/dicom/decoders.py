@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.encaps import encapsulate
 
-from dbtbench.data.codestream import SOF3, SOF55, Codestream, read_jpeg, read_jpeg2000
+from dbtbench.data.dicom.codestream import SOF3, SOF55, Codestream, read_jpeg, read_jpeg2000
 from dbtbench.errors import UnreadableError
 
 Stored = NDArray[np.uint16]

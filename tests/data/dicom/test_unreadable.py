@@ -16,7 +16,7 @@ from pydicom import uid
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
-from dbtbench.data.dicom import read_header, read_volume
+from dbtbench.data.dicom.volume import read_header, read_volume
 from dbtbench.errors import UnreadableError
 
 REASONS = {

@@ -1,0 +1,1 @@
+"""A BCS-DBT collection becomes a data set."""

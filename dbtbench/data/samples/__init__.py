@@ -1,0 +1,1 @@
+"""Volumes that were made elsewhere become a synthetic data set."""
