@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dbtbench.errors import UsageError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -57,3 +59,32 @@ def csv_text(table: pd.DataFrame, float_format: str | None = None) -> str:
     safe = table.mask(runs, "'" + table.astype(str)) if runs.to_numpy().any() else table
     text: str = safe.to_csv(index=False, float_format=float_format, lineterminator="\n")
     return text
+
+
+def claim_folder(folder: Path, name: str, record: dict[str, Any], what: str) -> None:
+    """Make a folder the place of one piece of work, or find that it is.
+
+    Args:
+        folder: made if need be.
+        name: of the JSON file in it that says what the work depends on.
+        record: what the work depends on.
+        what: the work, as an error names it.
+
+    Raises:
+        UsageError: when the folder holds something else.
+    """
+    hint = "choose a folder that is not there yet"
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file", hint)
+    if (folder / name).is_file():
+        try:
+            found = read_json(folder / name)
+        except ValueError:
+            found = {}
+        if found != record:
+            changed = [k for k in record if not isinstance(found, dict) or found.get(k) != record[k]]
+            raise UsageError(f"{folder} holds another {what} (its {', '.join(changed)} differs)", hint)
+    elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UsageError(f"{folder} is not empty and holds no {what}", hint)
+    else:
+        write_json(folder / name, record)

@@ -32,7 +32,7 @@ from dbtbench.data.dicom.writing import (
 )
 from dbtbench.data.samples.arrays import NOMINAL
 from dbtbench.errors import UsageError
-from dbtbench.files import atomic_path, csv_text, read_json, write_json, write_text
+from dbtbench.files import atomic_path, claim_folder, csv_text, write_text
 from dbtbench.progress import progress, say
 
 VERSION = 1
@@ -84,7 +84,7 @@ def export_dataset(dataset: DBTDataset, out: Path, format_: str, split: str | No
             f"not {dataset.grid[1]} × {dataset.grid[2]}",
             "export nifti or npz, or import on a larger grid",
         )
-    _claim(out, _record(chosen, format_, split))
+    claim_folder(out, RECORD, _record(chosen, format_, split), "export")
     files = [name + SUFFIXES[format_] for name in map(_stem, chosen.cases.to_dict("records"))]
     turned = _write_volumes(chosen, [out / file for file in files], format_)
     tables = _tables(chosen, files)
@@ -105,29 +105,6 @@ def _record(dataset: DBTDataset, format_: str, split: str | None) -> dict[str, A
         "format": format_,
         "split": split or "all",
     }
-
-
-def _claim(out: Path, record: dict[str, Any]) -> None:
-    """Make the folder this export's, or find that it is.
-
-    Raises:
-        UsageError: when it holds something else.
-    """
-    hint = "choose a folder that is not there yet"
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file", hint)
-    if (out / RECORD).is_file():
-        try:
-            found = read_json(out / RECORD)
-        except ValueError:
-            found = {}
-        if found != record:
-            changed = [k for k in record if not isinstance(found, dict) or found.get(k) != record[k]]
-            raise UsageError(f"{out} holds another export (its {', '.join(changed)} differs)", hint)
-    elif out.exists() and any(not path.name.startswith(".") for path in out.iterdir()):
-        raise UsageError(f"{out} is not empty and holds no export", hint)
-    else:
-        write_json(out / RECORD, record)
 
 
 def _stem(case: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -83,9 +84,17 @@ class DatasetWriter:
         self._open()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Let others in.
+
+        Raises:
+            DBTBenchError: when the disk was full; what was done is kept.
+        """
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message = f"no space is left for {self.path}"
+            raise DBTBenchError(message, "make room; the same command continues") from error
 
     def _open(self) -> None:
         """Make the folder, or take up what is there; nobody but the lock's holder may."""

@@ -22,7 +22,7 @@ from joblib import Parallel, cpu_count, delayed
 from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX, laterality, projection
 from dbtbench.data.dicom.writing import write_tomosynthesis
 from dbtbench.errors import UsageError
-from dbtbench.files import read_json, write_json, write_text
+from dbtbench.files import claim_folder, csv_text, write_text
 from dbtbench.phantom.anatomy import Breast, draw_breasts
 from dbtbench.phantom.lesions import Lesion, draw_lesion
 from dbtbench.phantom.reconstruction import WINDOW
@@ -171,17 +171,15 @@ def write_collection(
             "patients and jobs start at 1, seeds at 0",
         )
     cohort = draw_patients(patients, seed, mix)
-    _claim(
-        root,
-        {
-            "version": VERSION,
-            "preset": preset,
-            "patients": patients,
-            "seed": seed,
-            "mix": dict(mix),
-            "device": torch.device(device).type,
-        },
-    )
+    settings = {
+        "version": VERSION,
+        "preset": preset,
+        "patients": patients,
+        "seed": seed,
+        "mix": dict(mix),
+        "device": torch.device(device).type,
+    }
+    claim_folder(root, "phantom.json", settings, "phantom")
     todo = [(p, view) for p in cohort for view in VIEWS if not (root / p.path(view)).is_file()]
     jobs = jobs or (cpu_count() if torch.device(device).type == "cpu" else 1)
     total = 4 * len(cohort)
@@ -190,30 +188,6 @@ def write_collection(
         for _ in Parallel(n_jobs=jobs, return_as="generator_unordered")(work):
             advance()
     return _write_tables(root, preset, cohort)
-
-
-def _claim(root: Path, settings: dict[str, Any]) -> None:
-    """Make the folder this collection's, or find that it is.
-
-    Raises:
-        UsageError: when it holds something else.
-    """
-    record = root / "phantom.json"
-    if record.is_file():
-        try:
-            found = read_json(record)
-        except ValueError:
-            found = {}
-        if found != settings:
-            changed = [k for k in settings if not isinstance(found, dict) or found.get(k) != settings[k]]
-            raise UsageError(
-                f"{root} holds a phantom that was made with other settings ({', '.join(changed)})",
-                "choose another folder, or delete this one",
-            )
-    elif root.exists() and any(not path.name.startswith(".") for path in root.iterdir()):
-        raise UsageError(f"{root} is not empty and holds no phantom", "choose a folder that is not there yet")
-    else:
-        write_json(record, settings)
 
 
 def write_volume(root: Path, preset: str, patient: Patient, view: str, seed: int, device: str) -> None:
@@ -266,7 +240,7 @@ def _write_tables(root: Path, preset: str, cohort: list[Patient]) -> CollectionS
         ("boxes", boxes, [*KEY, *NATIVE_BOX]),
     ):
         table = pd.DataFrame(rows, columns=columns)
-        write_text(root / f"BCS-DBT-{name}-train-v2.csv", table.to_csv(index=False, lineterminator="\n"))
+        write_text(root / f"BCS-DBT-{name}-train-v2.csv", csv_text(table))
     of_views = [patient.label_of(view) for patient in cohort for view in VIEWS]
     of_patients = [patient.label for patient in cohort]
     return CollectionSummary(

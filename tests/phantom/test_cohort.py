@@ -180,7 +180,7 @@ def test_finished_files_are_kept_and_missing_ones_are_made_again(tmp_path: Path)
 
 
 def test_a_folder_made_with_other_settings_is_refused(collection: CollectionSummary) -> None:
-    with pytest.raises(UsageError, match=r"one holds a phantom .* \(seed, mix\)"):
+    with pytest.raises(UsageError, match=r"another phantom \(its seed, mix differs"):
         write_collection(collection.root, "tiny", PATIENTS, seed=4, mix=SCREENING)
 
 

@@ -16,6 +16,7 @@ from dbtbench.data.writer import Entry
 from dbtbench.errors import MissingError
 
 UNREAD = "its volume was rejected"
+OUTSIDE = "box lies outside the volume"
 
 
 def rejected_row(
@@ -77,8 +78,8 @@ def account_of(
     return account | {"boxes": of(len(boxes), sum(len(entry["boxes"]) for entry in entries), True)}
 
 
-def check_some(account: Mapping[str, Any], root: Path) -> None:
-    """Refuse to make a data set of nothing.
+def check_some(account: Mapping[str, Any], root: Path, hint: str) -> None:
+    """Refuse to make a data set of nothing; the hint says what to look at.
 
     Raises:
         MissingError: when no volume was imported.
@@ -89,5 +90,5 @@ def check_some(account: Mapping[str, Any], root: Path) -> None:
     most = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
     raise MissingError(
         f"none of the {account['rows']} volumes of {root} was imported: {most or 'the tables are empty'}",
-        "the paths in the file-paths table are relative to the folder you name: is it the right one?",
+        hint,
     )

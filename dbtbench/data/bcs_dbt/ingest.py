@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dbtbench.data.bcs_dbt.account import account_of, check_some, left_out, rejected_row
+from dbtbench.data.bcs_dbt.account import OUTSIDE, account_of, check_some, left_out, rejected_row
 from dbtbench.data.bcs_dbt.finding import find_files
 from dbtbench.data.bcs_dbt.tables import assign_splits, read_tables
 from dbtbench.data.boxes import to_grid
@@ -28,7 +27,7 @@ from dbtbench.data.writer import (
     split_digest,
     store_volume,
 )
-from dbtbench.errors import DBTBenchError, MissingError, UnreadableError, UsageError
+from dbtbench.errors import MissingError, UnreadableError, UsageError
 from dbtbench.files import digest
 from dbtbench.parallel import Pool
 from dbtbench.progress import progress, say
@@ -38,7 +37,6 @@ VERSION = 2
 """Raise it when the same files and settings give another data set than before."""
 MAX_CHUNK = 2**30
 """Voxels of a stored volume; the compressor takes less than 2 GiB at a time."""
-OUTSIDE = "box lies outside the volume"
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def import_bcs_dbt(
     Raises:
         MissingError: when the tables are not there or no volume can be read.
         UsageError: when the tables cannot be used, or the name is another data set's.
-        DBTBenchError: when the disk is full; the same call continues.
+        DBTBenchError: when the disk is full (`DatasetWriter`); the same call continues.
     """
     root, path, pool = root.resolve(), path.resolve(), pool or Pool()
     tables = read_tables(root)
@@ -125,21 +123,14 @@ def import_bcs_dbt(
     source = {"kind": "bcs-dbt", "tables": tables.digest, "files": files}
     split = {"kind": "official"} if tables.official_split else {"kind": "patients", "seed": settings.seed}
     intensity = {"window": settings.window, "resample": settings.resample, "exact": settings.exact}
-    try:
-        with DatasetWriter(path, settings.grid, len(volumes), identity, fresh) as writer:
-            _import_all(volumes, tables.boxes, splits, root, settings, writer, pool)
-            entries = [writer.entries[index] for index in sorted(writer.entries)]
-            rejected = left_out(volumes, tables.boxes, entries)
-            account = account_of(volumes, tables.boxes, entries, rejected)
-            check_some(account, root)
-            meta = {"intensity": intensity, "source": source, "split": split, "account": account}
-            return writer.finish(meta, split_digest(splits), rejected)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DBTBenchError(
-            f"no space is left for {path}", "make room; the same command continues"
-        ) from error
+    with DatasetWriter(path, settings.grid, len(volumes), identity, fresh) as writer:
+        _import_all(volumes, tables.boxes, splits, root, settings, writer, pool)
+        entries = [writer.entries[index] for index in sorted(writer.entries)]
+        rejected = left_out(volumes, tables.boxes, entries)
+        account = account_of(volumes, tables.boxes, entries, rejected)
+        check_some(account, root, "paths in the file-paths table are relative to the folder you name")
+        meta = {"intensity": intensity, "source": source, "split": split, "account": account}
+        return writer.finish(meta, split_digest(splits), rejected)
 
 
 def _import_all(

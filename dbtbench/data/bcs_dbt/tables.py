@@ -136,15 +136,20 @@ def _expected(kind: str, split: str) -> str:
     return f"a file such as BCS-DBT-{kind}-{split}-v2.csv is expected there"
 
 
-def _parse(name: str, raw: bytes, kind: str) -> pd.DataFrame:
-    """The cells of one table as text: KEY, the kind's columns, and a first `reason` and `detail`."""
+def decoded(name: str, raw: bytes) -> tuple[str, str]:
+    """A table's text (UTF-8, else Latin-1), and what separates its cells: comma, semicolon or tab."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         say(f"{name} is not in UTF-8; it is read as Latin-1")
         text = raw.decode("latin-1")
     heading = text.lstrip().partition("\n")[0]
-    separator = max(",;\t", key=heading.count)
+    return text, max(",;\t", key=heading.count)
+
+
+def _parse(name: str, raw: bytes, kind: str) -> pd.DataFrame:
+    """The cells of one table as text: KEY, the kind's columns, and a first `reason` and `detail`."""
+    text, separator = decoded(name, raw)
     try:
         # csv, not pandas: pandas drops a whole table for one row with a cell too many.
         reader = csv.reader(

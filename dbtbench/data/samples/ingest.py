@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dbtbench import plugins
-from dbtbench.data.bcs_dbt.account import account_of, left_out, rejected_row
+from dbtbench.data.bcs_dbt.account import OUTSIDE, account_of, check_some, left_out, rejected_row
 from dbtbench.data.boxes import to_grid
 from dbtbench.data.dataset import GRID_BOX, KEY, SPACING, DBTDataset, Volume
 from dbtbench.data.dicom.volume import read_volume
@@ -25,14 +25,13 @@ from dbtbench.data.resample import area_mean
 from dbtbench.data.samples.arrays import SUFFIXES, read_array
 from dbtbench.data.samples.tables import NATIVE, SampleTables, read_sample_tables
 from dbtbench.data.writer import DatasetWriter, Entry, entry_of, find_finished, store_volume
-from dbtbench.errors import MissingError, UnreadableError, UsageError
+from dbtbench.errors import UnreadableError, UsageError
 from dbtbench.files import digest
 from dbtbench.progress import progress, say
 from dbtbench.task import BASELINE
 
 VERSION = 1
 """Raise it when the same files give another data set than before."""
-OUTSIDE = "box lies outside the volume"
 TRUST = "taken on trust: whatever made these volumes saw only the training split of the real data set"
 
 
@@ -101,7 +100,8 @@ def import_samples(
         entries = [writer.entries[index] for index in sorted(writer.entries)]
         rejected = left_out(tables.volumes, tables.boxes, entries)
         account = account_of(tables.volumes, tables.boxes, entries, rejected)
-        _check_some(account, root)
+        views = "a file's name or volumes.csv tells its view (lcc, lmlo, rcc, rmlo); values lie in [0, 1]"
+        check_some(account, root, views)
         split = {"kind": "all for training", "trust": TRUST}
         meta = {"intensity": data.meta["intensity"], "source": source, "split": split, "account": account}
         return writer.finish(meta, data.split_hash, rejected)
@@ -115,16 +115,6 @@ def _check_name(path: Path) -> None:
         )
     if (path / "dataset.json").is_file() and not DBTDataset.open(path).synthetic:
         raise UsageError(f"the data set {path.name!r} exists and is real", "choose another --name")
-
-
-def _check_some(account: Mapping[str, Any], root: Path) -> None:
-    if account["imported"]:
-        return
-    most = ", ".join(f"{reason} ({count})" for reason, count in account["rejected"].items())
-    raise MissingError(
-        f"none of the {account['rows']} volumes of {root} was imported: {most}",
-        "a file's name or volumes.csv tells its view (lcc, lmlo, rcc, rmlo); values lie in [0, 1]",
-    )
 
 
 def _import_all(tables: SampleTables, root: Path, data: DBTDataset, writer: DatasetWriter) -> None:

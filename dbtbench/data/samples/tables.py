@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dbtbench.data.bcs_dbt.account import UNREAD
-from dbtbench.data.bcs_dbt.tables import VIEW, mark
+from dbtbench.data.bcs_dbt.tables import VIEW, decoded, mark
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS
 from dbtbench.data.samples.arrays import SUFFIXES
 from dbtbench.errors import MissingError, UsageError
@@ -97,13 +97,7 @@ def _table(root: Path, given: Path | None, usual: str) -> Path | None:
 
 def _read_csv(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
     """The cells of a table as text: UTF-8 or Latin-1, with commas, semicolons or tabs."""
-    raw = path.read_bytes()
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("latin-1")
-    heading = text.lstrip().partition("\n")[0]
-    separator = max(",;\t", key=heading.count)
+    text, separator = decoded(path.name, path.read_bytes())
     try:
         table = pd.read_csv(
             io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True
