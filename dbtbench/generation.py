@@ -68,7 +68,7 @@ def fit(
     identity = {
         "generator": name,
         "version": cls.version,
-        "recipe": settings.model_dump(mode="json"),
+        "recipe": settings.fitting(),
         "data": data.identity,
     }
     generator = cls(settings)
@@ -138,7 +138,8 @@ def draw(
     """
     layouts = plan(fitted.identity["generator"], fitted.data, n, seed, positives)
     positives = positives if fitted.generator.follows_boxes else 0.0
-    request = {**fitted.identity, "seed": seed, "positives": positives, "n": len(layouts)}
+    settings = fitted.generator.recipe.model_dump(mode="json")
+    request = {**fitted.identity, "recipe": settings, "seed": seed, "positives": positives, "n": len(layouts)}
     name = f"{request['generator']}-{fitted.data.name}-{digest(request)[:8]}"
     finished = find_finished(workspace.datasets / name, request, fresh)
     if finished is not None:

@@ -7,7 +7,7 @@ import inspect
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,9 +15,19 @@ from dbtbench.errors import UsageError
 
 
 class Recipe(BaseModel):
-    """Base of every recipe: an unknown key is an error, and a recipe does not change once made."""
+    """Base of every recipe: an unknown key is an error, and a recipe does not change once made.
+
+    Attributes:
+        drawing: names of the settings that what was fitted does not depend on, only what is drawn with it;
+            a change of these does not fit anything again.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    drawing: ClassVar[frozenset[str]] = frozenset()
+
+    def fitting(self) -> dict[str, Any]:
+        """The settings that fitting depends on, as JSON values."""
+        return self.model_dump(mode="json", exclude=set(self.drawing))
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ from dbtbench.workspace import Workspace
 
 
 class FlatRecipe(Recipe):
+    drawing: ClassVar[frozenset[str]] = frozenset({"gain"})
     brightness: float = 0.5
+    gain: float = 1.0
 
 
 class Flat(Generator[FlatRecipe]):
@@ -40,7 +43,7 @@ class Flat(Generator[FlatRecipe]):
             if self.lifetime < 0:
                 raise KeyboardInterrupt
             noise = np.random.default_rng(layout.seed).random(self.grid)
-            yield Sample((self.recipe.brightness * noise).astype(np.float32), layout.boxes)
+            yield Sample((self.recipe.brightness * self.recipe.gain * noise).astype(np.float32), layout.boxes)
 
 
 class Free(Flat):
@@ -158,3 +161,12 @@ def test_samples_of_a_generator_that_saw_another_split_are_refused(
         generation.find_augmentation(work, "flat", toy)
     with pytest.raises(StaleError, match="another split"):
         generation.find_augmentation(work, made.name, toy)
+
+
+def test_a_setting_of_drawing_draws_again_and_fits_nothing(work: Workspace, toy: DBTDataset) -> None:
+    first, second = make(work, toy), make(work, toy, gain="0.5")
+    assert Flat.fits == 1
+    assert first.name != second.name
+    assert second.volumes().max() < 0.6 * first.volumes().max()
+    assert second.meta["source"]["recipe"] == {"brightness": 0.5, "gain": 0.5}
+    assert first.meta["source"]["run"] == second.meta["source"]["run"]

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import importlib
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,65 +16,81 @@ from dbtbench import parallel
 from dbtbench.errors import MissingError, UsageError
 from dbtbench.parallel import Pool
 
+WORK = """
+import os, signal, time
 
-def square(x: int) -> int:
+
+def square(x):
     return x * x
 
 
-def note(folder: Path, x: int) -> int:
+def note(folder, x):
     (folder / f"{x}-{os.getpid()}-{time.monotonic_ns()}").touch()
     return x
 
 
-def die_on(folder: Path, bad: int, x: int) -> int:
+def die_on(folder, bad, x):
     note(folder, x)
     if x == bad:
         os.kill(os.getpid(), signal.SIGKILL)
     return x
 
 
-def die_once(folder: Path, x: int) -> int:
+def die_once(folder, x):
     if x == 3 and not (folder / "died").exists():
         (folder / "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return x
 
 
-def fail_on(bad: int, x: int) -> int:
+def fail_on(bad, x):
     if x == bad:
         raise ValueError(f"cannot do {x}")
     return x
+"""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The functions above in a module of their own: workers cannot import this one."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "parallel_work.py").write_text(WORK)
+    sys.path.insert(0, str(folder))
+    yield importlib.import_module("parallel_work")
+    sys.path.remove(str(folder))
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_every_item_is_done_once(jobs: int) -> None:
+def test_every_item_is_done_once(work: Any, jobs: int) -> None:
     with Pool(jobs) as pool:
-        assert sorted(pool.run(square, range(20))) == [(x, x * x) for x in range(20)]
+        assert sorted(pool.run(work.square, range(20))) == [(x, x * x) for x in range(20)]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_what_the_function_raises_ends_the_run(jobs: int) -> None:
+def test_what_the_function_raises_ends_the_run(work: Any, jobs: int) -> None:
     with Pool(jobs) as pool, pytest.raises(ValueError, match="cannot do 3"):
-        list(pool.run(partial(fail_on, 3), range(10)))
+        list(pool.run(partial(work.fail_on, 3), range(10)))
 
 
-def test_work_is_done_by_several_processes_and_not_by_this_one(tmp_path: Path) -> None:
+def test_work_is_done_by_several_processes_and_not_by_this_one(work: Any, tmp_path: Path) -> None:
     with Pool(2) as pool:
-        list(pool.run(partial(note, tmp_path), range(30)))
+        list(pool.run(partial(work.note, tmp_path), range(30)))
     pids = {file.name.split("-")[1] for file in tmp_path.iterdir()}
     assert str(os.getpid()) not in pids
     assert 1 <= len(pids) <= 2
 
 
-def test_a_worker_that_is_killed_costs_nothing_when_it_was_an_accident(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_costs_nothing_when_it_was_an_accident(work: Any, tmp_path: Path) -> None:
     with Pool(2) as pool:
-        assert sorted(pool.run(partial(die_once, tmp_path), range(12))) == [(x, x) for x in range(12)]
+        assert sorted(pool.run(partial(work.die_once, tmp_path), range(12))) == [(x, x) for x in range(12)]
     assert (tmp_path / "died").exists()
 
 
-def test_an_item_that_kills_its_worker_twice_is_given_up_and_all_others_are_done(tmp_path: Path) -> None:
+def test_an_item_that_kills_its_worker_twice_is_given_up_and_all_others_are_done(
+    work: Any, tmp_path: Path
+) -> None:
     with Pool(2) as pool:
-        results = dict(pool.run(partial(die_on, tmp_path, 5), range(12)))
+        results = dict(pool.run(partial(work.die_on, tmp_path, 5), range(12)))
     assert results == {x: None if x == 5 else x for x in range(12)}
     assert len(list(tmp_path.glob("5-*"))) == 2
 
@@ -117,7 +134,7 @@ def _alive(pid: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def cluster(work: Any) -> Iterator[str]:
     """A Dask scheduler on this machine with two worker processes."""
     distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
     with distributed.LocalCluster(
@@ -126,20 +143,20 @@ def cluster() -> Iterator[str]:
         yield made.scheduler_address
 
 
-def test_a_dask_cluster_does_the_same(cluster: str, tmp_path: Path) -> None:
+def test_a_dask_cluster_does_the_same(work: Any, cluster: str, tmp_path: Path) -> None:
     with Pool(dask=cluster) as pool:
-        assert sorted(pool.run(square, range(20))) == [(x, x * x) for x in range(20)]
+        assert sorted(pool.run(work.square, range(20))) == [(x, x * x) for x in range(20)]
 
 
-def test_a_cluster_gives_up_only_what_kills_its_workers(cluster: str, tmp_path: Path) -> None:
+def test_a_cluster_gives_up_only_what_kills_its_workers(work: Any, cluster: str, tmp_path: Path) -> None:
     with Pool(dask=cluster) as pool:
-        results = dict(pool.run(partial(die_on, tmp_path, 5), range(8)))
+        results = dict(pool.run(partial(work.die_on, tmp_path, 5), range(8)))
     assert results == {x: None if x == 5 else x for x in range(8)}
 
 
-def test_what_a_cluster_s_worker_raises_ends_the_run(cluster: str) -> None:
+def test_what_a_cluster_s_worker_raises_ends_the_run(work: Any, cluster: str) -> None:
     with Pool(dask=cluster) as pool, pytest.raises(ValueError, match="cannot do 3"):
-        list(pool.run(partial(fail_on, 3), range(10)))
+        list(pool.run(partial(work.fail_on, 3), range(10)))
 
 
 def test_an_address_where_nothing_answers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -42,3 +43,12 @@ def test_an_unknown_recipe_lists_the_known_ones(folder: Path) -> None:
     with pytest.raises(UsageError) as caught:
         recipe.resolve(Baking, folder, "slow")
     assert caught.value.hint == "known: default, quick"
+
+
+def test_settings_of_drawing_are_not_settings_of_fitting() -> None:
+    class Two(recipe.Recipe):
+        drawing: ClassVar[frozenset[str]] = frozenset({"guidance"})
+        width: int = 8
+        guidance: float = 1.5
+
+    assert Two(guidance=3).fitting() == {"width": 8}

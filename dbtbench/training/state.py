@@ -52,7 +52,7 @@ class State:
 
     def __init__(self, net: nn.Module, recipe: Training, seed: int) -> None:
         self.net, self.recipe, self.seed = net, recipe, seed
-        self.identity = digest({"recipe": recipe.model_dump(mode="json"), "seed": seed})
+        self.identity = digest({"recipe": recipe.fitting(), "seed": seed})
         self.step = 0
         self.average = AveragedModel(net, multi_avg_fn=_warmed_up_average(recipe.ema))
         self.optimiser = torch.optim.AdamW(

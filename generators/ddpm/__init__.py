@@ -59,6 +59,9 @@ class DDPMRecipe(Training):
         guidance_rescale: share of the guided prediction's change in contrast that is undone.
     """
 
+    drawing: ClassVar[frozenset[str]] = frozenset(
+        {"sample_steps", "sample_batch", "guidance", "guidance_rescale"}
+    )
     steps: PositiveInt = 8000
     batch: PositiveInt = 64
     lr: float = Field(default=2e-4, gt=0)
