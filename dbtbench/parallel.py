@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import multiprocessing
 import os
 import signal
@@ -10,8 +11,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from typing import Any, TypeVar
 
+from dbtbench import __version__
 from dbtbench.errors import MissingError, UsageError
 
 Item = TypeVar("Item")
@@ -32,7 +35,7 @@ class Pool:
 
     Raises:
         UsageError: for a number of processes below 1.
-        MissingError: when `distributed` is not installed or no scheduler answers.
+        MissingError: when `distributed` is not installed, no scheduler answers, or its workers lack dbtbench.
     """
 
     def __init__(self, jobs: int = 1, dask: str | None = None) -> None:
@@ -54,8 +57,8 @@ class Pool:
         """Call `function` on every item; results come as they are finished, in any order.
 
         A process that dies (killed, out of memory, a crash in a decoder) costs only the items it was given:
-        they are tried once more, one by one, and what kills its process again is given up. Dask itself gives
-        a dead worker's items to others, and gives up what has killed several.
+        they are tried once more, one by one, and what kills its process again is given up. (Dask itself tries
+        an item on several workers first, and blames each item that a dead worker had.)
 
         Args:
             function: one that can be imported by its name, or a `functools.partial` of one.
@@ -67,14 +70,19 @@ class Pool:
         Raises:
             Exception: whatever `function` raises; nothing more is begun then.
         """
-        if self._client is not None:
-            yield from _on_cluster(self._client, function, items)
-        elif self.jobs == 1:
+        if self._client is None and self.jobs == 1:
             yield from ((item, function(item)) for item in items)
-        else:
-            for suspect in (yield from _in_processes(function, items, self.jobs)):
-                for lost in (yield from _in_processes(function, [suspect], 1)):
-                    yield lost, None
+            return
+        for suspect in (yield from self._spread(function, items)):
+            for lost in (yield from self._spread(function, [suspect])):
+                yield lost, None
+
+    def _spread(
+        self, function: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Generator[tuple[Item, Result], None, list[Item]]:
+        if self._client is None:
+            return (yield from _in_processes(function, items, self.jobs))
+        return (yield from _on_cluster(self._client, function, items))
 
 
 def _in_processes(
@@ -87,7 +95,8 @@ def _in_processes(
         context = multiprocessing.get_context("spawn")
         executor = ProcessPoolExecutor(min(jobs, len(waiting)), context, _begin)
         try:
-            yield from _results(executor, function, waiting, running, AHEAD * jobs)
+            for item, future in _finished(executor, function, waiting, running, AHEAD * jobs):
+                yield item, future.result()
         except BrokenProcessPool:
             lost += running.values()
         finally:
@@ -97,36 +106,41 @@ def _in_processes(
 
 def _on_cluster(
     client: Any, function: Callable[[Item], Result], items: Sequence[Item]
-) -> Iterator[tuple[Item, Result | None]]:
+) -> Generator[tuple[Item, Result], None, list[Item]]:
+    """Results of all items but those that Dask gave up; these are returned."""
     from distributed import KilledWorker
 
+    lost = list[Item]()
     ahead = AHEAD * max(sum(client.nthreads().values()), 1)
     executor = client.get_executor(pure=False)
     try:
-        yield from _results(executor, function, deque(items), {}, ahead, KilledWorker)
+        for item, future in _finished(executor, function, deque(items), {}, ahead):
+            try:
+                result = future.result()
+            except KilledWorker:
+                lost.append(item)
+            else:
+                yield item, result
     finally:
         executor.shutdown(wait=False)
+    return lost
 
 
-def _results(
+def _finished(
     executor: Executor,
     function: Callable[[Item], Result],
     waiting: deque[Item],
     running: dict[Future[Result], Item],
     ahead: int,
-    given_up: type[Exception] | tuple[()] = (),
-) -> Iterator[tuple[Item, Any]]:
-    """Keep `ahead` items given out; None is the result of one that ended with the exception `given_up`."""
+) -> Iterator[tuple[Item, Future[Result]]]:
+    """Keep `ahead` items given out; `waiting` and `running` say at any time which are not done."""
     while waiting or running:
         while waiting and len(running) < ahead:
             running[executor.submit(function, waiting[0])] = waiting[0]
             waiting.popleft()
         for future in wait(running, return_when=FIRST_COMPLETED).done:
-            try:
-                result = future.result()
-            except given_up:
-                result = None
-            yield running.pop(future), result
+            yield running[future], future
+            del running[future]
 
 
 def _begin() -> None:
@@ -150,9 +164,36 @@ def _connect(address: str) -> Any:
             "a Dask cluster cannot be used: distributed is not installed", "pip install 'dbtbench[cluster]'"
         ) from None
     try:
-        return Client(address, timeout=SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
+        client: Any = Client(address, timeout=SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise MissingError(
             f"no Dask scheduler answers at {address}: {error}",
             "start one with `dask scheduler` and its workers with `dask worker tcp://HOST:PORT`",
         ) from error
+    try:
+        _check_workers(address, client)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def _check_workers(address: str, client: Any) -> None:
+    """See that there are workers, and that they have this version: one that lacks it would never answer."""
+    versions = set()
+    with suppress(TimeoutError):
+        client.wait_for_workers(1, timeout=SECONDS)
+    for worker in client.nthreads():
+        asked = client.submit(importlib.metadata.version, "dbtbench", workers=[worker], pure=False)
+        try:
+            versions.add(asked.result(timeout=SECONDS))
+        except importlib.metadata.PackageNotFoundError:
+            versions.add("one has none")
+        except TimeoutError:  # it died meanwhile
+            continue
+    if versions != {__version__}:
+        raise MissingError(
+            f"the workers of {address} need dbtbench {__version__}: "
+            + (", ".join(sorted(versions)) or "no worker"),
+            "start workers with `dask worker tcp://HOST:PORT`, each with this version installed",
+        )

@@ -164,3 +164,19 @@ def test_an_address_where_nothing_answers_is_an_error(monkeypatch: pytest.Monkey
     monkeypatch.setattr(parallel, "SECONDS", 1)
     with pytest.raises(MissingError, match=r"tcp://127\.0\.0\.1:9"):
         Pool(dask="tcp://127.0.0.1:9")
+
+
+def test_workers_of_another_version_are_not_used(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "__version__", "999")
+    with pytest.raises(MissingError, match=r"need dbtbench 999: \d"):
+        Pool(dask=cluster)
+
+
+def test_a_cluster_without_workers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    monkeypatch.setattr(parallel, "SECONDS", 1)
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=None) as empty,
+        pytest.raises(MissingError, match="no worker"),
+    ):
+        Pool(dask=empty.scheduler_address)
