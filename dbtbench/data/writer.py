@@ -221,8 +221,8 @@ def store_volume(folder: Path, index: int, volume: Volume) -> str:
     if volumes.shards is None:
         volumes[index] = stored
     else:  # each write of a case would write its shard again, and processes would overwrite each other's
-        with atomic_path(folder / "staged" / f"{index}.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, stored)
+        with atomic_path(folder / "staged" / f"{index}.u2") as temporary:
+            temporary.write_bytes(stored.tobytes())  # numpy's own writers do not say that the disk is full
     return hashlib.sha256(stored.tobytes()).hexdigest()
 
 
@@ -230,12 +230,12 @@ def _pack(folder: Path) -> None:
     """Move the staged volumes into the store, shard by shard; repeated after a kill, it does no harm."""
     volumes = zarr.open_array(folder / "volumes.zarr", mode="r+")
     if volumes.shards is not None:
-        staged = {int(file.stem): file for file in (folder / "staged").glob("[0-9]*.npy")}
+        staged = {int(file.stem): file for file in (folder / "staged").glob("[0-9]*.u2")}
         for first in sorted({index - index % volumes.shards[0] for index in staged}):
             inside = range(first, min(first + volumes.shards[0], volumes.shape[0]))
             block = np.asarray(volumes[inside.start : inside.stop])
             for index in staged.keys() & set(inside):
-                block[index - first] = np.load(staged[index])
+                block[index - first] = np.fromfile(staged[index], np.uint16).reshape(block.shape[1:])
             volumes[inside.start : inside.stop] = block
     shutil.rmtree(folder / "staged", ignore_errors=True)
 

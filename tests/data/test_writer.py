@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -220,3 +221,22 @@ def test_a_journal_line_survives_json(tmp_path: Path, volume: Any) -> None:
         writer.add(0, volume, CASE, [])
         line = json.loads((writer.folder / "journal.jsonl").read_text())
         assert line == writer.entries[0]
+
+
+def test_a_disk_that_is_full_is_told_and_what_was_done_is_kept(
+    tmp_path: Path, volume: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write_two() -> None:
+        with DatasetWriter(tmp_path / "d", GRID, 2, {}) as writer:
+            writer.add(0, volume, CASE, [])
+            monkeypatch.setattr(Path, "write_bytes", full)
+            writer.add(1, volume, CASE, [])
+
+    with pytest.raises(DBTBenchError, match="no space is left"):
+        write_two()
+    monkeypatch.undo()
+    with DatasetWriter(tmp_path / "d", GRID, 2, {}) as writer:
+        assert writer.entries.keys() == {0}

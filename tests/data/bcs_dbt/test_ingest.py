@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import errno
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -216,26 +216,33 @@ def test_an_import_that_was_killed_again_and_again_ends_with_the_same_bytes(
 
 
 def _lines_of_journal(workspace: Path) -> int:
-    return sum(p.read_bytes().count(b"\n") for p in workspace.glob("datasets/.*.partial/journal.jsonl"))
+    return sum(p.read_bytes().count(b"\n") for p in workspace.rglob("journal.jsonl"))
 
 
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 600 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], capture_output=True
+    ).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_a_full_disk_is_an_error_and_the_import_continues_afterwards(
-    collection: Path, imported: DBTDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collection: Path, imported: DBTDataset, disk: Path, jobs: int
 ) -> None:
-    save, saved = np.save, []
-
-    def filling(file: Any, array: Any) -> None:
-        saved.append(file)
-        if len(saved) > 5:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        save(file, array)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(np, "save", filling)
+    with Pool(jobs) as pool:
         with pytest.raises(DBTBenchError, match="no space is left") as error:
-            import_bcs_dbt(collection, tmp_path / "phantom", ImportSettings())
-    assert "the same command continues" in error.value.hint
-    again = import_bcs_dbt(collection, tmp_path / "phantom", ImportSettings())
+            import_bcs_dbt(collection, disk / "phantom", ImportSettings(), pool)
+        assert "the same command continues" in error.value.hint
+        assert _lines_of_journal(disk) > 0
+        subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
+        again = import_bcs_dbt(collection, disk / "phantom", ImportSettings(), pool)
     assert contents(again) == contents(imported)
 
 
