@@ -6,17 +6,19 @@ linear attention, full attention in the middle, and a sinusoidal time embedding;
 never striding the slices away. Schedule and target differ, because with a linear schedule and noise
 prediction such a model loses contrast: the terminal SNR is zero and the target is v (`diffusion.py`), of
 which the network is given the part that the mean and the spectrum of the data decide (`precondition.py`).
+The recipe `paper` is the paper's model with its loss of contrast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from dbtbench.data.dataset import LABELS, DBTDataset, Volume, laterality
@@ -27,13 +29,24 @@ from dbtbench.runs import Run
 from dbtbench.training import distributed
 from dbtbench.training.loop import Draw, Training, fit
 
-from .conditions import PROJECTIONS, UNTOLD_LABEL, UNTOLD_MASK, UNTOLD_PROJECTION, conditions
-from .diffusion import cosine, ddim, guided, noisy, velocity, zero_terminal_snr
-from .precondition import Preconditioned
-from .unet import GROUPS, UNet
+from .backbone import Backbone, build, check_slices
+from .conditions import PROJECTIONS, Told, conditions, dropped, stacked, untold
+from .diffusion import (
+    Loss,
+    ScheduleName,
+    Target,
+    min_snr_weights,
+    noisy,
+    penalty,
+    schedule,
+    target_of,
+    to_data,
+)
+from .precondition import Measured, Preconditioned
+from .sampling import SAMPLERS, Denoiser, SamplerName, guided
+from .unet import GROUPS
 
 Channels = Annotated[int, Field(gt=0, multiple_of=GROUPS)]
-Told = tuple[Tensor, Tensor, Tensor]
 
 CPU_VOLUMES = 50_000
 """Training volumes, counted at every step, beyond which a CPU takes hours."""
@@ -44,15 +57,27 @@ class DDPMRecipe(Training):
 
     Attributes:
         seed: seed of the initial weights and of the training.
+        backbone: `unet`, the paper's, or `monai`, its DiffusionModelUNet, which knows no `factorised`.
         dim: channels of the first level.
         mults: channels of each level in units of `dim`.
         blocks: residual blocks a level.
         unshuffle: the plane is folded this many times each way into channels; 1 leaves it.
         factorised: 1x3x3 and 3x1x1 convolutions instead of 3x3x3.
+        preconditioned: the network completes the best linear prediction of v (`precondition.py`); without,
+            it predicts the target of intensities in [-1, 1] alone.
         times: T, the number of noise levels.
+        noise_schedule: `linear` leaves signal at T when T is less than 1000; `rescaled-linear` does not.
+        zero_terminal_snr: the schedule is rescaled so that no signal is left at T.
+        target: what is predicted: `noise`, `v` or `data`. The noise needs a schedule that leaves signal.
+        loss: `mse`, `mae` or `huber`.
+        min_snr: gamma of min-SNR weights, which are for `mse`; 0 weights all times alike.
+        conditioned: whether label, view and boxes are told; without, only --positives 0 can be drawn.
         drop: how often each condition, and how often all together, are left out in training.
         lesion_weight: how much more a voxel of a wanted lesion counts in the loss; lesions are so small that
             the network otherwise learns them last.
+        sampler: `ancestral`, `ddim` or `dpm++`.
+        start: sampling starts from `noise`, or from noise with the signal that the schedule `leak`s.
+        clip_data: estimates of the data are clipped to the range of intensities, at every step.
         sample_steps: network evaluations (twice as many with guidance) a volume.
         sample_batch: volumes drawn together.
         guidance: weight of classifier-free guidance; 1 is none.
@@ -60,29 +85,59 @@ class DDPMRecipe(Training):
     """
 
     drawing: ClassVar[frozenset[str]] = frozenset(
-        {"sample_steps", "sample_batch", "guidance", "guidance_rescale"}
+        {
+            "sampler",
+            "start",
+            "clip_data",
+            "sample_steps",
+            "sample_batch",
+            "guidance",
+            "guidance_rescale",
+        }
     )
     steps: PositiveInt = 8000
     batch: PositiveInt = 64
     lr: float = Field(default=2e-4, gt=0)
     warmup: NonNegativeInt = 500
     seed: NonNegativeInt = 0
+    backbone: Backbone = "unet"
     dim: Channels = 64
     mults: tuple[PositiveInt, ...] = Field(default=(1, 2, 4), min_length=1)
     blocks: PositiveInt = 2
     unshuffle: PositiveInt = 2
     factorised: bool = False
+    preconditioned: bool = True
     times: int = Field(default=1000, ge=2)
+    noise_schedule: ScheduleName = "cosine"
+    zero_terminal_snr: bool = True
+    target: Target = "v"
+    loss: Loss = "mse"
+    min_snr: float = Field(default=0.0, ge=0)
+    conditioned: bool = True
     drop: float = Field(default=0.1, ge=0, lt=1)
     lesion_weight: float = Field(default=20.0, ge=0)
+    sampler: SamplerName = "ddim"
+    start: Literal["noise", "leak"] = "noise"
+    clip_data: bool = True
     sample_steps: PositiveInt = 50
     sample_batch: PositiveInt = 16
     guidance: float = Field(default=1.5, ge=0)
     guidance_rescale: float = Field(default=0.7, ge=0, le=1)
 
+    @field_validator("target")
+    @classmethod
+    def _learnable(cls, target: Target, info: ValidationInfo) -> Target:
+        if target == "noise" and info.data.get("zero_terminal_snr"):
+            raise PydanticCustomError(
+                "undefined",
+                "at zero terminal SNR x_T is the noise, which says nothing about the data; "
+                "--set zero_terminal_snr=false, or target=v",
+            )
+        return target
+
 
 class DDPM(Generator[DDPMRecipe]):
-    """Trains a conditional diffusion model, and draws volumes with DDIM."""
+    """Trains a diffusion model, and draws volumes from it."""
 
     recipe_class = DDPMRecipe
     parallel: ClassVar[bool] = True
@@ -97,22 +152,17 @@ class DDPM(Generator[DDPMRecipe]):
         check_grid(train.grid, recipe)
         if distributed.device().type == "cpu" and recipe.steps * recipe.batch > CPU_VOLUMES:
             say("ddpm: this recipe is sized for a GPU; --recipe demo trains in minutes on a CPU")
+        if not recipe.conditioned:
+            say("ddpm: this recipe is not told of boxes; draw from it with --positives 0")
         torch.manual_seed(recipe.seed)
-        net = UNet(
-            recipe.dim,
-            recipe.mults,
-            recipe.blocks,
-            recipe.unshuffle,
-            recipe.factorised,
-            labels=len(LABELS),
-            projections=len(PROJECTIONS),
-        )
+        net = build(recipe, labels=len(LABELS), projections=len(PROJECTIONS))
         self.grid = train.grid
-        schedule = zero_terminal_snr(cosine(recipe.times))
-        model = Preconditioned(net, schedule, train.grid, len(PROJECTIONS))
+        abar = schedule(recipe.noise_schedule, recipe.times, recipe.zero_terminal_snr)
+        kind = Preconditioned if recipe.preconditioned else Measured
+        model = kind(net, abar, train.grid, len(PROJECTIONS), recipe.target)
         objective = _Objective(train, recipe, model)
         fitted = fit(model, objective, recipe, run.path, seed=recipe.seed, title="training ddpm")
-        assert isinstance(fitted, Preconditioned)
+        assert isinstance(fitted, Measured)
         self.model = fitted
 
     def sample(self, layouts: Sequence[Layout]) -> Iterator[Sample]:
@@ -121,7 +171,12 @@ class DDPM(Generator[DDPMRecipe]):
         A volume's bytes do not depend on what it is drawn with: the noise of each has its own generator, and
         the network always runs on `sample_batch` volumes, each in the slot that its index gives it, because
         a matrix product may round its rows differently.
+
+        Raises:
+            UsageError: when boxes are wanted of a model that is not told of them.
         """
+        if not self.recipe.conditioned and any(len(layout.boxes) for layout in layouts):
+            raise UsageError("a model that is not conditioned cannot draw lesions", "use --positives 0")
         for batch in _batches(layouts, self.recipe.sample_batch):
             filler = next(iter(batch.values()))
             volumes = self._draw([batch.get(slot, filler) for slot in range(self.recipe.sample_batch)])
@@ -134,32 +189,51 @@ class DDPM(Generator[DDPMRecipe]):
     def _draw(self, layouts: Sequence[Layout]) -> Volume:
         """Volumes (n, D, H, W) of left breasts, float32 in [0, 1]."""
         device, recipe, model = distributed.device(), self.recipe, self.model
-        told = _stacked([conditions(one.label, one.view, one.boxes, self.grid) for one in layouts], device)
-        untold = _dropped(told, torch.ones(3, len(layouts), dtype=torch.bool, device=device))
+        told = stacked([conditions(one.label, one.view, one.boxes, self.grid) for one in layouts], device)
+        told = told if recipe.conditioned else untold(told)
         generators = [torch.Generator().manual_seed(layout.seed) for layout in layouts]
-        noise = torch.stack([torch.randn(1, *self.grid, generator=generator) for generator in generators])
 
-        def predict(x: Tensor, t: int) -> Tensor:
-            time = torch.full((len(x),), t / recipe.times, device=device)
-            with distributed.autocast():
-                v: Tensor = model(x, time, *told)
-                if recipe.guidance == 1:
-                    return v.float()
-                without = model(x, time, *untold)
-            return guided(v.float(), without.float(), recipe.guidance, recipe.guidance_rescale)
+        def fresh() -> Tensor:
+            noise = [torch.randn(1, *self.grid, generator=generator) for generator in generators]
+            return torch.stack(noise).to(device)
 
-        steps, limits = min(recipe.sample_steps, recipe.times), model.intensities.limits()
-        values = ddim(predict, noise.to(device), model.abar, steps, limits)
+        start = fresh()
+        if recipe.start == "leak":
+            start = model.leaked(told[1], shaped=fresh(), noise=start)
+        steps = min(recipe.sample_steps, recipe.times)
+        values = SAMPLERS[recipe.sampler](self._denoiser(told), start, model.abar, steps, fresh)
         volumes: Volume = model.intensities.inverse(values)[:, 0].cpu().numpy()
         return volumes
 
+    def _denoiser(self, told: Told) -> Denoiser:
+        """The model, guided and clipped as the recipe says."""
+        recipe, model = self.recipe, self.model
+        without, limits = untold(told), model.intensities.limits()
+        steered = recipe.conditioned and recipe.guidance != 1
+
+        def denoise(x: Tensor, t: int) -> Tensor:
+            times = torch.full((len(x),), t, device=x.device)
+            moment = torch.full((len(x),), t / recipe.times, device=x.device)
+            with distributed.autocast():
+                predicted = model(x, moment, *told).float()
+                if steered:
+                    unguided = model(x, moment, *without).float()
+            if steered:
+                predicted = guided(predicted, unguided, recipe.guidance, recipe.guidance_rescale)
+            data = to_data(recipe.target, model.abar, x, predicted, times)
+            return data.clamp(*limits) if recipe.clip_data else data
+
+        return denoise
+
 
 def check_grid(grid: tuple[int, int, int], recipe: DDPMRecipe) -> None:
-    """Check that the network can fold and halve the plane.
+    """Check that the network can fold and halve the plane, and MONAI's the slices.
 
     Raises:
-        UsageError: when rows or columns are not a multiple of what it needs.
+        UsageError: when rows, columns or slices are not a multiple of what it needs.
     """
+    if recipe.backbone == "monai":
+        check_slices(grid[0], len(recipe.mults))
     factor = recipe.unshuffle * 2 ** (len(recipe.mults) - 1)
     if grid[1] % factor or grid[2] % factor:
         rows, columns = (max(1, round(n / factor)) * factor for n in grid[1:])
@@ -183,9 +257,9 @@ def _batches(layouts: Sequence[Layout], size: int) -> Iterator[dict[int, Layout]
 
 
 class _Objective:
-    """Mean squared error of v, weighted where lesions are wanted; reads the volumes when first asked."""
+    """Mean error of the target, weighted where lesions are wanted; reads the volumes when first asked."""
 
-    def __init__(self, train: DBTDataset, recipe: DDPMRecipe, model: Preconditioned) -> None:
+    def __init__(self, train: DBTDataset, recipe: DDPMRecipe, model: Measured) -> None:
         self.train, self.recipe, self.model = train, recipe, model
 
     @cached_property
@@ -202,46 +276,27 @@ class _Objective:
             if laterality(case.View) == "r":
                 volumes[row] = volumes[row, ..., ::-1].copy()
         device = distributed.device()
-        intensities, stacked = torch.from_numpy(volumes).to(device), _stacked(told, device)
-        self.model.measure(intensities, projections=stacked[1])
-        return self.model.intensities(intensities), stacked
+        intensities, known = torch.from_numpy(volumes).to(device), stacked(told, device)
+        known = known if self.recipe.conditioned else untold(known)
+        self.model.measure(intensities, projections=known[1])
+        return self.model.intensities(intensities), known
 
     def __call__(self, net: nn.Module, draw: Draw) -> Tensor:
         """Mean loss over the asked part of the batch."""
-        volumes, told = self.data
-        abar = self.model.abar
-        batch, generator, device = self.recipe.batch, draw.generator, volumes.device
+        (volumes, told), recipe, abar = self.data, self.recipe, self.model.abar
+        batch, generator, device = recipe.batch, draw.generator, volumes.device
         rows = torch.randint(len(volumes), (batch,), generator=generator, device=device)[draw.part]
-        t = torch.randint(1, self.recipe.times + 1, (batch,), generator=generator, device=device)[draw.part]
+        t = torch.randint(1, recipe.times + 1, (batch,), generator=generator, device=device)[draw.part]
         # Each is left out by itself, and all together: that is what guidance compares with.
-        chance = torch.rand(4, batch, generator=generator, device=device)[:, draw.part] < self.recipe.drop
+        chance = torch.rand(4, batch, generator=generator, device=device)[:, draw.part] < recipe.drop
         noise = torch.randn(batch, *volumes.shape[1:], generator=generator, device=device)[draw.part]
-        x0, dropped = volumes[rows], _dropped(_picked(told, rows), chance[:3] | chance[3])
-        v: Tensor = net(noisy(abar, x0, noise, t), t / self.recipe.times, *dropped)
+        labels, projections, masks = told
+        given = dropped((labels[rows], projections[rows], masks[rows]), chance[:3] | chance[3])
+        x0 = volumes[rows]
+        predicted: Tensor = net(noisy(abar, x0, noise, t), t / recipe.times, *given)
+        error = predicted - target_of(recipe.target, abar, x0, noise, t)
         # Weights that depend on nothing but what the network is told leave its best answer where it is.
-        weight = 1 + self.recipe.lesion_weight * dropped[2].relu()
-        return (weight * (v - velocity(abar, x0, noise, t)).square()).mean()
-
-
-def _stacked(rows: Sequence[tuple[int, int, np.ndarray]], device: torch.device) -> Told:
-    labels, projections, masks = zip(*rows, strict=True)
-    return (
-        torch.tensor(labels, device=device),
-        torch.tensor(projections, device=device),
-        torch.from_numpy(np.stack(masks)).to(device),
-    )
-
-
-def _picked(told: Told, rows: Tensor) -> Told:
-    labels, projections, masks = told
-    return labels[rows], projections[rows], masks[rows]
-
-
-def _dropped(told: Told, dropped: Tensor) -> Told:
-    """Leave out label, projection or mask where (3, N) `dropped` says so."""
-    labels, projections, masks = told
-    return (
-        labels.masked_fill(dropped[0], UNTOLD_LABEL),
-        projections.masked_fill(dropped[1], UNTOLD_PROJECTION),
-        masks.masked_fill(dropped[2, :, None, None, None, None], UNTOLD_MASK),
-    )
+        weight = 1 + recipe.lesion_weight * given[2].relu()
+        if recipe.min_snr:
+            weight = weight * min_snr_weights(recipe.target, abar, recipe.min_snr)[t].view(-1, 1, 1, 1, 1)
+        return (weight * penalty(recipe.loss, error)).mean()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dbtbench.data.dataset import LABELS, Boxes, Volume, laterality, projection
 from dbtbench.generator import mirrored
@@ -11,6 +15,8 @@ from dbtbench.generator import mirrored
 PROJECTIONS = ("cc", "mlo")
 UNTOLD_LABEL, UNTOLD_PROJECTION, UNTOLD_MASK = len(LABELS), len(PROJECTIONS), -1.0
 EDGE_DEPTH, EDGE_PLANE = 0.5, 0.25
+Told = tuple[Tensor, Tensor, Tensor]
+"""Labels (N,) int, projections (N,) int, masks (N, 1, D, H, W)."""
 
 
 def box_mask(boxes: Boxes, grid: tuple[int, int, int]) -> Volume:
@@ -58,3 +64,29 @@ def conditions(label: str, view: str, boxes: Boxes, grid: tuple[int, int, int]) 
     """
     left = mirrored(boxes, grid[2]) if laterality(view) == "r" else boxes
     return LABELS.index(label), PROJECTIONS.index(projection(view)), box_mask(left, grid)
+
+
+def stacked(rows: Sequence[tuple[int, int, Volume]], device: torch.device) -> Told:
+    """Conditions of several volumes, on the device."""
+    labels, projections, masks = zip(*rows, strict=True)
+    return (
+        torch.tensor(labels, device=device),
+        torch.tensor(projections, device=device),
+        torch.from_numpy(np.stack(masks)).to(device),
+    )
+
+
+def dropped(told: Told, missing: Tensor) -> Told:
+    """Leave out label, projection or mask where (3, N) `missing` says so."""
+    labels, projections, masks = told
+    return (
+        labels.masked_fill(missing[0], UNTOLD_LABEL),
+        projections.masked_fill(missing[1], UNTOLD_PROJECTION),
+        masks.masked_fill(missing[2, :, None, None, None, None], UNTOLD_MASK),
+    )
+
+
+def untold(told: Told) -> Told:
+    """Leave out everything."""
+    labels, _, _ = told
+    return dropped(told, torch.ones(3, len(labels), dtype=torch.bool, device=labels.device))

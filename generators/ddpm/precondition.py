@@ -6,6 +6,8 @@ stay noisy. Here volumes are brought to mean 0 and variance 1, and the network's
 best linear prediction of v, which is known in closed form from the mean and the spectrum of the training
 volumes: a network that answers 0 is the Wiener filter. It is the preconditioning of Karras et al. (EDM,
 arXiv 2206.00364, section 5), with one variance for every frequency in place of one for all.
+
+The paper's model does without (`Measured`); what was measured then only serves the signal-leak start.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import numpy as np
 import torch
 from scipy.fft import dct
 from torch import Tensor, nn
+
+from .diffusion import Target, from_velocity, noisy
 
 SMALLEST_VARIANCE = 1e-6
 
@@ -55,6 +59,26 @@ class Intensities(nn.Module):
         return float(low), float(high)
 
 
+class Symmetric(Intensities):
+    """Between intensities in [0, 1] and values in [-1, 1]: centre and spread are a half, and no root."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.centre.fill_(0.5)
+        self.spread.fill_(0.5)
+
+    def measure(self, volumes: Tensor) -> None:
+        """Nothing is measured."""
+
+    def forward(self, volumes: Tensor) -> Tensor:
+        """Intensities to values."""
+        return (volumes - self.centre) / self.spread
+
+    def inverse(self, values: Tensor) -> Tensor:
+        """Values to intensities in [0, 1]."""
+        return (values * self.spread + self.centre).clamp(0, 1)
+
+
 class CosineTransform(nn.Module):
     """Orthonormal DCT-II over slices, rows and columns, as three matrix products.
 
@@ -85,23 +109,25 @@ def _applied(volumes: Tensor, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
     return y @ along_z @ x.T
 
 
-class Preconditioned(nn.Module):
-    """Predicts v: the linear part in closed form, the rest by a network.
-
-    For a coefficient of mean μ and variance σ², and x_t = a x_0 + s noise, the best linear prediction is
-    v = a s (1 − σ²) / (a² σ² + s²) · (x_t − a μ) − s μ, and what remains has the standard deviation
-    σ / √(a² σ² + s²), which scales the network's output.
+class Measured(nn.Module):
+    """A network that predicts the target, beside mean and spectrum of the training volumes.
 
     Args:
         net: called as `net(x, t, label, projection, mask)`.
         abar: (T + 1,) schedule.
         grid: slices, rows, columns.
         projections: number of projections; each has its own mean volume, and so has "not told".
+        target: what is predicted.
     """
 
-    def __init__(self, net: nn.Module, abar: Tensor, grid: Sequence[int], projections: int) -> None:
+    intensities: Intensities
+
+    def __init__(
+        self, net: nn.Module, abar: Tensor, grid: Sequence[int], projections: int, target: Target = "v"
+    ) -> None:
         super().__init__()
-        self.net, self.intensities, self.cosine = net, Intensities(), CosineTransform(grid)
+        self.net, self.intensities, self.cosine = net, Symmetric(), CosineTransform(grid)
+        self.target: Target = target
         self.register_buffer("abar", abar.float(), persistent=False)
         self.register_buffer("mean", torch.zeros(projections + 1, 1, *grid))
         self.register_buffer("variance", torch.ones(1, *grid))
@@ -115,7 +141,7 @@ class Preconditioned(nn.Module):
 
         Args:
             volumes: (N, 1, D, H, W) in [0, 1].
-            projections: (N,) int.
+            projections: (N,) int; the last stands for "not told".
         """
         self.intensities.measure(volumes)
         values = self.intensities(volumes)
@@ -127,9 +153,49 @@ class Preconditioned(nn.Module):
             squares += self.cosine(value - self.mean[projection]).square()
         self.variance.copy_((squares / len(values)).clamp(min=SMALLEST_VARIANCE))
 
+    def leaked(self, projection: Tensor, shaped: Tensor, noise: Tensor) -> Tensor:
+        """Start where training ended: x_T of normally distributed data with the volumes' mean and spectrum.
+
+        Where the schedule leaves signal at T, a network has only seen noise with some of it. This mends
+        samples of such a model without training it again (Everaert et al., arXiv 2309.15842, sec. 4; there
+        the spread is by pixel, here by frequency).
+
+        Args:
+            projection: (N,) int.
+            shaped: (N, 1, D, H, W) standard normal, for the data.
+            noise: likewise, for the noise.
+
+        Returns:
+            (N, 1, D, H, W); `noise` itself where the terminal SNR is zero.
+        """
+        data = self.mean[projection] + self.cosine.inverse(self.variance.sqrt() * shaped)
+        return noisy(self.abar, data, noise, torch.full_like(projection, len(self.abar) - 1))
+
     def forward(self, x: Tensor, t: Tensor, label: Tensor, projection: Tensor, mask: Tensor) -> Tensor:
-        """Predict v of x_t (N, 1, D, H, W) at times t (N,) in [0, 1]; the rest is the network's."""
-        share = self.abar[(t * (len(self.abar) - 1)).round().long()].view(-1, 1, 1, 1, 1)
+        """Predict the target of x_t (N, 1, D, H, W) at times t (N,) in [0, 1]; the rest is the network's."""
+        predicted: Tensor = self.net(x, t, label, projection, mask).float()
+        return predicted
+
+
+class Preconditioned(Measured):
+    """Predicts v: the linear part in closed form, the rest by a network.
+
+    For a coefficient of mean μ and variance σ², and x_t = a x_0 + s noise, the best linear prediction is
+    v = a s (1 − σ²) / (a² σ² + s²) · (x_t − a μ) − s μ, and what remains has the standard deviation
+    σ / √(a² σ² + s²), which scales the network's output. Another target is computed from v: it changes
+    which times count in the loss, not what the network answers.
+    """
+
+    def __init__(
+        self, net: nn.Module, abar: Tensor, grid: Sequence[int], projections: int, target: Target = "v"
+    ) -> None:
+        super().__init__(net, abar, grid, projections, target)
+        self.intensities = Intensities()
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor, projection: Tensor, mask: Tensor) -> Tensor:
+        """Predict the target of x_t (N, 1, D, H, W) at times t (N,) in [0, 1]; the rest is the network's."""
+        times = (t * (len(self.abar) - 1)).round().long()
+        share = self.abar[times].view(-1, 1, 1, 1, 1)
         signal, sigma = share.sqrt(), (1 - share).sqrt()
         total = share * self.variance + 1 - share
         mean = self.mean[projection]
@@ -137,4 +203,5 @@ class Preconditioned(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # 16 bits are too few for the transforms
             linear = signal * sigma * (1 - self.variance) / total * self.cosine(x - signal * mean)
             rest = (self.variance / total).sqrt() * self.cosine(answer)
-            return self.cosine.inverse(linear + rest) - sigma * mean
+            v = self.cosine.inverse(linear + rest) - sigma * mean
+            return from_velocity(self.target, self.abar, x, v, times)

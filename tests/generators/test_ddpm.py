@@ -59,6 +59,26 @@ def test_channels_that_cannot_be_grouped_are_an_error() -> None:
         resolve(DDPMRecipe, FOLDER, "smoke", {"dim": "12"})
 
 
+def test_the_noise_is_not_predicted_where_there_is_nothing_else() -> None:
+    with pytest.raises(UsageError, match=r"setting target = 'noise': at zero terminal SNR"):
+        resolve(DDPMRecipe, FOLDER, "smoke", {"target": "noise"})
+    assert resolve(DDPMRecipe, FOLDER, "smoke", {"target": "noise", "zero_terminal_snr": "false"})
+
+
+def test_the_paper_is_what_the_paper_says() -> None:
+    paper, mae = (resolve(DDPMRecipe, FOLDER, name) for name in ("paper", "paper-mae"))
+    stated = (paper.lr, paper.weight_decay, paper.batch, paper.loss, paper.target, paper.conditioned)
+    assert stated == (1e-4, 0, 64, "mse", "noise", False)
+    assert mae == paper.model_copy(update={"loss": "mae"})
+
+
+def test_samplers_do_not_train_again() -> None:
+    drawn = {"sampler": "dpm++", "start": "leak", "clip_data": False, "sample_steps": 9}
+    assert smoke(**drawn).fitting() == smoke().fitting()
+    for changed in ({"loss": "mae"}, {"target": "data"}, {"min_snr": 5.0}, {"noise_schedule": "linear"}):
+        assert smoke(**changed).fitting() != smoke().fitting()
+
+
 def test_samples_have_the_grid_the_range_and_the_boxes_that_were_asked_for(
     fitted: DDPM, layouts: list[Layout]
 ) -> None:
@@ -78,6 +98,64 @@ def test_a_sample_does_not_depend_on_what_it_is_drawn_with(fitted: DDPM, layouts
         assert same(sample, together[position])
     for one, layout in zip(together, layouts, strict=True):
         assert same(one, next(fitted.sample([layout])))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sampler": "ancestral"},
+        {"sampler": "dpm++"},
+        {"start": "leak", "sampler": "ancestral"},
+        {"clip_data": False},
+    ],
+)
+def test_whatever_the_sampler_a_sample_does_not_depend_on_what_it_is_drawn_with(
+    fitted: DDPM, layouts: list[Layout], changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = list(fitted.sample(layouts[:3]))
+    monkeypatch.setattr(fitted, "recipe", smoke(**changes))
+    together = list(fitted.sample(layouts[:3]))
+    assert not any(map(same, together, before))
+    assert same(next(fitted.sample(layouts[2:3])), together[2])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"target": "data", "loss": "huber", "min_snr": 5.0, "preconditioned": False},
+        {"target": "noise", "zero_terminal_snr": False, "noise_schedule": "rescaled-linear", "min_snr": 5.0},
+        {"noise_schedule": "linear", "loss": "mae", "times": 300},
+    ],
+)
+def test_other_settings_train_and_draw(
+    changes: dict[str, Any], toy: DBTDataset, layouts: list[Layout], tmp_path: Path
+) -> None:
+    generator = DDPM(smoke(steps=2, **changes))
+    generator.fit(toy.select("train"), Run(tmp_path, {}))
+    volume = next(generator.sample(layouts)).volume
+    assert 0 <= volume.min() < volume.max() <= 1
+
+
+@pytest.fixture(scope="module")
+def paper(toy: DBTDataset, tmp_path_factory: pytest.TempPathFactory) -> DDPM:
+    """The paper's recipe with a small network."""
+    small = {"steps": 3, "batch": 4, "dim": 8, "mults": (1, 2), "blocks": 1, "unshuffle": 4, "times": 20}
+    generator = DDPM(resolve(DDPMRecipe, FOLDER, "paper").model_copy(update=small | {"sample_batch": 2}))
+    generator.fit(toy.select("train"), Run(tmp_path_factory.mktemp("paper"), {}))
+    return generator
+
+
+def test_an_unconditional_model_is_told_neither_label_nor_view(paper: DDPM) -> None:
+    empty = np.zeros((0, 6), np.float32)
+    normal, cancer = Layout(0, 5, "normal", "lcc", empty, 0), Layout(0, 5, "cancer", "lmlo", empty, 0)
+    assert same(*paper.sample([normal, cancer]))
+
+
+def test_an_unconditional_model_refuses_to_draw_lesions(paper: DDPM) -> None:
+    boxes = np.array([[2, 10, 4, 5, 16, 11]], np.float32)
+    with pytest.raises(UsageError, match="cannot draw lesions") as caught:
+        next(paper.sample([Layout(0, 5, "cancer", "lcc", boxes, 0)]))
+    assert "--positives 0" in caught.value.hint
 
 
 def test_layouts_with_other_seeds_give_other_samples(fitted: DDPM, layouts: list[Layout]) -> None:

@@ -6,8 +6,23 @@ import torch
 from scipy.fft import dctn
 from torch import Tensor, nn
 
-from dbtbench.generators.ddpm.diffusion import cosine, ddim, noisy, velocity, zero_terminal_snr
-from dbtbench.generators.ddpm.precondition import CosineTransform, Intensities, Preconditioned
+from dbtbench.generators.ddpm.diffusion import (
+    Target,
+    cosine,
+    linear,
+    noisy,
+    target_of,
+    to_data,
+    zero_terminal_snr,
+)
+from dbtbench.generators.ddpm.precondition import (
+    CosineTransform,
+    Intensities,
+    Measured,
+    Preconditioned,
+    Symmetric,
+)
+from dbtbench.generators.ddpm.sampling import SAMPLERS, SamplerName
 
 GRID = (4, 8, 6)
 ABAR = zero_terminal_snr(cosine(100))
@@ -68,17 +83,68 @@ def test_a_network_that_answers_nothing_is_the_best_linear_predictor(model: Prec
     x0, variance = gaussian(2000)
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
     times = torch.full((len(x0),), t)
-    error = predict(model, noisy(ABAR, x0, noise, times), t) - velocity(ABAR, x0, noise, times)
+    error = predict(model, noisy(ABAR, x0, noise, times), t) - target_of("v", ABAR, x0, noise, times)
     share = ABAR[t]
     smallest = (variance / (share * variance + 1 - share)).mean()
     assert float(error.square().mean()) == pytest.approx(float(smallest), rel=0.02)
 
 
-def test_it_samples_a_gaussian_with_the_right_spectrum(model: Preconditioned) -> None:
-    noise = torch.randn(4000, 1, *GRID, generator=torch.Generator().manual_seed(2))
-    drawn = ddim(lambda x, t: predict(model, x, t), noise, ABAR, 100, (-20.0, 20.0))
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_it_samples_a_gaussian_with_the_right_spectrum(model: Preconditioned, sampler: SamplerName) -> None:
+    generator = torch.Generator().manual_seed(2)
+
+    def fresh() -> Tensor:
+        noise: Tensor = torch.randn(2500, 1, *GRID, generator=generator)
+        return noise
+
+    def denoise(x: Tensor, t: int) -> Tensor:
+        x0: Tensor = to_data("v", ABAR, x, predict(model, x, t), torch.full((len(x),), t))
+        return x0
+
+    drawn = SAMPLERS[sampler](denoise, fresh(), ABAR, 100, fresh)
     spectrum = CosineTransform(GRID)(drawn).square().mean(0)
     torch.testing.assert_close(spectrum, model.variance, rtol=0.15, atol=0.01)
+
+
+@pytest.mark.parametrize("target", ["noise", "data"])
+def test_other_targets_mean_the_same_data(model: Preconditioned, target: Target) -> None:
+    x, times = torch.randn(3, 1, *GRID), torch.full((3,), 60)
+    expected = to_data("v", ABAR, x, predict(model, x, 60), times)
+    model.target = target
+    torch.testing.assert_close(
+        to_data(target, ABAR, x, predict(model, x, 60), times), expected, rtol=1e-3, atol=1e-4
+    )
+
+
+def test_without_preconditioning_the_network_answers_and_values_lie_between_minus_one_and_one() -> None:
+    plain = Measured(Silent(), ABAR, GRID, projections=2, target="data")
+    told, x = torch.zeros(2, dtype=torch.long), torch.randn(2, 1, *GRID)
+    assert not plain(x, torch.full((2,), 0.5), told, told, torch.zeros_like(x)).any()
+    volumes, symmetric = torch.rand(2, 1, *GRID), Symmetric()
+    symmetric.measure(volumes)
+    torch.testing.assert_close(symmetric(volumes), 2 * volumes - 1)
+    torch.testing.assert_close(symmetric.inverse(symmetric(volumes)), volumes)
+    assert symmetric.limits() == (-1, 1)
+
+
+def test_the_leak_start_has_the_mean_and_the_spectrum_that_training_ended_with() -> None:
+    abar = linear(300)
+    plain = Measured(Silent(), abar, GRID, projections=2)
+    x0, variance = gaussian(4000)
+    plain.measure((x0 / 100 + 0.6) / 2, torch.zeros(4000, dtype=torch.long))
+    generator = torch.Generator().manual_seed(3)
+    shaped, noise = torch.randn(2, 4000, 1, *GRID, generator=generator).unbind()
+    start = plain.leaked(torch.zeros(4000, dtype=torch.long), shaped, noise)
+    leak = float(abar[-1])
+    assert float(start.mean()) == pytest.approx(leak**0.5 * -0.4, abs=0.01)
+    spectrum = CosineTransform(GRID)(start - start.mean(0)).square().mean(0)
+    expected = (leak * variance / 100**2 + 1 - leak).expand_as(spectrum)
+    torch.testing.assert_close(spectrum, expected, rtol=0.12, atol=0.0)
+
+
+def test_without_a_leak_the_leak_start_is_the_noise(model: Preconditioned) -> None:
+    shaped, noise = torch.randn(2, 3, 1, *GRID).unbind()
+    torch.testing.assert_close(model.leaked(torch.zeros(3, dtype=torch.long), shaped, noise), noise)
 
 
 def test_mean_volumes_are_by_projection_and_overall() -> None:

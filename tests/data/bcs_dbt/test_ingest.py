@@ -171,7 +171,7 @@ def test_any_number_of_workers_makes_the_same_bytes(
         distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
         with (
             distributed.LocalCluster(
-                2, threads_per_worker=1, dashboard_address=None, memory_limit=0
+                2, threads_per_worker=1, dashboard_address=":0", memory_limit=0
             ) as cluster,
             Pool(dask=cluster.scheduler_address) as pool,
         ):
