@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain, groupby
+from pathlib import Path
 from typing import Any
 
 from dbtbench import plugins, recipe
 from dbtbench.catalogue import datasets
 from dbtbench.data.dataset import GRID_BOX, SPACING, DBTDataset
-from dbtbench.data.writer import DatasetWriter, find_finished
+from dbtbench.data.writer import DatasetWriter, Entry, entry_of, find_finished, store_volume
 from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.files import digest
-from dbtbench.generator import Generator, Layout, Sample, draw_layouts
-from dbtbench.progress import progress, say
+from dbtbench.generator import Generator, Layout, draw_layouts
+from dbtbench.progress import say
+from dbtbench.recipe import Recipe
 from dbtbench.runs import Run, open_run
 from dbtbench.training import distributed
 from dbtbench.workspace import Workspace
 
-LAYOUTS_A_CALL = 32
+BLOCK = 32
+"""Layouts that a process draws in one go, unless the recipe has a `sample_batch`."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,19 @@ class Fitted:
     generator: Generator[Any]
     data: DBTDataset
     identity: dict[str, Any]
+
+
+def configure(
+    name: str, recipe_name: str = "default", overrides: Mapping[str, str] | None = None
+) -> Generator[Any]:
+    """A generator with its recipe, not yet fitted.
+
+    Raises:
+        MissingError: for an unknown generator.
+        UsageError: for a wrong recipe or setting.
+    """
+    cls: type[Generator[Any]] = plugins.load(plugins.get("generators", name))
+    return cls(recipe.resolve(cls.recipe_class, recipe.folder_of(cls), recipe_name, overrides))
 
 
 def fit(
@@ -55,23 +72,21 @@ def fit(
         data: the real data set.
         recipe_name: which of the generator's recipes.
         overrides: `key: text` settings over the recipe.
-        fresh: train again even when it was done.
+        fresh: train again even when it was done; not when torchrun starts a failed process again.
 
     Raises:
         MissingError: for an unknown generator.
         UsageError: for a wrong recipe or setting.
     """
-    cls: type[Generator[Any]] = plugins.load(plugins.get("generators", name))
-    settings = recipe.resolve(cls.recipe_class, recipe.folder_of(cls), recipe_name, overrides)
-    if distributed.size() > 1 and not cls.parallel:
-        raise UsageError(f"{name} does not train on several processes", "leave --gpus out")
+    generator = configure(name, recipe_name, overrides)
+    if distributed.size() > 1 and not generator.parallel:
+        raise UsageError(f"{name} does not train on several processes", "leave --gpus and --processes out")
     identity = {
         "generator": name,
-        "version": cls.version,
-        "recipe": settings.fitting(),
+        "version": generator.version,
+        "recipe": generator.recipe.fitting(),
         "data": data.identity,
     }
-    generator = cls(settings)
     with _shared_run(workspace, name, identity, fresh) as run:
         generator.fit(data.select("train"), run)
         if distributed.rank() == 0 and not run.finished:
@@ -86,33 +101,31 @@ def _shared_run(
     folder = workspace.generators / name
     if distributed.rank() > 0:
         return nullcontext(Run(folder / digest(identity)[:12], identity))
-    return open_run(folder, identity, fresh)
+    return open_run(folder, identity, fresh and not distributed.restarted())
 
 
 def plan(
-    name: str, data: DBTDataset, n: int | None = None, seed: int = 0, positives: float = 0.5
+    generator: Generator[Any], data: DBTDataset, n: int | None = None, seed: int = 0, positives: float = 0.5
 ) -> list[Layout]:
     """What a generator is going to be asked for; whether that can be is known before it is trained.
 
     Args:
-        name: the generator.
+        generator: the generator, fitted or not.
         data: the real data set.
         n: how many volumes; as many as the training split has when None.
         seed: seed of the layouts.
         positives: share of volumes with lesions, in [0, 1]; 0 for a generator that cannot follow boxes.
 
     Raises:
-        MissingError: for an unknown generator.
         UsageError: for a number or share out of range, or lesions that the training split does not have.
     """
-    cls: type[Generator[Any]] = plugins.load(plugins.get("generators", name))
     train = data.select("train")
     n = len(train) if n is None else n
     if n < 1 or not 0 <= positives <= 1:
         raise UsageError(
             f"cannot draw {n} volumes with a share of {positives} positives", "n ≥ 1, 0 ≤ positives ≤ 1"
         )
-    return draw_layouts(train, n, seed, positives if cls.follows_boxes else 0.0)
+    return draw_layouts(train, n, seed, positives if generator.follows_boxes else 0.0)
 
 
 def draw(
@@ -125,6 +138,8 @@ def draw(
 ) -> DBTDataset:
     """Draw a synthetic data set; what an earlier, killed call drew is kept.
 
+    Under torchrun every process calls this, and draws its share.
+
     Args:
         workspace: where data sets are kept.
         fitted: the generator.
@@ -136,43 +151,86 @@ def draw(
     Raises:
         UsageError: see `plan`.
     """
-    layouts = plan(fitted.identity["generator"], fitted.data, n, seed, positives)
+    layouts = plan(fitted.generator, fitted.data, n, seed, positives)
     positives = positives if fitted.generator.follows_boxes else 0.0
     settings = fitted.generator.recipe.model_dump(mode="json")
     request = {**fitted.identity, "recipe": settings, "seed": seed, "positives": positives, "n": len(layouts)}
     name = f"{request['generator']}-{fitted.data.name}-{digest(request)[:8]}"
-    finished = find_finished(workspace.datasets / name, request, fresh)
-    if finished is not None:
-        say(f"{name}: already drawn")
-        return finished
+    path = workspace.datasets / name
+    fresh = fresh and not distributed.restarted()
+    if distributed.from_leader(_finished(path, request, fresh)):
+        return DBTDataset.open(path)
     meta = {
         "intensity": fitted.data.meta["intensity"],
         "source": {"kind": "synthetic", "run": digest(fitted.identity)[:12], **request},
         "split": {"kind": "all for training"},
     }
-    path = workspace.datasets / name
-    with DatasetWriter(path, fitted.data.grid, len(layouts), request, fresh) as writer:
-        _draw_all(fitted, layouts, writer)
-        return writer.finish(meta, fitted.data.split_hash)
+    if distributed.rank() > 0:
+        _draw_all(fitted, layouts, None)
+    else:
+        with DatasetWriter(path, fitted.data.grid, len(layouts), request, fresh) as writer:
+            _draw_all(fitted, layouts, writer)
+            writer.finish(meta, fitted.data.split_hash)
+    distributed.from_leader(None)  # the others wait until it has its name
+    return DBTDataset.open(path)
 
 
-def _draw_all(fitted: Fitted, layouts: Sequence[Layout], writer: DatasetWriter) -> None:
-    """Draw what the writer does not hold yet."""
-    todo = [layout for layout in layouts if layout.index not in writer.entries]
-    name = str(fitted.identity["generator"])
+def _finished(path: Path, request: Mapping[str, Any], fresh: bool) -> bool:
+    """Whether the data set is there, as process 0 sees it."""
+    if distributed.rank() > 0 or find_finished(path, request, fresh) is None:
+        return False
+    say(f"{path.name}: already drawn")
+    return True
+
+
+def _draw_all(fitted: Fitted, layouts: Sequence[Layout], writer: DatasetWriter | None) -> None:
+    """Draw what is not held yet: each process stores its volumes, process 0, with the writer, records them.
+
+    In every round each process draws one block. A block is what the generator draws together, so a kill costs
+    nothing that a batch of the network would not cost anyway.
+    """
+    state = (writer.folder, set(writer.entries)) if writer else None
+    folder, done = distributed.from_leader(state)
+    name, total = str(fitted.identity["generator"]), len(layouts)
+    blocks = _blocks([layout for layout in layouts if layout.index not in done], fitted.generator.recipe)
     sources = _sources(fitted.data)
-    with progress(f"{name}: draw", len(layouts), done=len(layouts) - len(todo)) as advance:
-        for layout, sample in _sampled(fitted.generator, todo):
-            size = sources[layout.source]
-            boxes = [_box(box, layout, size, fitted.data.grid) for box in sample.boxes.tolist()]
-            writer.add(layout.index, sample.volume, _case(name, layout, size), boxes)
-            advance()
+    with distributed.leader_progress(f"{name}: draw", total, done=len(done)) as advance:
+        for first in range(0, len(blocks), distributed.size()):
+            mine = blocks[first : first + distributed.size()][distributed.rank() :][:1]
+            for entry in _shared(entry for block in mine for entry in _drawn(fitted, block, folder, sources)):
+                assert writer
+                writer.record(entry)
+                advance()
 
 
-def _sampled(generator: Generator[Any], layouts: Sequence[Layout]) -> Iterator[tuple[Layout, Sample]]:
-    for start in range(0, len(layouts), LAYOUTS_A_CALL):
-        batch = layouts[start : start + LAYOUTS_A_CALL]
-        yield from zip(batch, generator.sample(batch), strict=True)
+def _blocks(layouts: Sequence[Layout], recipe: Recipe) -> list[list[Layout]]:
+    """Layouts that are drawn together: those of one block of consecutive indices.
+
+    Blocks follow from the index alone, so that a generator that puts layout i into row i of a batch always
+    finds them in the same rows.
+    """
+    size = getattr(recipe, "sample_batch", BLOCK)
+    return [list(block) for _, block in groupby(layouts, lambda layout: layout.index // size)]
+
+
+def _drawn(
+    fitted: Fitted, layouts: Sequence[Layout], folder: Path, sources: Mapping[int, dict[str, Any]]
+) -> Iterator[Entry]:
+    """Draw and store volumes; gives what is to be recorded of them."""
+    name = str(fitted.identity["generator"])
+    for layout, sample in zip(layouts, fitted.generator.sample(layouts), strict=True):
+        size = sources[layout.source]
+        boxes = [_box(box, layout, size, fitted.data.grid) for box in sample.boxes.tolist()]
+        stored = {"sha256": store_volume(folder, layout.index, sample.volume)}
+        yield entry_of(layout.index, {**_case(name, layout, size), **stored}, boxes)
+
+
+def _shared(entries: Iterator[Entry]) -> Iterator[Entry]:
+    """The entries of all processes, on process 0: one by one when it is alone, else when all are ready."""
+    if distributed.size() == 1:
+        yield from entries
+    else:
+        yield from chain.from_iterable(distributed.to_leader(list(entries)))
 
 
 def _sources(data: DBTDataset) -> dict[int, dict[str, Any]]:

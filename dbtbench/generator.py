@@ -63,18 +63,23 @@ class Generator(ABC, Generic[AnyRecipe]):
     Attributes:
         recipe_class: the settings, with their defaults; the same class as in the brackets.
         version: raise it when the same recipe gives other samples than before.
-        follows_boxes: False when lesions cannot be put where a layout wants them; such a generator's
-            samples serve as lesion-free volumes, so it is asked for layouts without boxes only.
         parallel: whether `fit` trains on several processes under torchrun.
     """
 
     recipe_class: ClassVar[type[Recipe]] = Recipe
     version: ClassVar[int] = 1
-    follows_boxes: ClassVar[bool] = True
     parallel: ClassVar[bool] = False
 
     def __init__(self, recipe: AnyRecipe) -> None:
         self.recipe = recipe
+
+    @property
+    def follows_boxes(self) -> bool:
+        """Whether lesions can be put where a layout wants them.
+
+        Where not, the samples serve as lesion-free volumes, and only layouts without boxes are asked for.
+        """
+        return True
 
     @abstractmethod
     def fit(self, train: DBTDataset, run: Run) -> None:

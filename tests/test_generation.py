@@ -30,6 +30,7 @@ class Flat(Generator[FlatRecipe]):
     recipe_class = FlatRecipe
     lifetime = 1_000_000
     fits = 0
+    asked: ClassVar[list[list[int]]] = []
 
     def fit(self, train: DBTDataset, run: Run) -> None:
         self.grid = train.grid
@@ -38,6 +39,7 @@ class Flat(Generator[FlatRecipe]):
             type(self).fits += 1
 
     def sample(self, layouts: Sequence[Layout]) -> Iterator[Sample]:
+        self.asked.append([layout.index for layout in layouts])
         for layout in layouts:
             type(self).lifetime -= 1
             if self.lifetime < 0:
@@ -64,6 +66,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
     monkeypatch.setattr(Flat, "lifetime", 1_000_000)
     monkeypatch.setattr(Flat, "fits", 0)
+    monkeypatch.setattr(Flat, "asked", [])
 
 
 @pytest.fixture
@@ -116,6 +119,31 @@ def test_drawing_that_was_killed_continues_to_the_same_bytes(
     assert make(work, toy).fingerprint == whole.fingerprint
 
 
+def test_what_is_drawn_together_follows_from_the_index_whatever_is_there_already(
+    work: Workspace, toy: DBTDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "BLOCK", 4)
+    Flat.lifetime = 5
+    with pytest.raises(KeyboardInterrupt):
+        make(work, toy, n=10)
+    Flat.lifetime = 5
+    make(work, toy, n=10)
+    assert Flat.asked == [[0, 1, 2, 3], [4, 5, 6, 7], [5, 6, 7], [8, 9]]
+
+
+def test_a_process_that_torchrun_started_again_continues_even_with_fresh(
+    work: Workspace, toy: DBTDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation.fit(work, "flat", toy)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    generation.fit(work, "flat", toy, fresh=True)
+    assert Flat.fits == 1
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    generation.fit(work, "flat", toy, fresh=True)
+    assert Flat.fits == 2
+
+
 def test_a_generator_that_cannot_follow_boxes_is_asked_for_lesion_free_volumes(
     work: Workspace, toy: DBTDataset
 ) -> None:
@@ -134,8 +162,8 @@ def test_impossible_requests_are_refused(work: Workspace, toy: DBTDataset, n: in
 def test_lesions_that_there_are_none_of_are_refused_before_training(toy: DBTDataset) -> None:
     without = toy.take(~toy.cases["case"].isin(toy.boxes["case"]))
     with pytest.raises(UsageError, match="no training case with lesions"):
-        generation.plan("flat", without)
-    assert len(generation.plan("free", without, n=3)) == 3
+        generation.plan(generation.configure("flat"), without)
+    assert len(generation.plan(generation.configure("free"), without, n=3)) == 3
 
 
 def test_an_augmentation_is_named_by_its_generator_or_its_own_name(work: Workspace, toy: DBTDataset) -> None:

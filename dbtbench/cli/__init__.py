@@ -9,6 +9,7 @@ import typer
 
 from dbtbench.cli import data, demo, doctor, evaluate, generate, leaderboard, listing, show
 from dbtbench.errors import DBTBenchError
+from dbtbench.stopping import terminable
 
 INTERRUPTED = 130
 
@@ -50,7 +51,8 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
-        code = app(args=[a for a in arguments if a != "--debug"], standalone_mode=False)
+        with terminable(quiet="RANK" in os.environ):  # torchrun's workers leave that line to their parent
+            code = app(args=[a for a in arguments if a != "--debug"], standalone_mode=False)
     except Exception as error:
         if debug:
             raise

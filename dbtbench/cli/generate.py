@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dbtbench.cli.options import DataOption, FreshOption, RecipeOption, SetOption, WorkspaceOption, overrides
+from dbtbench.errors import UsageError
 
 
 def generate(
@@ -15,8 +16,18 @@ def generate(
     data: DataOption = None,
     gpus: Annotated[
         int | None,
-        typer.Option("--gpus", help="GPUs to train on, data-parallel; all work on one by default."),
+        typer.Option("--gpus", help="GPUs to train and draw on, data-parallel; one by default."),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option("--processes", min=1, help="The same on the CPU: so many processes, over gloo."),
+    ] = None,
+    max_restarts: Annotated[
+        int,
+        typer.Option(
+            "--max-restarts", min=0, help="How often a failed process is started again, to continue."
+        ),
+    ] = 0,
     recipe: RecipeOption = "default",
     set_: SetOption = None,
     n: Annotated[
@@ -40,18 +51,36 @@ def generate(
     from dbtbench.training import distributed
     from dbtbench.workspace import Workspace
 
-    if gpus is not None and not distributed.launched():
-        distributed.check_gpus(gpus)
+    count = _count(gpus, processes)
     work = Workspace.find(workspace)
     dataset = choose_dataset(work, data)
-    generation.plan(name, dataset, n, seed, positives)  # a request that cannot be met is told before training
-    if gpus is not None and gpus > 1 and not distributed.launched():
-        distributed.launch(gpus, sys.argv[1:])
+    # A request that cannot be met is told before training.
+    generation.plan(generation.configure(name, recipe, overrides(set_)), dataset, n, seed, positives)
+    if (count > 1 or max_restarts) and not distributed.launched():
+        distributed.launch(count, sys.argv[1:], max_restarts=max_restarts)
         return
     with distributed.worker():
         fitted = generation.fit(work, name, dataset, recipe, overrides(set_), fresh)
+        made = generation.draw(work, fitted, n, seed, positives, fresh)
         leader = distributed.rank() == 0
     if leader:
-        made = generation.draw(work, fitted, n, seed, positives, fresh)
         typer.echo(f"{made.name}: {len(made)} volumes, {len(made.boxes)} lesions, in {made.path}")
         typer.echo(f"next: dbtbench evaluate --task detection --aug {name} --data {dataset.name}")
+
+
+def _count(gpus: int | None, processes: int | None) -> int:
+    """How many processes are asked for; checks that the GPUs are there, or hides them.
+
+    Raises:
+        MissingError: when fewer GPUs are visible than asked for.
+        UsageError: when GPUs and CPU processes are asked for.
+    """
+    from dbtbench.training import distributed
+
+    if gpus is not None and processes is not None:
+        raise UsageError("--gpus and --processes are both given", "--processes is for the CPU; leave one out")
+    if processes is not None:
+        distributed.check_gpus(0)
+    elif gpus is not None and not distributed.launched():
+        distributed.check_gpus(gpus)
+    return processes or gpus or 1

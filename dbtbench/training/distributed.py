@@ -5,17 +5,26 @@ Everything else asks `device()`, `rank()` and `size()` and works the same on one
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from dbtbench.errors import DBTBenchError, MissingError
+from dbtbench.progress import Advance, progress
+from dbtbench.stopping import TERMINATED, Terminated, dying_with_parent
+
+LOST_SECONDS = 10.0
+"""How long a process that lost another one waits for torchrun to end it."""
 
 
 def rank() -> int:
@@ -65,20 +74,79 @@ def launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def restarted() -> bool:
+    """Whether torchrun started this process again after a failure: it continues, whatever was asked for."""
+    return launched() and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set on any process; every process must ask."""
+    if size() == 1:
+        return flag
+    flags = torch.tensor(float(flag), device=device())
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return bool(flags)
+
+
+def data_parallel(net: nn.Module) -> nn.Module:
+    """The network as all processes train it together; itself when this process is alone."""
+    if size() == 1:
+        return net
+    wrapped = DistributedDataParallel(net)
+    if device().type == "cpu":
+        wrapped.register_comm_hook(None, lambda _, bucket: _mean_in_rank_order(bucket.buffer()))
+    return wrapped
+
+
+def _mean_in_rank_order(mine: torch.Tensor) -> torch.futures.Future[torch.Tensor]:
+    """Mean over all processes, added up by rank.
+
+    gloo adds the values in an order that depends on their place in the bucket, and DDP arranges its buckets
+    anew after the first step: with more than two processes a continued training would end with other bits.
+    """
+    parts = [torch.empty_like(mine) for _ in range(size())]
+    dist.all_gather(parts, mine)
+    mean: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+    # Not by a callback: gloo's threads would still hold Python objects when the process ends, and abort it.
+    mean.set_result(functools.reduce(torch.add, parts).div_(size()))
+    return mean
+
+
+def from_leader(value: Any) -> Any:
+    """The value that process 0 has; every process must ask."""
+    if size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def to_leader(value: Any) -> list[Any]:
+    """The values of all processes, by rank, on process 0; nothing on the others. Every process must ask."""
+    if size() == 1:
+        return [value]
+    values: list[Any] | None = [None] * size() if rank() == 0 else None
+    dist.gather_object(value, values)
+    return values or []
+
+
 @contextmanager
 def worker() -> Iterator[None]:
     """Join the other processes when this one was launched as one of several; else do nothing.
 
     Uses NCCL where there are GPUs and gloo elsewhere. Under torchrun a failure is handed to the parent, which
-    reports it once for all; this process then only exits, with the failure's code.
+    reports it once for all; this process then only exits, with the failure's code. A process that only lost
+    another one leaves it to torchrun to name that one.
     """
     if not launched():
         yield
         return
     try:
-        with _process_group():
+        with dying_with_parent(), _process_group():
             yield
     except Exception as error:
+        if _lost_another(error):
+            time.sleep(LOST_SECONDS)
         if "TORCHELASTIC_ERROR_FILE" not in os.environ:
             raise
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
@@ -99,7 +167,27 @@ def _process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def launch(processes: int, argv: Sequence[str], program: Sequence[str] = ("-m", "dbtbench")) -> None:
+@contextmanager
+def leader_progress(title: str, total: int, unit: str = "volumes", done: int = 0) -> Iterator[Advance]:
+    """`dbtbench.progress.progress` on process 0; the others say nothing."""
+    if rank() > 0:
+        yield lambda n=1, note="": None
+        return
+    with progress(title, total, unit, done) as advance:
+        yield advance
+
+
+def _lost_another(error: Exception) -> bool:
+    """Whether an exchange between processes failed; gloo has no class of errors of its own."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+
+
+def launch(
+    processes: int,
+    argv: Sequence[str],
+    program: Sequence[str] = ("-m", "dbtbench"),
+    max_restarts: int = 0,
+) -> None:
     """Run a program again in several processes under torchrun, and wait for it.
 
     Nothing is pickled: each process reads the same arguments, and `worker` connects them.
@@ -108,30 +196,38 @@ def launch(processes: int, argv: Sequence[str], program: Sequence[str] = ("-m", 
         processes: how many.
         argv: the program's arguments.
         program: what `python` runs.
+        max_restarts: how often all are started again after one failed.
 
     Raises:
         DBTBenchError: when a process fails: the first one that did, and why.
         KeyboardInterrupt: when interrupted; the processes are stopped first.
+        Terminated: when SIGTERM came; the processes get it and are waited for.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    # Its log repeats every process's exit; the error below says it once.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # Else the processes of a second attempt find each other's addresses of the first in torchrun's own store.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    # Its log repeats every process's exit and signal; the error below says it once.
+    for name in ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    options = ["--standalone", f"--nproc-per-node={processes}", f"--max-restarts={max_restarts}"]
+    asked = parse_args([*options, *program])  # type: ignore[no-untyped-call]
+    asked.training_script_args += argv  # parsed with the rest, `--n` would be taken for an option of torchrun
     try:
-        run(parse_args(["--standalone", f"--nproc-per-node={processes}", *program, *argv]))  # type: ignore[no-untyped-call]
+        run(asked)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         number, failure = error.get_first_failure()
+        if failure.exitcode == TERMINATED:
+            raise Terminated from error
         # A dictionary (annotated as text) where `worker` recorded an exception, text where it was killed.
         message: Any = failure.message
         cause = message["message"] if isinstance(message, dict) else message
         raise DBTBenchError(
             f"rank {number} of {processes} processes failed: {cause.splitlines()[0]}",
-            "run it again with --debug, or --gpus 1, to see where",
+            "the same command continues; with --debug, or on one process, it shows where",
         ) from error
     except SignalException as error:
-        if error.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from error
-        raise DBTBenchError(f"stopped by {error.sigval.name}", "run it again: it continues") from error
+        raise (KeyboardInterrupt if error.sigval == signal.SIGINT else Terminated) from error

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dbtbench.errors import DBTBenchError, UsageError
 from dbtbench.files import write_text
-from dbtbench.progress import Advance, progress
+from dbtbench.progress import say
+from dbtbench.stopping import Terminated, deferred
 from dbtbench.training import distributed
 from dbtbench.training.state import State, Training
 
@@ -92,6 +93,7 @@ def fit(
         UsageError: when the global batch cannot be shared by the processes.
         DBTBenchError: when loss or gradient is not finite, naming the step.
         StaleError: when the folder holds the state of another training.
+        Terminated: when SIGTERM came to any process; the step was finished and its state is kept.
     """
     share, uneven = divmod(recipe.batch, distributed.size())
     if uneven:
@@ -109,22 +111,34 @@ def fit(
     if (folder / WEIGHTS).is_file():
         return state.load_weights(folder / WEIGHTS)
     state.resume(folder / STATE)
-    log = _Log(folder / METRICS, state)
-    wrapped = DistributedDataParallel(net) if distributed.size() > 1 else net
-    net.train()
-    saved = time.monotonic()
-    with _progress(title, recipe.steps, state.step) as advance:
-        while state.step < recipe.steps:
-            log.add(_step(state, wrapped, loss))
-            state.step += 1
-            advance(1, log.note())
-            if log.written() and time.monotonic() - saved >= checkpoint_seconds:
-                state.save(folder / STATE)
-                saved = time.monotonic()
+    _train(state, loss, folder, title, checkpoint_seconds)
     state.save_weights(folder / WEIGHTS)
     if distributed.rank() == 0:
         (folder / STATE).unlink(missing_ok=True)
     return state.average.module.eval()
+
+
+def _train(state: State, loss: Loss, folder: Path, title: str, checkpoint_seconds: float) -> None:
+    """The steps that are left."""
+    log = _Log(folder / METRICS, state)
+    wrapped = distributed.data_parallel(state.net)
+    state.net.train()
+    saved = time.monotonic()
+    steps, done = state.recipe.steps, state.step
+    with deferred() as terminated, distributed.leader_progress(title, steps, "steps", done) as advance:
+        while state.step < steps:
+            log.add(_step(state, wrapped, loss))
+            state.step += 1
+            advance(1, log.note())
+            written = log.written()
+            if distributed.any_process(terminated()):
+                state.save(folder / STATE)
+                if distributed.rank() == 0:
+                    say(f"{title}: state kept at step {state.step} of {steps}")
+                raise Terminated
+            if written and time.monotonic() - saved >= checkpoint_seconds:
+                state.save(folder / STATE)
+                saved = time.monotonic()
 
 
 def _step(state: State, net: nn.Module, loss: Loss) -> float:
@@ -221,12 +235,3 @@ class _Log:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         return True
-
-
-@contextmanager
-def _progress(title: str, steps: int, done: int) -> Iterator[Advance]:
-    if distributed.rank() > 0:
-        yield lambda n=1, note="": None
-        return
-    with progress(title, steps, "steps", done) as advance:
-        yield advance

@@ -71,7 +71,7 @@ class DDPMRecipe(Training):
         target: what is predicted: `noise`, `v` or `data`. The noise needs a schedule that leaves signal.
         loss: `mse`, `mae` or `huber`.
         min_snr: gamma of min-SNR weights, which are for `mse`; 0 weights all times alike.
-        conditioned: whether label, view and boxes are told; without, only --positives 0 can be drawn.
+        conditioned: whether label, view and boxes are told; without, its volumes have no boxes.
         drop: how often each condition, and how often all together, are left out in training.
         lesion_weight: how much more a voxel of a wanted lesion counts in the loss; lesions are so small that
             the network otherwise learns them last.
@@ -142,6 +142,11 @@ class DDPM(Generator[DDPMRecipe]):
     recipe_class = DDPMRecipe
     parallel: ClassVar[bool] = True
 
+    @property
+    def follows_boxes(self) -> bool:
+        """Whether it is told of boxes."""
+        return self.recipe.conditioned
+
     def fit(self, train: DBTDataset, run: Run) -> None:
         """Train, continue or load the network (see `dbtbench.training.loop.fit`).
 
@@ -152,8 +157,6 @@ class DDPM(Generator[DDPMRecipe]):
         check_grid(train.grid, recipe)
         if distributed.device().type == "cpu" and recipe.steps * recipe.batch > CPU_VOLUMES:
             say("ddpm: this recipe is sized for a GPU; --recipe demo trains in minutes on a CPU")
-        if not recipe.conditioned:
-            say("ddpm: this recipe is not told of boxes; draw from it with --positives 0")
         torch.manual_seed(recipe.seed)
         net = build(recipe, labels=len(LABELS), projections=len(PROJECTIONS))
         self.grid = train.grid
@@ -171,12 +174,7 @@ class DDPM(Generator[DDPMRecipe]):
         A volume's bytes do not depend on what it is drawn with: the noise of each has its own generator, and
         the network always runs on `sample_batch` volumes, each in the slot that its index gives it, because
         a matrix product may round its rows differently.
-
-        Raises:
-            UsageError: when boxes are wanted of a model that is not told of them.
         """
-        if not self.recipe.conditioned and any(len(layout.boxes) for layout in layouts):
-            raise UsageError("a model that is not conditioned cannot draw lesions", "use --positives 0")
         for batch in _batches(layouts, self.recipe.sample_batch):
             filler = next(iter(batch.values()))
             volumes = self._draw([batch.get(slot, filler) for slot in range(self.recipe.sample_batch)])

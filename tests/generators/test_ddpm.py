@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dbtbench import generation
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
 from dbtbench.generator import Layout, Sample, draw_layouts, mirrored
@@ -151,11 +152,9 @@ def test_an_unconditional_model_is_told_neither_label_nor_view(paper: DDPM) -> N
     assert same(*paper.sample([normal, cancer]))
 
 
-def test_an_unconditional_model_refuses_to_draw_lesions(paper: DDPM) -> None:
-    boxes = np.array([[2, 10, 4, 5, 16, 11]], np.float32)
-    with pytest.raises(UsageError, match="cannot draw lesions") as caught:
-        next(paper.sample([Layout(0, 5, "cancer", "lcc", boxes, 0)]))
-    assert "--positives 0" in caught.value.hint
+def test_an_unconditional_model_is_asked_for_lesion_free_volumes(paper: DDPM, toy: DBTDataset) -> None:
+    assert not paper.follows_boxes
+    assert all(len(layout.boxes) == 0 for layout in generation.plan(paper, toy, n=4, positives=1.0))
 
 
 def test_layouts_with_other_seeds_give_other_samples(fitted: DDPM, layouts: list[Layout]) -> None:

@@ -1,0 +1,60 @@
+"""`dbtbench generate` on several processes: the same bytes, and what makes no sense is refused."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dbtbench.data.dataset import DBTDataset
+
+WORDS = ["generate", "ddpm", "--recipe", "smoke", "--set", "steps=4", "--data", "toy", "--n", "14"]
+
+
+def run(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dbtbench", *WORDS, "--workspace", str(folder), *more]
+    return subprocess.run(command, text=True, capture_output=True, check=False)
+
+
+def drawn(folder: Path) -> DBTDataset:
+    (path,) = (folder / "datasets").glob("ddpm-toy-*")
+    return DBTDataset.open(path)
+
+
+def contents(data: DBTDataset) -> dict[str, bytes]:
+    files = ("cases.csv", "boxes.csv", "volumes.zarr/c/0/0/0/0")
+    return {name: (data.path / name).read_bytes() for name in files}
+
+
+@pytest.fixture
+def workspace(toy: DBTDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    shutil.copytree(toy.path, tmp_path / "work" / "datasets" / "toy")
+    return tmp_path / "work"
+
+
+def test_gpus_and_processes_together_are_refused(workspace: Path) -> None:
+    done = run(workspace, "--gpus", "2", "--processes", "2")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --gpus and --processes are both given\nhint: ")
+
+
+@pytest.mark.slow
+def test_two_processes_draw_the_bytes_that_one_draws(workspace: Path, tmp_path: Path) -> None:
+    """From the same weights; and what was drawn before is not drawn again."""
+    assert run(workspace).returncode == 0
+    one = drawn(workspace)
+    other = tmp_path / "other"
+    shutil.copytree(workspace, other)
+    shutil.rmtree(drawn(other).path)
+    done = run(other, "--processes", "2")
+    assert done.returncode == 0, done.stderr
+    assert "training ddpm" not in done.stderr
+    assert done.stderr.count("ddpm: draw: 14/14") == 1
+    assert done.stdout.count(f"{one.name}: 14 volumes") == 1
+    assert contents(drawn(other)) == contents(one)
+    assert not list((other / "datasets").glob(".*"))
+    assert run(other, "--processes", "2").stderr == f"{one.name}: already drawn\n"

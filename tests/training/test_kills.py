@@ -1,0 +1,189 @@
+"""Real processes, really killed: what they leave is continued to the same bits, and none stays behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dbtbench.errors import DBTBenchError
+from dbtbench.stopping import TERMINATED
+from dbtbench.training import distributed
+from dbtbench.training.loop import METRICS, STATE, WEIGHTS
+
+STEPS = 60
+PROGRAM = f"""
+import os, signal, sys, time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dbtbench.training import distributed
+from dbtbench.training.loop import Training, fit
+from dbtbench.stopping import terminable
+
+folder, step, victim, pause = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+recipe = Training(steps={STEPS}, batch=8, micro_batch=2, lr=1e-2, warmup=2, ema=0.9)
+
+def network():
+    torch.manual_seed(0)
+    hidden = (nn.Linear(64, 64), nn.Dropout(0.1), nn.SiLU())
+    return nn.Sequential(nn.Linear(4, 64), nn.SiLU(), *hidden, nn.Linear(64, 1))
+
+def loss(net, draw):
+    time.sleep(pause)
+    if draw.step == step and distributed.rank() == victim and not (folder / "killed").exists():
+        (folder / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    x = torch.rand(8, 4, generator=draw.generator)[draw.part]
+    return (net(x)[:, 0] - x.sum(1)).square().mean()
+
+folder.mkdir(parents=True, exist_ok=True)
+with terminable(quiet=distributed.launched()), distributed.worker():
+    (folder / f"{{distributed.rank()}}.pid").write_text(str(os.getpid()))
+    fit(network(), loss, recipe, folder, seed=0, checkpoint_seconds=0)
+"""
+LAUNCHER = """
+import sys
+from dbtbench.training import distributed
+from dbtbench.stopping import terminable
+with terminable():
+    distributed.launch(2, sys.argv[2:], (sys.argv[1],))
+"""
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("program") / "program.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def start(*words: object) -> subprocess.Popen[str]:
+    command = [sys.executable, *map(str, words)]
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def steps_done(folder: Path) -> int:
+    path = folder / METRICS
+    return len(path.read_text().splitlines()) if path.is_file() else 0
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+
+
+def alive(folder: Path) -> list[int]:
+    """Process ids of the ranks that still run."""
+
+    def runs(pid: int) -> bool:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        return state != "Z"
+
+    return [pid for file in folder.glob("*.pid") if runs(pid := int(file.read_text()))]
+
+
+def train(program: Path, folder: Path) -> bytes:
+    process = start(program, folder, -1, 0, 0)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    return (folder / WEIGHTS).read_bytes()
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_bits(program: Path, tmp_path: Path) -> None:
+    moments = random.Random(7)
+    folder = tmp_path / "killed"
+    for least in (1, 15, 35):
+        process = start(program, folder, -1, 0, 0.003)
+        wait_until(lambda least=least: steps_done(folder) >= least)  # type: ignore[misc]
+        time.sleep(moments.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        assert not (folder / WEIGHTS).exists()
+    assert train(program, folder) == train(program, tmp_path / "whole")
+
+
+def test_sigterm_keeps_the_step_and_exits_with_143(program: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "terminated"
+    process = start(program, folder, -1, 0, 0.003)
+    wait_until(lambda: steps_done(folder) >= 5)
+    process.terminate()
+    _, err = process.communicate()
+    assert process.returncode == TERMINATED == 143
+    kept = torch.load(folder / STATE, weights_only=True)["step"]
+    assert kept == steps_done(folder)
+    assert f"training: state kept at step {kept} of {STEPS}\n" in err
+    assert err.endswith("terminated: the same command continues\n")
+    assert "Traceback" not in err
+    assert train(program, folder) == train(program, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_trains_the_same(program: Path, tmp_path: Path) -> None:
+    """To rounding; and to the bit when one of them is killed once and torchrun starts all again."""
+    for processes in (1, 2, 4):
+        distributed.launch(processes, [str(tmp_path / str(processes)), "-1", "0", "0"], (str(program),))
+    weights = [load_file(tmp_path / name / WEIGHTS) for name in ("1", "2", "4")]
+    for other in weights[1:]:
+        for name, value in weights[0].items():
+            torch.testing.assert_close(other[name], value, rtol=0, atol=1e-4, msg=name)
+    restarted = tmp_path / "restarted"
+    distributed.launch(4, [str(restarted), "7", "2", "0"], (str(program),), max_restarts=1)
+    assert (restarted / "killed").exists()
+    assert (restarted / WEIGHTS).read_bytes() == (tmp_path / "4" / WEIGHTS).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_rank_is_named_with_its_signal_and_no_other_stays(program: Path, tmp_path: Path) -> None:
+    with pytest.raises(DBTBenchError, match=r"^rank 1 of 2 processes failed: Signal 9 \(SIGKILL\)"):
+        distributed.launch(2, [str(tmp_path), "7", "1", "0"], (str(program),))
+    assert alive(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_every_rank_stops_at_the_same_step_on_sigterm_and_goes_on(program: Path, tmp_path: Path) -> None:
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    process = start("-c", LAUNCHER, program, stopped, -1, 0, 0.02)
+    wait_until(lambda: steps_done(stopped) >= 3)
+    process.terminate()
+    _, err = process.communicate()
+    assert process.returncode == TERMINATED
+    assert err.count("state kept at step") == err.count("the same command continues") == 1
+    assert "torch" not in err
+    assert "Traceback" not in err
+    assert alive(stopped) == []
+    for folder in (stopped, whole):
+        distributed.launch(2, [str(folder), "-1", "0", "0"], (str(program),))
+    assert (stopped / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+
+
+@pytest.mark.slow
+def test_no_rank_outlives_a_killed_launcher(program: Path, tmp_path: Path) -> None:
+    process = start("-c", LAUNCHER, program, tmp_path, -1, 0, 0.5)
+    wait_until(lambda: steps_done(tmp_path) >= 1)
+    assert len(alive(tmp_path)) == 2
+    os.kill(process.pid, signal.SIGKILL)
+    wait_until(lambda: alive(tmp_path) == [], 10)
+    process.communicate()
