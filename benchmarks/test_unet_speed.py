@@ -29,7 +29,7 @@ FASTER = {"monai": {1: 1.0, 2: 2.5}, "video": {1: 5.0, 2: 12.0}}
 """How many times faster ours must be than each peer, by its pixel-unshuffle."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Settings:
     """A recipe's settings of the network."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dbtbench.errors import UsageError
-from dbtbench.generators.ddpm.backbone import Backbone, MonaiUNet, build
+from dbtbench.generators.ddpm.backbone import Backbone, build
 from dbtbench.generators.ddpm.unet import UNet
 
 LABELS, PROJECTIONS = 4, 2
@@ -33,7 +33,7 @@ def network(settings: Settings) -> torch.nn.Module:
     return net
 
 
-def awake(net: MonaiUNet) -> MonaiUNet:
+def awake(net: torch.nn.Module) -> torch.nn.Module:
     """The last layer starts at zero, and so does what embeddings add; give all of it weights."""
     for parameter in net.parameters():
         if not parameter.any():
