@@ -207,3 +207,23 @@ def content_fingerprint(grid: Sequence[int], intensity: Mapping[str, Any], cases
         boxes: text of boxes.csv.
     """
     return digest({"grid": list(grid), "intensity": intensity, "cases": cases, "boxes": boxes})
+
+
+def sizes(
+    shape: Sequence[int], spacing: Sequence[float], grid: Sequence[int]
+) -> dict[str, int | float | None]:
+    """A case's size, and how large its voxels are; None where that is not known.
+
+    Args:
+        shape: slices, rows, columns of the original.
+        spacing: mm between them; NaN or 0 where unknown.
+        grid: slices, rows, columns as stored.
+
+    Returns:
+        `slices`, `rows`, `columns`, `pixel_mm` (geometric mean, of the original) and `SPACING` (stored).
+    """
+    known = [float(mm) if np.isfinite(mm) and mm > 0 else None for mm in spacing]
+    stored = [mm and round(mm * n / m, 6) for mm, n, m in zip(known, shape, grid, strict=True)]
+    pixel = round(float(np.sqrt(known[1] * known[2])), 6) if known[1] and known[2] else None
+    names = ("slices", "rows", "columns", "pixel_mm", *SPACING)
+    return dict(zip(names, (*shape, pixel, *stored), strict=True))

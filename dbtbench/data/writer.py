@@ -128,12 +128,8 @@ class DatasetWriter:
         """
         self.record(entry_of(index, {**case, "sha256": store_volume(self.folder, index, volume)}, boxes))
 
-    def reject(self, index: int, row: Mapping[str, Any]) -> None:
-        """Record that a case could not be read: `REJECTED_COLUMNS`, as far as they are known."""
-        self.record({"index": index, "case": None, "boxes": [], "rejected": [dict(row)]})
-
     def record(self, entry: Entry) -> None:
-        """Record what became of a case whose volume is stored already."""
+        """Record what became of a case: its volume is stored already, or could not be read."""
         with self._journal.open("a", encoding="utf-8") as journal:
             journal.write(json.dumps(entry) + "\n")
             journal.flush()
@@ -198,6 +194,11 @@ def entry_of(index: int, case: Mapping[str, Any], boxes: Iterable[Mapping[str, A
         "boxes": [{"case": index, **key, **box} for box in boxes],
         "rejected": [],
     }
+
+
+def unread_entry(index: int, row: Mapping[str, Any]) -> Entry:
+    """The entry of a case that could not be read: its row of rejected.csv."""
+    return {"index": index, "case": None, "boxes": [], "rejected": [dict(row)]}
 
 
 def store_volume(folder: Path, index: int, volume: Volume) -> str:

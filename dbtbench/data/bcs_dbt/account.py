@@ -27,7 +27,33 @@ def rejected_row(
     return {"table": table, **named, "file": file, "bytes": size, "reason": reason, "detail": detail}
 
 
-def left_out(volumes: pd.DataFrame, boxes: pd.DataFrame, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+def settle(
+    volumes: pd.DataFrame, boxes: pd.DataFrame, entries: Mapping[int, Entry], root: Path, hint: str
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Close an import's account.
+
+    Args:
+        volumes: one row a volume of the tables, with `reason` and `detail` of why it was not read.
+        boxes: one row a box of the tables.
+        entries: what was read, by its row.
+        root: the folder it was read from.
+        hint: what to look at when nothing was imported.
+
+    Returns:
+        The account, {rows, imported, rejected: {reason: n}, missing, boxes: {…}}, and the rows of
+        rejected.csv that no entry has.
+
+    Raises:
+        MissingError: when no volume was imported.
+    """
+    ordered = [entries[index] for index in sorted(entries)]
+    rejected = _left_out(volumes, boxes, ordered)
+    account = _account_of(volumes, boxes, ordered, rejected)
+    _check_some(account, root, hint)
+    return account, rejected
+
+
+def _left_out(volumes: pd.DataFrame, boxes: pd.DataFrame, entries: Iterable[Entry]) -> list[dict[str, Any]]:
     """Rows of rejected.csv for what was not even read, and for boxes without a volume that was imported.
 
     Args:
@@ -58,7 +84,7 @@ def left_out(volumes: pd.DataFrame, boxes: pd.DataFrame, entries: Iterable[Entry
     return rows
 
 
-def account_of(
+def _account_of(
     volumes: pd.DataFrame, boxes: pd.DataFrame, entries: Iterable[Entry], rejected: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """What became of the rows of the tables: {rows, imported, rejected: {reason: n}, missing, boxes: {…}}."""
@@ -78,7 +104,7 @@ def account_of(
     return account | {"boxes": of(len(boxes), sum(len(entry["boxes"]) for entry in entries), True)}
 
 
-def check_some(account: Mapping[str, Any], root: Path, hint: str) -> None:
+def _check_some(account: Mapping[str, Any], root: Path, hint: str) -> None:
     """Refuse to make a data set of nothing; the hint says what to look at.
 
     Raises:

@@ -16,6 +16,7 @@ from pydicom.filereader import read_file_meta_info, read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import BreastTomosynthesisImageStorage, DeflatedExplicitVRLittleEndian
 
+from dbtbench.data.dicom.header import item_of
 from dbtbench.files import read_json, write_text
 from dbtbench.parallel import Pool
 from dbtbench.progress import progress
@@ -140,9 +141,9 @@ def _save(cache: Path, known: dict[str, list[Any]]) -> None:
 def _identity(ds: pydicom.Dataset) -> dict[str, str]:
     if ds.get("SOPClassUID") != BreastTomosynthesisImageStorage:
         return {}
-    view, shared = _item(ds, "ViewCodeSequence"), _item(ds, "SharedFunctionalGroupsSequence")
+    view, shared = item_of(ds, "ViewCodeSequence"), item_of(ds, "SharedFunctionalGroupsSequence")
     codes = (view.get("CodeValue"), ds.get("ViewPosition"))
-    side = _item(shared, "FrameAnatomySequence").get("FrameLaterality") or ds.get("ImageLaterality")
+    side = item_of(shared, "FrameAnatomySequence").get("FrameLaterality") or ds.get("ImageLaterality")
     return {
         "patient": str(ds.get("PatientID") or "").strip(),
         "study": str(ds.get("StudyID") or "").strip(),
@@ -151,8 +152,3 @@ def _identity(ds: pydicom.Dataset) -> dict[str, str]:
         "projection": next((PROJECTIONS[str(code)] for code in codes if str(code) in PROJECTIONS), ""),
         "side": {"L": "l", "R": "r"}.get(str(side), ""),
     }
-
-
-def _item(ds: pydicom.Dataset, keyword: str) -> pydicom.Dataset:
-    sequence = ds.get(keyword)
-    return sequence[0] if sequence else pydicom.Dataset()

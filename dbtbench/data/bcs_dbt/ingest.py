@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dbtbench.data.bcs_dbt.account import OUTSIDE, account_of, check_some, left_out, rejected_row
+from dbtbench.data.bcs_dbt.account import OUTSIDE, rejected_row, settle
 from dbtbench.data.bcs_dbt.finding import find_files
 from dbtbench.data.bcs_dbt.tables import assign_splits, read_tables
 from dbtbench.data.boxes import to_grid
-from dbtbench.data.dataset import GRID_BOX, KEY, NATIVE_BOX, DBTDataset
+from dbtbench.data.dataset import GRID_BOX, KEY, NATIVE_BOX, DBTDataset, sizes
 from dbtbench.data.dicom.volume import WINDOWS, Header, read_volume
 from dbtbench.data.resample import METHODS
 from dbtbench.data.writer import (
@@ -26,6 +26,7 @@ from dbtbench.data.writer import (
     find_finished,
     split_digest,
     store_volume,
+    unread_entry,
 )
 from dbtbench.errors import MissingError, UnreadableError, UsageError
 from dbtbench.files import digest
@@ -125,10 +126,8 @@ def import_bcs_dbt(
     intensity = {"window": settings.window, "resample": settings.resample, "exact": settings.exact}
     with DatasetWriter(path, settings.grid, len(volumes), identity, fresh) as writer:
         _import_all(volumes, tables.boxes, splits, root, settings, writer, pool)
-        entries = [writer.entries[index] for index in sorted(writer.entries)]
-        rejected = left_out(volumes, tables.boxes, entries)
-        account = account_of(volumes, tables.boxes, entries, rejected)
-        check_some(account, root, "paths in the file-paths table are relative to the folder you name")
+        hint = "paths in the file-paths table are relative to the folder you name"
+        account, rejected = settle(volumes, tables.boxes, writer.entries, root, hint)
         meta = {"intensity": intensity, "source": source, "split": split, "account": account}
         return writer.finish(meta, split_digest(splits), rejected)
 
@@ -210,7 +209,7 @@ def import_one(root: Path, folder: Path, settings: ImportSettings, task: Task) -
         **task.key,
         "label": task.label,
         "split": task.split,
-        **_size(header, settings.grid),
+        **sizes(header.shape, header.spacing, settings.grid),
         "flipped": reading.flipped,
         "file": task.file,
         "bytes": task.bytes,
@@ -225,16 +224,7 @@ def import_one(root: Path, folder: Path, settings: ImportSettings, task: Task) -
 
 def _unread(task: Task, error: UnreadableError) -> Entry:
     row = rejected_row("labels", task.key, error.reason, error.detail, task.file, task.bytes)
-    return {"index": task.index, "case": None, "boxes": [], "rejected": [row]}
-
-
-def _size(header: Header, grid: tuple[int, int, int]) -> dict[str, Any]:
-    """Size of the original and of the stored voxels; None where the file does not say."""
-    shape = header.slices, header.rows, header.columns
-    spacing = [mm * n / m for mm, n, m in zip(header.spacing, shape, grid, strict=True)]
-    known = [None if np.isnan(mm) else round(float(mm), 6) for mm in (header.pixel_mm, *spacing)]
-    names = ("slices", "rows", "columns", "pixel_mm", "z_mm", "y_mm", "x_mm")
-    return dict(zip(names, (*shape, *known), strict=True))
+    return unread_entry(task.index, row)
 
 
 def _is_inside(box: Mapping[str, Any], header: Header) -> bool:

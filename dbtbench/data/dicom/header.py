@@ -145,8 +145,8 @@ def _header(ds: pydicom.Dataset, syntax: str, file: io.BufferedReader) -> Header
     kind = ds.get("PhotometricInterpretation"), ds.get("SamplesPerPixel"), ds.get("BitsAllocated")
     if kind != ("MONOCHROME2", 1, 16) or ds.get("PixelRepresentation") != 0 or not 1 <= bits <= 16:
         raise UnreadableError("not unsigned 16-bit grey values", f"{kind}, {bits} bits stored")
-    shared = _item(ds, "SharedFunctionalGroupsSequence")
-    first = _item(ds, "PerFrameFunctionalGroupsSequence")
+    shared = item_of(ds, "SharedFunctionalGroupsSequence")
+    first = item_of(ds, "PerFrameFunctionalGroupsSequence")
     voi = _group(shared, first, "FrameVOILUTSequence")
     centre, width = _numbers(voi, "WindowCenter"), _numbers(voi, "WindowWidth")
     values = _group(shared, first, "PixelValueTransformationSequence")
@@ -167,14 +167,15 @@ def _header(ds: pydicom.Dataset, syntax: str, file: io.BufferedReader) -> Header
     )
 
 
-def _item(ds: pydicom.Dataset, keyword: str, index: int = 0) -> pydicom.Dataset:
+def item_of(ds: pydicom.Dataset, keyword: str, index: int = 0) -> pydicom.Dataset:
+    """An item of a sequence; an empty data set where there is none."""
     sequence = ds.get(keyword)
     return sequence[index] if sequence and len(sequence) > index else pydicom.Dataset()
 
 
 def _group(shared: pydicom.Dataset, frame: pydicom.Dataset, keyword: str) -> pydicom.Dataset:
     """A functional group's item: shared between frames, else the frame's own."""
-    return _item(shared if keyword in shared else frame, keyword)
+    return item_of(shared if keyword in shared else frame, keyword)
 
 
 def _numbers(ds: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
@@ -205,9 +206,9 @@ def _spacing(
     measures = _group(shared, first, "PixelMeasuresSequence")
     between = (*_numbers(measures, "SpacingBetweenSlices"), float("nan"))[0]
     if np.isnan(between):
-        second = _item(ds, "PerFrameFunctionalGroupsSequence", 1)
+        second = item_of(ds, "PerFrameFunctionalGroupsSequence", 1)
         places = [
-            _numbers(_item(frame, "PlanePositionSequence"), "ImagePositionPatient")
+            _numbers(item_of(frame, "PlanePositionSequence"), "ImagePositionPatient")
             for frame in (first, second)
         ]
         axes = _numbers(_group(shared, first, "PlaneOrientationSequence"), "ImageOrientationPatient")

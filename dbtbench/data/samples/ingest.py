@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from dbtbench import plugins
-from dbtbench.data.bcs_dbt.account import OUTSIDE, account_of, check_some, left_out, rejected_row
+from dbtbench.data.bcs_dbt.account import OUTSIDE, rejected_row, settle
 from dbtbench.data.boxes import to_grid
-from dbtbench.data.dataset import GRID_BOX, KEY, SPACING, DBTDataset, Volume
+from dbtbench.data.dataset import GRID_BOX, KEY, DBTDataset, Volume, sizes
 from dbtbench.data.dicom.volume import read_volume
 from dbtbench.data.resample import area_mean
 from dbtbench.data.samples.arrays import SUFFIXES, read_array
 from dbtbench.data.samples.tables import NATIVE, SampleTables, read_sample_tables
-from dbtbench.data.writer import DatasetWriter, Entry, entry_of, find_finished, store_volume
+from dbtbench.data.writer import DatasetWriter, Entry, entry_of, find_finished, store_volume, unread_entry
 from dbtbench.errors import UnreadableError, UsageError
 from dbtbench.files import digest
 from dbtbench.progress import progress, say
@@ -97,11 +97,8 @@ def import_samples(
     }
     with DatasetWriter(path, data.grid, len(tables.volumes), identity, fresh) as writer:
         _import_all(tables, root, data, writer)
-        entries = [writer.entries[index] for index in sorted(writer.entries)]
-        rejected = left_out(tables.volumes, tables.boxes, entries)
-        account = account_of(tables.volumes, tables.boxes, entries, rejected)
-        views = "a file's name or volumes.csv tells its view (lcc, lmlo, rcc, rmlo); values lie in [0, 1]"
-        check_some(account, root, views)
+        hint = "a file's name or volumes.csv tells its view (lcc, lmlo, rcc, rmlo); values lie in [0, 1]"
+        account, rejected = settle(tables.volumes, tables.boxes, writer.entries, root, hint)
         split = {"kind": "all for training", "trust": TRUST}
         meta = {"intensity": data.meta["intensity"], "source": source, "split": split, "account": account}
         return writer.finish(meta, data.split_hash, rejected)
@@ -137,11 +134,11 @@ def _import_one(
         reading = _read(root / file, row["View"], data)
     except UnreadableError as error:
         unread = rejected_row("labels", row, error.reason, error.detail, file, size)
-        return {"index": index, "case": None, "boxes": [], "rejected": [unread]}
+        return unread_entry(index, unread)
     case = {
         **{name: row[name] for name in (*KEY, "label")},
         "split": "train",
-        **_geometry(reading, data.grid),
+        **sizes(reading.size, reading.spacing, data.grid),
         "flipped": reading.flipped,
         "file": file,
         "bytes": size,
@@ -176,19 +173,6 @@ def _read(path: Path, view: str, data: DBTDataset) -> Reading:
 
 DICOM_SETTINGS = ("window", "resample", "exact")
 """How the real data set's files were read, and so how DICOM files that join it are."""
-
-
-def _geometry(reading: Reading, grid: tuple[int, int, int]) -> dict[str, Any]:
-    """Size of the original and of the stored voxels; None where the file does not say."""
-    between = np.array(reading.spacing, float)
-    stored = between * reading.size / grid
-    known = [round(float(mm), 6) if np.isfinite(mm) and mm > 0 else None for mm in stored]
-    pixel = float(np.sqrt(between[1] * between[2]))
-    return {
-        **dict(zip(("slices", "rows", "columns"), reading.size, strict=True)),
-        "pixel_mm": round(pixel, 6) if None not in known[1:] else None,
-        **dict(zip(SPACING, known, strict=True)),
-    }
 
 
 def _place(box: Mapping[str, Any], reading: Reading, grid: tuple[int, int, int]) -> dict[str, Any] | None:
