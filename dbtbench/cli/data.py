@@ -30,6 +30,12 @@ def phantom(
     patients: Annotated[int, typer.Option("--patients", help="How many; four views each.")] = 48,
     mix: Annotated[str, typer.Option("--mix", help="Class frequencies: enriched or screening.")] = "enriched",
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything.")] = 0,
+    conspicuity: Annotated[
+        float | None,
+        typer.Option(
+            "--conspicuity", help="How many times denser than physical lesions are. [tiny: 1.75, else 1]"
+        ),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda; the last bits differ.")] = "cpu",
 ) -> None:
     """Write phantom patients as DICOM files.
@@ -42,7 +48,7 @@ def phantom(
 
     if mix not in MIXES:
         raise UsageError(f"no mix named {mix!r}", f"known: {', '.join(MIXES)}")
-    write_collection(out, preset, patients, seed, MIXES[mix], device)
+    write_collection(out, preset, patients, seed, MIXES[mix], device, conspicuity=conspicuity)
     typer.echo(f"{patients} patients in {out}")
     typer.echo(f"next: dbtbench data import bcs-dbt {out} --name NAME")
 

@@ -10,7 +10,7 @@ ROOT/BCS-DBT-boxes-train-v2.csv                one row a box of a benign or mali
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from dbtbench.files import claim_folder, csv_text, write_text
 from dbtbench.phantom.anatomy import Breast, draw_breasts
 from dbtbench.phantom.lesions import Lesion, draw_lesion
 from dbtbench.phantom.reconstruction import WINDOW
-from dbtbench.phantom.simulation import PRESETS, Box, box_of, simulate
+from dbtbench.phantom.simulation import PRESETS, Box, Preset, box_of, simulate
 from dbtbench.progress import progress
 
 VIEWS = ("lcc", "lmlo", "rcc", "rmlo")
@@ -148,6 +148,7 @@ def write_collection(
     mix: Mapping[str, float] = ENRICHED,
     device: str = "cpu",
     jobs: int | None = None,
+    conspicuity: float | None = None,
 ) -> CollectionSummary:
     """Write a collection in the layout of BCS-DBT; files that an earlier call finished are kept.
 
@@ -159,6 +160,7 @@ def write_collection(
         mix: frequencies of the patients' labels, on any scale.
         device: torch device for the array work.
         jobs: processes; by default one a core, or one when the device is not the CPU.
+        conspicuity: how many times denser than physical lesions are; the preset's own when None.
 
     Raises:
         UsageError: for settings that make no sense, or a folder that holds something else.
@@ -170,6 +172,8 @@ def write_collection(
             f"patients {patients}, seed {seed}, jobs {jobs} cannot be",
             "patients and jobs start at 1, seeds at 0",
         )
+    if conspicuity is not None and not 0 <= conspicuity < np.inf:
+        raise UsageError(f"lesions cannot be {conspicuity} times denser", "--conspicuity is 0 or more")
     cohort = draw_patients(patients, seed, mix)
     settings = {
         "version": VERSION,
@@ -178,26 +182,35 @@ def write_collection(
         "seed": seed,
         "mix": dict(mix),
         "device": torch.device(device).type,
+        **({} if conspicuity is None else {"conspicuity": conspicuity}),
     }
+    made = PRESETS[preset]
+    if conspicuity is not None:
+        made = replace(made, conspicuity=conspicuity)
+    uids = "dbtbench phantom " + " ".join(
+        str(s) for s in (VERSION, preset, seed, conspicuity) if s is not None
+    )
     claim_folder(root, "phantom.json", settings, "phantom")
     todo = [(p, view) for p in cohort for view in VIEWS if not (root / p.path(view)).is_file()]
     jobs = jobs or (cpu_count() if torch.device(device).type == "cpu" else 1)
     total = 4 * len(cohort)
     with progress(f"phantom ({preset})", total, "volumes", done=total - len(todo)) as advance:
-        work = (delayed(write_volume)(root, preset, p, view, seed, device) for p, view in todo)
+        work = (delayed(write_volume)(root, made, p, view, seed, device, uids) for p, view in todo)
         for _ in Parallel(n_jobs=jobs, return_as="generator_unordered")(work):
             advance()
-    return _write_tables(root, preset, cohort)
+    return _write_tables(root, made, cohort)
 
 
-def write_volume(root: Path, preset: str, patient: Patient, view: str, seed: int, device: str) -> None:
-    """Simulate one view and write its file; the bytes depend on (preset, seed, patient, view) only."""
+def write_volume(
+    root: Path, preset: Preset, patient: Patient, view: str, seed: int, device: str, uid_seed: str
+) -> None:
+    """Simulate one view and write its file; the bytes depend on nothing but the arguments."""
     breast = patient.breasts[laterality(view)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in another order would have other last bits; the cores have other views
     try:
         frames = simulate(
-            PRESETS[preset],
+            preset,
             breast,
             view,
             patient.lesion_in(view),
@@ -212,17 +225,17 @@ def write_volume(root: Path, preset: str, patient: Patient, view: str, seed: int
         view=view,
         patient_id=patient.patient_id,
         study_id=patient.study_id,
-        pixel_mm=PRESETS[preset].pixel,
+        pixel_mm=preset.pixel,
         slice_mm=breast.thickness(projection(view)) / len(frames),
         window=WINDOW,
-        uid_seed=f"dbtbench phantom {VERSION} {preset} {seed}",
+        uid_seed=uid_seed,
         rotated=view in patient.rotated,
         model="phantom",
         series_description=f"{view} phantom",
     )
 
 
-def _write_tables(root: Path, preset: str, cohort: list[Patient]) -> CollectionSummary:
+def _write_tables(root: Path, preset: Preset, cohort: list[Patient]) -> CollectionSummary:
     paths, labels, boxes = [], [], []
     for patient in cohort:
         for view in VIEWS:
@@ -232,8 +245,8 @@ def _write_tables(root: Path, preset: str, cohort: list[Patient]) -> CollectionS
             labels.append({**key, **{name.capitalize(): int(name == label) for name in LABELS}})
             lesion = patient.lesion_in(view)
             if lesion and label in ("benign", "cancer"):
-                box = box_of(PRESETS[preset], patient.breasts[patient.side], view, lesion)
-                boxes.append({**key, **_native(box, label, lesion, PRESETS[preset].shape[0])})
+                box = box_of(preset, patient.breasts[patient.side], view, lesion)
+                boxes.append({**key, **_native(box, label, lesion, preset.shape[0])})
     for name, rows, columns in (
         ("file-paths", paths, [*KEY, "descriptive_path", "classic_path"]),
         ("labels", labels, [*KEY, *map(str.capitalize, LABELS)]),

@@ -19,6 +19,7 @@ from dbtbench.errors import UsageError
 from dbtbench.phantom.cohort import (
     ENRICHED,
     SCREENING,
+    VIEWS,
     CollectionSummary,
     draw_patients,
     quotas,
@@ -198,9 +199,27 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
         ({"preset": "tiny", "patients": 0}, "patients 0"),
         ({"preset": "tiny", "patients": 1, "jobs": 0}, "jobs 0"),
         ({"preset": "tiny", "patients": 1, "seed": -1}, "seed -1"),
+        ({"preset": "tiny", "patients": 1, "conspicuity": -1.0}, "-1.0 times denser"),
     ],
 )
 def test_settings_without_sense_are_refused(tmp_path: Path, settings: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         write_collection(tmp_path / "x", **settings)  # type: ignore[arg-type]
     assert not (tmp_path / "x").exists()
+
+
+def test_denser_lesions_change_the_views_that_have_one_and_no_others(
+    collection: CollectionSummary, tmp_path: Path
+) -> None:
+    dense = write_collection(tmp_path / "dense", "tiny", PATIENTS, seed=3, conspicuity=3.0)
+    patients = draw_patients(PATIENTS, 3, ENRICHED)
+    views = [(p, view) for p in patients for view in VIEWS]
+    changed = [
+        (p.number, view)
+        for p, view in views
+        if not np.array_equal(
+            *(pydicom.dcmread(root / p.path(view)).pixel_array for root in (collection.root, dense.root))
+        )
+    ]
+    assert changed == [(p.number, view) for p, view in views if p.lesion_in(view)]
+    assert changed
