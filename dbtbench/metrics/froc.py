@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from dbtbench.errors import UsageError
+from dbtbench.metrics.resampling import VOLUME, patient_numbers, resample
 
 MINIMUM_DISTANCE = 100.0
 FPS_ALL = 2.0
@@ -110,8 +111,127 @@ def match_boxes(
         UsageError: as `score_dbtex`.
     """
     truth, predicted = _numbers("boxes", boxes), _numbers("predictions", predictions)
-    box_view, predicted_view = _views(boxes, predictions)
+    box_view, predicted_view = number_views(boxes, predictions)
     return _match(truth, predicted, box_view, predicted_view, _distances(minimum_distance, len(boxes)))
+
+
+def outcomes(
+    labels: pd.DataFrame,
+    boxes: pd.DataFrame,
+    predictions: pd.DataFrame,
+    minimum_distance: ArrayLike = MINIMUM_DISTANCE,
+) -> pd.DataFrame:
+    """All that `mean_sensitivity_positive` depends on, by patient, so that it can be resampled.
+
+    Args:
+        labels: as for `score_dbtex`, and PatientID.
+        boxes: as for `score_dbtex`.
+        predictions: as for `score_dbtex`.
+        minimum_distance: as for `score_dbtex`.
+
+    Returns:
+        PatientID, StudyUID, View, `box`, `Score`, of the volumes with boxes. One row for each prediction that
+        hits a box (`box` is its number in its volume, from 0), one without Score for each box that nothing
+        hits, and one for each false positive (`box` is −1). Hits after a box's best find nothing more, but
+        the official rule has an operating point at each of their scores.
+
+    Raises:
+        UsageError: as `score_dbtex`, and when a volume with boxes has no row in the labels, or several.
+    """
+    _require("labels", labels, VOLUME)
+    hit = match_boxes(boxes, predictions, minimum_distance)
+    label_view, box_view, predicted_view = number_views(labels, boxes, predictions)
+    for box in np.flatnonzero((label_view == box_view[:, None]).sum(axis=1) != 1)[:1]:
+        raise UsageError(
+            f"volume {' '.join(boxes[VIEW].iloc[box].astype(str))} has boxes, but not one row of labels",
+            "give each volume exactly one row in the labels table",
+        )
+    number = np.append(pd.Series(box_view).groupby(box_view).cumcount().to_numpy(np.int64), -1)
+    missed = np.setdiff1d(np.arange(len(boxes)), hit)
+    kept = np.isin(predicted_view, box_view)
+    order = np.argsort(label_view)
+    view = np.concatenate([box_view[missed], predicted_view[kept]])
+    table = labels[VOLUME].astype(str).iloc[order[np.searchsorted(label_view, view, sorter=order)]]
+    table["box"] = number[np.concatenate([missed, hit[kept]])]
+    scores = predictions["Score"].to_numpy(np.float64)[kept]
+    table["Score"] = np.concatenate([np.full(len(missed), np.nan), scores])
+    return table.sort_values([*VOLUME, "box", "Score"], ignore_index=True)
+
+
+def mean_sensitivity(outcomes: pd.DataFrame, weights: ArrayLike) -> Floats:
+    """Resample the challenge's ranking: the mean sensitivity at 1, 2, 3 and 4 false positives a volume.
+
+    Args:
+        outcomes: from the function `outcomes`.
+        weights: (R, P) whole numbers ≥ 0: how often each of `resampling.patients(outcomes)` is drawn.
+
+    Returns:
+        (R,) float64: `mean_sensitivity_positive` as `score_dbtex` gives it for a test set that holds each
+        patient that many times; NaN where it holds none.
+
+    Raises:
+        UsageError: when the weights are not such numbers.
+    """
+    hits, tp, fp, sizes = _by_patient(outcomes)
+
+    def score(drawn: Floats) -> Floats:
+        volumes, boxes = (drawn @ sizes).T[:, :, None]
+        there = drawn @ hits > 0
+        there[:, [0, -1]] = True
+        with np.errstate(invalid="ignore"):
+            fps, sensitivity = drawn @ fp / volumes, drawn @ tp / boxes
+        at = [_interpolate(at, fps, sensitivity, there) for at in FPS_POSITIVE]
+        return np.asarray(np.stack(at, axis=1).mean(axis=1))
+
+    return resample(weights, len(sizes), hits.shape[1], score)
+
+
+def _by_patient(outcomes: pd.DataFrame) -> tuple[Floats, Floats, Floats, Floats]:
+    """Each patient's part of the positive curve.
+
+    Returns:
+        (P, T) number of hits at each threshold, and of boxes found and false positives at or above it, where
+        the thresholds are a value above all scores, each hit's score downwards, and a value below all scores;
+        (P, 2) number of volumes and of boxes.
+    """
+    patient, box = patient_numbers(outcomes), outcomes["box"].to_numpy(np.int64)
+    scores = outcomes["Score"].to_numpy(np.float64)
+    n = int(patient.max(initial=-1)) + 1
+    hit = (box >= 0) & np.isfinite(scores)
+    downwards = np.concatenate([[-np.inf], np.unique(-scores[hit]), [np.inf]])
+
+    def count(rows: NDArray[Any]) -> Floats:
+        table = np.zeros((n, len(downwards)))
+        np.add.at(table, (patient[rows], np.searchsorted(downwards, -scores[rows])), 1)
+        return table
+
+    volume = outcomes.groupby(VOLUME, sort=False).ngroup().to_numpy()
+    order = np.lexsort((-scores, box, volume))
+    new_volume, new_box = np.diff(np.stack([volume, box])[:, order], axis=1, prepend=-2) != 0
+    of_boxes = order[(new_volume | new_box) & (box[order] >= 0)]
+    rows = order[new_volume], of_boxes
+    sizes = np.stack([np.bincount(patient[row], minlength=n) for row in rows], axis=1).astype(np.float64)
+    found = count(of_boxes[hit[of_boxes]]).cumsum(axis=1)
+    return count(np.flatnonzero(hit)), found, count(np.flatnonzero(box < 0)).cumsum(axis=1), sizes
+
+
+def _interpolate(at: float, fps: Floats, sensitivity: Floats, there: NDArray[np.bool_]) -> Floats:
+    """`np.interp(at, fps, sensitivity)` in every row, of the operating points that are there.
+
+    Args:
+        at: above 0, where every row begins.
+        fps: (R, T), never falling along a row.
+        sensitivity: (R, T).
+        there: (R, T); the first and the last are.
+    """
+    rows = np.arange(len(fps))
+    beyond = there & (fps > at)
+    right = np.where(beyond.any(axis=1), beyond.argmax(axis=1), -1)
+    left = fps.shape[1] - 1 - (there & ~beyond)[:, ::-1].argmax(axis=1)
+    x, y = fps[rows, left], sensitivity[rows, left]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = (sensitivity[rows, right] - y) / (fps[rows, right] - x)
+    return np.asarray(np.where(right < 0, y, slope * (at - x) + y))
 
 
 def _curves(
@@ -120,7 +240,7 @@ def _curves(
     """The curve over all volumes and the one over volumes with boxes."""
     _require("labels", labels, VIEW)
     truth, predicted = _numbers("boxes", boxes), _numbers("predictions", predictions)
-    label_view, box_view, predicted_view = _views(labels, boxes, predictions)
+    label_view, box_view, predicted_view = number_views(labels, boxes, predictions)
     hit = _match(truth, predicted, box_view, predicted_view, _distances(minimum_distance, len(boxes)))
     scores = predicted["Score"]
     false = hit < 0
@@ -191,7 +311,7 @@ def _sensitivity(curve: Curve, fps: float) -> float:
     return float(np.interp(fps, curve["fps"], curve["sensitivity"]))
 
 
-def _views(*tables: pd.DataFrame) -> list[Integers]:
+def number_views(*tables: pd.DataFrame) -> list[Integers]:
     """Number the views of several tables: rows have the same number when study and view are the same."""
     keys = pd.concat([table[VIEW].astype(str) for table in tables])
     numbers = keys.groupby(VIEW, sort=False, dropna=False).ngroup().to_numpy(np.int64)

@@ -14,7 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dbtbench.errors import UsageError
-from dbtbench.metrics.froc import froc_curve, match_boxes, score_dbtex
+from dbtbench.metrics.froc import froc_curve, match_boxes, mean_sensitivity, outcomes, score_dbtex
+from dbtbench.metrics.resampling import patients
 
 ORACLE = Path(__file__).parents[1] / "data" / "dbtex_oracle"
 OFFICIAL: dict[str, dict[str, float]] = json.loads((ORACLE / "official_outputs.json").read_text())
@@ -182,3 +183,110 @@ def test_a_column_without_numbers_is_named(column: str, value: object) -> None:
 def test_a_wrong_number_of_distances_is_an_error() -> None:
     with pytest.raises(UsageError, match="for 1 boxes"):
         match_boxes(one_box(), pd.DataFrame([prediction_at(0, 20)]), [30, 40])
+
+
+PRIMARY = "mean_sensitivity_positive"
+OWNERS = {"S0": "P10", "S1": "P2", "S2": "P2"}
+
+
+@st.composite
+def cohorts(draw: st.DrawFn) -> Tables:
+    """Each volume has one row of labels; of two patients one has two studies; about half of the marks hit."""
+    volume = (st.sampled_from(STUDIES), st.sampled_from(("lcc", "rmlo")))
+    places = draw(st.lists(st.tuples(*volume, st.sampled_from((0, 1000))), max_size=5, unique=True))
+    score = st.integers(0, 20).map(lambda n: n / 20)
+    marks = st.tuples(*volume, st.sampled_from((0, 1000, 5000, 5000)), score)
+    owned = [(owner, study, view) for study, owner in OWNERS.items() for view in ("lcc", "rmlo")]
+    boxes = [(study, view, x, 0, 40, 40, 20, 40.0) for study, view, x in places]
+    predictions = [
+        (s, v, x, 0, 40, 40, 20, 0, score) for s, v, x, score in draw(st.lists(marks, max_size=30))
+    ]
+    return table(owned, ["PatientID", *LABEL]), table(boxes, BOX), table(predictions, PREDICTION)
+
+
+def repeated(case: Tables, times: dict[str, int]) -> Tables:
+    """The tables of a test set in which each patient is there so many times, under new names."""
+
+    def repeat(rows: pd.DataFrame) -> pd.DataFrame:
+        owner = rows["StudyUID"].map(OWNERS)
+        copies = [
+            rows[owner == patient].assign(StudyUID=lambda part, c=copy: part["StudyUID"] + f"-{c}")
+            for patient, n in times.items()
+            for copy in range(n)
+        ]
+        return pd.concat([rows.iloc[:0], *copies], ignore_index=True)
+
+    labels, boxes, predictions = map(repeat, case)
+    return labels, boxes, predictions
+
+
+@settings(max_examples=150, deadline=None)
+@given(cohorts(), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=3))
+def test_resampling_gives_the_official_score_of_patients_repeated(
+    case: Tables, drawn: list[tuple[int, int]]
+) -> None:
+    found = outcomes(*case)
+    names = patients(found)
+    times = [dict(zip(("P10", "P2"), row, strict=True)) for row in drawn]
+    expected = [score_dbtex(*repeated(case, row))[PRIMARY] for row in times]
+    weights = np.array([[row[name] for name in names] for row in times]).reshape(len(times), len(names))
+    assert np.allclose(mean_sensitivity(found, weights), expected, rtol=0, atol=1e-12, equal_nan=True)
+
+
+@settings(max_examples=50, deadline=None)
+@given(cohorts())
+def test_drawing_everybody_once_gives_exactly_the_official_score(case: Tables) -> None:
+    found = outcomes(*case)
+    once = mean_sensitivity(found, np.ones((1, len(patients(found)))))
+    assert np.array_equal(once, [score_dbtex(*case)[PRIMARY]], equal_nan=True)
+
+
+@pytest.mark.parametrize("case", OFFICIAL)
+def test_outcomes_say_all_that_the_official_score_depends_on(case: str, tmp_path: Path) -> None:
+    given = [pd.read_csv(ORACLE / case / f"{name}.csv") for name in ("labels", "boxes", "predictions")]
+    outcomes(*given).sample(frac=1, random_state=0).to_csv(tmp_path / "outcomes.csv", index=False)
+    kept = pd.read_csv(tmp_path / "outcomes.csv")
+    once = mean_sensitivity(kept, np.ones((1, len(patients(kept)))))
+    assert once == pytest.approx([OFFICIAL[case][PRIMARY]], abs=1e-12)
+
+
+def test_outcomes_are_hits_missed_boxes_and_false_positives_of_volumes_with_boxes() -> None:
+    labels = table([("A", "S0", "lcc"), ("A", "S1", "lcc")], ["PatientID", *LABEL])
+    boxes = pd.concat([one_box(), one_box(X=3000)], ignore_index=True)
+    marks = [prediction_at(0, 20, 0.5), prediction_at(1, 20, 0.25), prediction_at(900, 20, 0.75)]
+    found = outcomes(labels, boxes, pd.DataFrame([*marks, {**prediction_at(0, 20), "StudyUID": "S1"}]))
+    assert list(found) == ["PatientID", *LABEL, "box", "Score"]
+    assert found[["PatientID", *LABEL]].drop_duplicates().to_numpy().tolist() == [["A", "S0", "lcc"]]
+    assert found["box"].tolist() == [-1, 0, 0, 1]
+    assert found["Score"].tolist()[:3] == [0.75, 0.25, 0.5]
+    assert np.isnan(found["Score"].iloc[3])
+
+
+FALSE = [prediction_at(900, 20, score) for score in (0.8, 0.7, 0.6, 0.5, 0.4)]
+LATE = [prediction_at(0, 20, 0.9), *FALSE, prediction_at(3000, 20, 0.1)]
+"""Of two boxes one is found with fewer than one false positive, the other with more than four."""
+
+
+@pytest.mark.parametrize("second", [[], [prediction_at(1, 20, 0.45)]])
+def test_a_second_hit_is_an_operating_point_in_replicates_too(second: list[dict[str, Any]]) -> None:
+    labels = table([("A", "S0", "lcc")], ["PatientID", *LABEL])
+    boxes, predictions = pd.concat([one_box(), one_box(X=3000)]), pd.DataFrame([*LATE, *second])
+    official = score_dbtex(labels, boxes, predictions)[PRIMARY]
+    assert (official == 0.5) == bool(second)
+    assert mean_sensitivity(outcomes(labels, boxes, predictions), [[1], [2]]).tolist() == [official] * 2
+
+
+def test_hits_of_patients_left_out_are_no_operating_points() -> None:
+    labels = table([("A", "S0", "lcc"), ("B", "S1", "lcc")], ["PatientID", *LABEL])
+    boxes = pd.concat([one_box(), one_box(X=3000), one_box(StudyUID="S1")], ignore_index=True)
+    predictions = pd.DataFrame([*LATE, {**prediction_at(0, 20, 0.45), "StudyUID": "S1"}])
+    alone = score_dbtex(labels[:1], boxes[:2], predictions[:-1])[PRIMARY]
+    assert alone != 0.5
+    assert mean_sensitivity(outcomes(labels, boxes, predictions), [[1, 0]]).tolist() == [alone]
+
+
+@pytest.mark.parametrize("studies", [["S1"], ["S0", "S0"]])
+def test_a_volume_with_boxes_needs_one_row_of_labels(studies: list[str]) -> None:
+    labels = table([("A", study, "lcc") for study in studies], ["PatientID", *LABEL])
+    with pytest.raises(UsageError, match="volume S0 lcc has boxes, but not one row of labels"):
+        outcomes(labels, one_box(), pd.DataFrame([prediction_at(0, 20)]))
