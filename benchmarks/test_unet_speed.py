@@ -6,39 +6,22 @@ forward pass, of which sampling is made. All have levels of 1, 2, 4 and 8 times 
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from unittest.mock import MagicMock
 
 import pytest
 import torch
+from peers import GRID, INSTALL, Network, Settings, told, video
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch import Tensor, nn
-
-from dbtbench.generators.ddpm.backbone import Backbone, build
 
 pytestmark = pytest.mark.slow
 
-DIM, MULTS, GRID, BATCH = 32, (1, 2, 4, 8), (8, 64, 64), 2
+BATCH = 2
 FASTER = {"monai": {1: 1.0, 2: 2.5}, "video": {1: 5.0, 2: 12.0}}
 """How many times faster ours must be than each peer, by its pixel-unshuffle."""
-
-
-@dataclass
-class Settings:
-    """A recipe's settings of the network."""
-
-    backbone: Backbone = "unet"
-    unshuffle: int = 1
-    dim: int = DIM
-    mults: tuple[int, ...] = MULTS
-    blocks: int = 2
-    factorised: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,17 +39,12 @@ class Cost:
 
 
 class Trained:
-    """A network with its input, target and optimiser.
+    """A network with its input, target and optimiser."""
 
-    Args:
-        net: the network.
-        call: runs it on noisy volumes and times in [0, 1].
-    """
-
-    def __init__(self, net: nn.Module, call: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self.net, self.call = net, call
+    def __init__(self, network: Network) -> None:
+        self.network, self.call = network, network.call
         self.x, self.t = torch.randn(BATCH, 1, *GRID), torch.linspace(0.3, 0.7, BATCH)
-        self.optimiser = torch.optim.Adam(net.parameters(), lr=1e-4)
+        self.optimiser = torch.optim.Adam(network.net.parameters(), lr=1e-4)
 
     def step(self) -> None:
         self.optimiser.zero_grad()
@@ -83,7 +61,7 @@ class Trained:
         step, forward = (
             statistics.median(cpu_seconds(run) for _ in range(repeats)) for run in (self.step, self.forward)
         )
-        return Cost(sum(p.numel() for p in self.net.parameters()), step, forward)
+        return Cost(self.network.parameters, step, forward)
 
 
 def cpu_seconds(run: Callable[[], None]) -> float:
@@ -92,28 +70,13 @@ def cpu_seconds(run: Callable[[], None]) -> float:
     return time.process_time() - start
 
 
-def told(settings: Settings) -> Trained:
-    """A network of the project, which is also told a label, a projection and a mask."""
-    net = build(settings, labels=4, projections=2)
-    index, mask = torch.zeros(BATCH, dtype=torch.long), torch.zeros(BATCH, 1, *GRID)
-    return Trained(net, lambda x, t: net(x, t, index, index, mask))
-
-
-def video() -> Trained:
-    """The U-Net of `video-diffusion-pytorch`, which is told nothing.
-
-    Its module needs torchvision, whose transforms the network does not use, to be imported.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        if importlib.util.find_spec("torchvision") is None:
-            patch.setitem(sys.modules, "torchvision", MagicMock())
-        try:
-            module = importlib.import_module("video_diffusion_pytorch")
-        except ModuleNotFoundError as error:
-            wanted = "video-diffusion-pytorch einops einops-exts rotary-embedding-torch"
-            pytest.skip(f"{error}: pip install --no-deps {wanted}")
-    net: nn.Module = module.Unet3D(dim=DIM, dim_mults=MULTS, channels=1)
-    return Trained(net, lambda x, t: net(x, 1000 * t))
+def peer_network(peer: str) -> Network:
+    if peer == "monai":
+        return told(Settings("monai"))
+    try:
+        return video()
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{error}: {INSTALL}")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -128,7 +91,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def ours(one_thread: None) -> dict[int, Cost]:
     """By pixel-unshuffle."""
-    return {unshuffle: told(Settings(unshuffle=unshuffle)).cost(5) for unshuffle in (1, 2)}
+    return {unshuffle: Trained(told(Settings(unshuffle=unshuffle))).cost(5) for unshuffle in (1, 2)}
 
 
 @pytest.mark.parametrize("peer", FASTER)
@@ -136,7 +99,7 @@ def test_a_step_and_a_forward_pass_cost_less_than_those_of_the_peer(
     peer: str, ours: dict[int, Cost], benchmark: BenchmarkFixture
 ) -> None:
     # A step of the video U-Net is so long that one, without warm-up, has to do.
-    theirs = video().cost(1) if peer == "video" else told(Settings("monai")).cost(3)
+    theirs = Trained(peer_network(peer)).cost(1 if peer == "video" else 3)
     sys.stdout.write(f"\n{peer}: {theirs}\n")
     for unshuffle, cost in ours.items():
         ratios = {"step": theirs.step / cost.step, "forward": theirs.forward / cost.forward}
@@ -144,4 +107,4 @@ def test_a_step_and_a_forward_pass_cost_less_than_those_of_the_peer(
         sys.stdout.write(f"  ours, unshuffle {unshuffle}: {cost}; times faster: {faster}\n")
         benchmark.extra_info[f"times faster at unshuffle {unshuffle}"] = ratios
         assert min(ratios.values()) >= FASTER[peer][unshuffle]
-    benchmark(told(Settings(unshuffle=2)).step)
+    benchmark(Trained(told(Settings(unshuffle=2))).step)

@@ -51,6 +51,11 @@ def autocast() -> torch.autocast:
     return torch.autocast("cuda", torch.bfloat16, enabled=device().type == "cuda")
 
 
+def compiles() -> bool:
+    """Whether networks that say so are compiled: never on the CPU, where the bits must stay the same."""
+    return device().type == "cuda"
+
+
 def check_gpus(gpus: int) -> None:
     """Check that so many GPUs are there; 0 hides them all, so that this process computes on the CPU.
 

@@ -12,10 +12,9 @@ net = fit(net, loss, recipe, run.path, seed=0, title="my generator")
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,20 +23,24 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dbtbench.errors import DBTBenchError, UsageError
-from dbtbench.files import write_text
+from dbtbench.errors import DivergedError, UsageError
 from dbtbench.progress import say
 from dbtbench.stopping import Terminated, deferred
 from dbtbench.training import distributed
+from dbtbench.training.log import METRICS, Log
 from dbtbench.training.state import State, Training
 
-__all__ = ["Draw", "Loss", "Training", "fit"]
+__all__ = ["METRICS", "Draw", "Loss", "Preview", "Training", "fit"]
 
 WEIGHTS = "weights.safetensors"
 STATE = "state/training.pt"
-METRICS = "metrics.jsonl"
-METRIC_LINES = 200
+PREVIEW = "preview.png"
 CHECKPOINT_SECONDS = 60.0
+PREVIEW_SECONDS = 300.0
+PREVIEW_SHARE = 0.05
+"""Most of the time that goes into previews."""
+COMPILED_STEPS = 500
+"""Steps below which compiling, which takes about a minute, does not pay."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,12 @@ class Draw:
 Loss = Callable[[nn.Module, Draw], torch.Tensor]
 """`loss(net, draw)`: mean loss (a scalar) over `draw.part`; it calls `net`, not the module that `fit` got."""
 
+Preview = Callable[[nn.Module, Path], None]
+"""`preview(net, path)`: draw with the averaged network, in evaluation mode, and write a PNG.
+
+It has random numbers of its own, and leaves the network as it is.
+"""
+
 
 def fit(
     net: nn.Module,
@@ -68,7 +77,10 @@ def fit(
     *,
     seed: int,
     title: str = "training",
+    preview: Preview | None = None,
+    compiled: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    preview_seconds: float = PREVIEW_SECONDS,
 ) -> nn.Module:
     """Train a network, or continue where a killed training stopped, or load what a finished one left.
 
@@ -81,17 +93,21 @@ def fit(
         loss: see `Loss`.
         recipe: settings of the training.
         folder: takes `weights.safetensors` (the moving average), `metrics.jsonl` and, while it lasts,
-            `state/training.pt`.
+            `state/training.pt` and `preview.png`.
         seed: seed of everything random in the training.
         title: what progress calls it.
+        preview: see `Preview`; called on process 0, and without any effect on what is trained.
+        compiled: compile a long training on a GPU, for a network that always gets tensors of the same shapes.
         checkpoint_seconds: how often the state is kept.
+        preview_seconds: how often there is a preview at most, always right after the state was kept.
 
     Returns:
         The averaged network in evaluation mode, on `distributed.device()`.
 
     Raises:
         UsageError: when the global batch cannot be shared by the processes.
-        DBTBenchError: when loss or gradient is not finite, naming the step.
+        DivergedError: when loss or gradient is not finite, naming the step.
+        MissingError: when TensorBoard is asked for and not installed.
         StaleError: when the folder holds the state of another training.
         Terminated: when SIGTERM came to any process; the step was finished and its state is kept.
     """
@@ -111,19 +127,32 @@ def fit(
     if (folder / WEIGHTS).is_file():
         return state.load_weights(folder / WEIGHTS)
     state.resume(folder / STATE)
-    _train(state, loss, folder, title, checkpoint_seconds)
+    if compiled:
+        _compile(state)
+    keeper = _Keeper(state, folder, checkpoint_seconds, preview, preview_seconds)
+    with closing(Log(folder, state)) as log:
+        _train(state, loss, title, log, keeper)
     state.save_weights(folder / WEIGHTS)
     if distributed.rank() == 0:
         (folder / STATE).unlink(missing_ok=True)
     return state.average.module.eval()
 
 
-def _train(state: State, loss: Loss, folder: Path, title: str, checkpoint_seconds: float) -> None:
+def _compile(state: State) -> None:
+    """Let torch.compile fuse the network on a GPU; what it cannot compile runs as it is, with a warning.
+
+    In place, so that the weights keep their names, and before DistributedDataParallel wraps the network, as
+    torch's guide "Where to apply torch.compile" has it. TORCH_COMPILE_DISABLE=1 turns it off.
+    """
+    if distributed.compiles() and state.recipe.steps - state.step >= COMPILED_STEPS:
+        torch._dynamo.config.suppress_errors = True
+        state.net.compile()
+
+
+def _train(state: State, loss: Loss, title: str, log: Log, keeper: _Keeper) -> None:
     """The steps that are left."""
-    log = _Log(folder / METRICS, state)
     wrapped = distributed.data_parallel(state.net)
     state.net.train()
-    saved = time.monotonic()
     steps, done = state.recipe.steps, state.step
     with deferred() as terminated, distributed.leader_progress(title, steps, "steps", done) as advance:
         while state.step < steps:
@@ -132,13 +161,43 @@ def _train(state: State, loss: Loss, folder: Path, title: str, checkpoint_second
             advance(1, log.note())
             written = log.written()
             if distributed.any_process(terminated()):
-                state.save(folder / STATE)
+                keeper.keep()
                 if distributed.rank() == 0:
                     say(f"{title}: state kept at step {state.step} of {steps}")
                 raise Terminated
-            if written and time.monotonic() - saved >= checkpoint_seconds:
-                state.save(folder / STATE)
-                saved = time.monotonic()
+            if written:
+                keeper.keep_when_due()
+
+
+class _Keeper:
+    """Keeps the state, and draws previews, every so many seconds."""
+
+    def __init__(
+        self,
+        state: State,
+        folder: Path,
+        checkpoint_seconds: float,
+        preview: Preview | None,
+        preview_seconds: float,
+    ) -> None:
+        self.state, self.folder, self.preview = state, folder, preview
+        self.checkpoint_seconds, self.preview_seconds = checkpoint_seconds, preview_seconds
+        self.kept = self.previewed = time.monotonic()
+
+    def keep(self) -> None:
+        """Keep the state."""
+        self.state.save(self.folder / STATE)
+        self.kept = time.monotonic()
+
+    def keep_when_due(self) -> None:
+        """Keep the state when it is time, and then, when it is time, draw a preview."""
+        if time.monotonic() - self.kept < self.checkpoint_seconds:
+            return
+        self.keep()
+        if self.preview and distributed.rank() == 0 and self.kept - self.previewed >= self.preview_seconds:
+            self.preview(self.state.average.module.eval(), self.folder / PREVIEW)
+            self.previewed = time.monotonic()
+            self.preview_seconds = max(self.preview_seconds, (self.previewed - self.kept) / PREVIEW_SHARE)
 
 
 def _step(state: State, net: nn.Module, loss: Loss) -> float:
@@ -158,7 +217,7 @@ def _step(state: State, net: nn.Module, loss: Loss) -> float:
         total += value.detach()
     norm = nn.utils.clip_grad_norm_(net.parameters(), state.recipe.clip)
     if not (torch.isfinite(total) and torch.isfinite(norm)):
-        raise DBTBenchError(
+        raise DivergedError(
             f"training diverged at step {state.step}: loss {float(total):g}, gradient norm {float(norm):g}",
             f"lower the learning rate: --set lr={state.recipe.lr / 2:g}",
         )
@@ -179,59 +238,3 @@ def _unsynchronised(net: nn.Module, more: bool) -> AbstractContextManager[None]:
     if more and isinstance(net, DistributedDataParallel):
         return net.no_sync()
     return nullcontext()
-
-
-class _Log:
-    """`metrics.jsonl`: a line every few steps, with the mean loss since the last line, over all processes."""
-
-    def __init__(self, path: Path, state: State) -> None:
-        self.path, self.state = path, state
-        self.every = max(1, state.recipe.steps // METRIC_LINES)
-        self.first, self.started = state.step, time.monotonic()
-        self.losses: list[float] = []
-        if distributed.rank() == 0:
-            write_text(path, "".join(self._lines_until(state.step)))
-
-    def _lines_until(self, step: int) -> Iterator[str]:
-        """Lines up to a step: what was logged after the state was kept is going to be logged again."""
-        text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
-        for line in text.splitlines(keepends=True):
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                yield line
-
-    def speed(self) -> float:
-        """Volumes a second since this process began."""
-        seconds = max(time.monotonic() - self.started, 1e-9)
-        return (self.state.step - self.first) * self.state.recipe.batch / seconds
-
-    def add(self, loss: float) -> None:
-        """Take the loss of a step."""
-        self.losses.append(loss)
-
-    def note(self) -> str:
-        """What progress shows beside the bar."""
-        return f"loss {self.losses[-1]:.4f}, {self.speed():.3g} volumes/s"
-
-    def written(self) -> bool:
-        """Write a line when it is due; whether it was."""
-        state = self.state
-        if state.step % self.every and state.step < state.recipe.steps:
-            return False
-        losses = torch.tensor(self.losses, device=distributed.device())
-        self.losses = []
-        if distributed.size() > 1:
-            from monai.utils.dist import evenly_divisible_all_gather
-
-            losses = evenly_divisible_all_gather(losses, concat=True)
-        if distributed.rank() == 0:
-            line = {
-                "step": state.step,
-                "loss": float(losses.mean()),
-                "lr": state.schedule.get_last_lr()[0],
-                "seconds": round(time.monotonic() - self.started, 1),
-                "volumes_per_second": round(self.speed(), 2),
-                "processes": distributed.size(),
-            }
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        return True

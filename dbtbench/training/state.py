@@ -28,9 +28,9 @@ class Training(Recipe):
         batch: volumes a step, over all processes.
         micro_batch: most volumes that a process holds at once; what is more is accumulated.
         lr: peak learning rate of AdamW.
-        schedule: `linear` decays to 0; `one-cycle` rises for 30 % of the steps and falls (Smith & Topin,
-            arXiv 1708.07120).
-        warmup: steps over which `linear` rises first.
+        schedule: `linear` decays to 0; `constant` does not; `one-cycle` rises for 30 % of the steps and falls
+            (Smith & Topin, arXiv 1708.07120).
+        warmup: steps over which `linear` and `constant` rise first.
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
         ema: decay of the weights' moving average, which is the result; 0 gives the last weights.
@@ -40,7 +40,7 @@ class Training(Recipe):
     batch: PositiveInt
     micro_batch: PositiveInt = 16
     lr: PositiveFloat
-    schedule: Literal["linear", "one-cycle"] = "linear"
+    schedule: Literal["linear", "constant", "one-cycle"] = "linear"
     warmup: NonNegativeInt = 0
     weight_decay: float = Field(default=0.0, ge=0)
     clip: PositiveFloat = 1.0
@@ -112,7 +112,12 @@ def _schedule(optimiser: torch.optim.Optimizer, recipe: Training) -> LRScheduler
     steps = recipe.steps
     if recipe.schedule == "one-cycle":
         return OneCycleLR(optimiser, recipe.lr, total_steps=steps + 1, cycle_momentum=False)
-    return LambdaLR(optimiser, lambda i: min(1.0, (i + 1) / (recipe.warmup + 1)) * max(0.0, 1 - i / steps))
+    falling = recipe.schedule == "linear"
+
+    def factor(i: int) -> float:
+        return min(1.0, (i + 1) / (recipe.warmup + 1)) * (max(0.0, 1 - i / steps) if falling else 1.0)
+
+    return LambdaLR(optimiser, factor)
 
 
 def _warmed_up_average(decay: float) -> Callable[[Any, Any, torch.Tensor | int], None]:

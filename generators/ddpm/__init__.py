@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -25,9 +26,10 @@ from dbtbench.data.dataset import LABELS, DBTDataset, Volume, laterality
 from dbtbench.errors import UsageError
 from dbtbench.generator import Generator, Layout, Sample
 from dbtbench.progress import say
+from dbtbench.report.preview import draw_middle_slices
 from dbtbench.runs import Run
 from dbtbench.training import distributed
-from dbtbench.training.loop import Draw, Training, fit
+from dbtbench.training.loop import Draw, Preview, Training, fit
 
 from .backbone import Backbone, build, check_slices
 from .conditions import PROJECTIONS, Told, conditions, dropped, stacked, untold
@@ -50,6 +52,10 @@ Channels = Annotated[int, Field(gt=0, multiple_of=GROUPS)]
 
 CPU_VOLUMES = 50_000
 """Training volumes, counted at every step, beyond which a CPU takes hours."""
+
+
+PREVIEW = {"sampler": "dpm++", "sample_steps": 20, "sample_batch": 4}
+"""How previews are drawn: a few volumes, in few steps."""
 
 
 class DDPMRecipe(Training):
@@ -116,10 +122,10 @@ class DDPMRecipe(Training):
     conditioned: bool = True
     drop: float = Field(default=0.1, ge=0, lt=1)
     lesion_weight: float = Field(default=20.0, ge=0)
-    sampler: SamplerName = "ddim"
+    sampler: SamplerName = "dpm++"
     start: Literal["noise", "leak"] = "noise"
     clip_data: bool = True
-    sample_steps: PositiveInt = 50
+    sample_steps: PositiveInt = 20
     sample_batch: PositiveInt = 16
     guidance: float = Field(default=1.5, ge=0)
     guidance_rescale: float = Field(default=0.7, ge=0, le=1)
@@ -164,9 +170,37 @@ class DDPM(Generator[DDPMRecipe]):
         kind = Preconditioned if recipe.preconditioned else Measured
         model = kind(net, abar, train.grid, len(PROJECTIONS), recipe.target)
         objective = _Objective(train, recipe, model)
-        fitted = fit(model, objective, recipe, run.path, seed=recipe.seed, title="training ddpm")
+        fitted = fit(
+            model,
+            objective,
+            recipe,
+            run.path,
+            seed=recipe.seed,
+            title="training ddpm",
+            preview=self._preview(train),
+            compiled=True,
+        )
         assert isinstance(fitted, Measured)
         self.model = fitted
+
+    def _preview(self, train: DBTDataset) -> Preview:
+        """Draws what the first training cases ask for, below their volumes."""
+        quick = DDPM(self.recipe.model_copy(update=PREVIEW))
+        quick.grid = train.grid
+        cases = list(train.cases.head(quick.recipe.sample_batch).itertuples())
+        layouts = [
+            Layout(slot, slot, str(case.label), str(case.View), train.boxes_of(case.case), int(case.case))
+            for slot, case in enumerate(cases)
+        ]
+
+        def preview(net: nn.Module, path: Path) -> None:
+            assert isinstance(net, Measured)
+            quick.model = net
+            drawn = np.stack([sample.volume for sample in quick.sample(layouts)])
+            real = train.volumes([case.case for case in cases])[:, 0]
+            draw_middle_slices({"training": real, "drawn": drawn}, path)
+
+        return preview
 
     def sample(self, layouts: Sequence[Layout]) -> Iterator[Sample]:
         """Draw one volume for each layout, in order.

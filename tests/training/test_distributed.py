@@ -34,6 +34,45 @@ with distributed.worker():
     DDPM(recipe).fit(DBTDataset.open(Path(data)).select("train"), Run(Path(folder), {}))
 """
 
+COMPILED = """
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dbtbench.training import distributed, loop
+
+folder, compiled = Path(sys.argv[1]), sys.argv[2] == "compiled"
+graphs = []
+
+def keep(graph, inputs):
+    graphs.append(graph)
+    return graph.forward
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.SiLU(), nn.Linear(16, 1))
+
+    def forward(self, x):
+        return self.net(x)
+
+def loss(net, draw):
+    x = torch.rand(8, 4, generator=draw.generator)[draw.part]
+    return (net(x)[:, 0] - x.sum(1)).square().mean()
+
+in_place = nn.Module.compile
+nn.Module.compile = lambda net: in_place(net, backend=keep)
+distributed.compiles = lambda: True
+loop.COMPILED_STEPS = 1
+torch.manual_seed(0)
+with distributed.worker():
+    recipe = loop.Training(steps=6, batch=8, micro_batch=2, lr=1e-2, ema=0.9)
+    loop.fit(Net(), loss, recipe, folder, seed=0, compiled=compiled)
+    assert bool(graphs) == compiled
+"""
+
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str]:
@@ -64,6 +103,17 @@ def test_a_failing_process_is_named_once_with_its_cause(
     with pytest.raises(DBTBenchError, match=r"rank 1 of 2 processes failed: .*the detector fell off"):
         distributed.launch(2, [str(toy.path), str(tmp_path / "run"), "1"], program)
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_processes_that_compile_train_the_same_under_the_same_names(tmp_path: Path) -> None:
+    path = tmp_path / "compiled.py"
+    path.write_text(COMPILED)
+    for name in ("plain", "compiled"):
+        distributed.launch(2, [str(tmp_path / name), name], (str(path),))
+    plain, compiled = (load_file(tmp_path / name / "weights.safetensors") for name in ("plain", "compiled"))
+    assert sorted(compiled) == ["net.0.bias", "net.0.weight", "net.2.bias", "net.2.weight"]
+    torch.testing.assert_close(compiled, plain)
 
 
 @pytest.mark.parametrize("gpus", [1, 4])

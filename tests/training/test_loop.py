@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dbtbench.errors import DBTBenchError, StaleError
-from dbtbench.training.loop import METRICS, STATE, WEIGHTS, Draw, Training, fit
+from dbtbench.errors import DBTBenchError, MissingError, StaleError
+from dbtbench.training import distributed, loop
+from dbtbench.training.log import TENSORBOARD
+from dbtbench.training.loop import METRICS, PREVIEW, STATE, WEIGHTS, Draw, Training, fit
 
 RECIPE = Training(steps=12, batch=8, micro_batch=8, lr=1e-2, warmup=2, ema=0.9)
 
@@ -19,6 +28,18 @@ RECIPE = Training(steps=12, batch=8, micro_batch=8, lr=1e-2, warmup=2, ema=0.9)
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.1), nn.SiLU(), nn.Linear(16, 1))
+
+
+class Wrapped(nn.Module):
+    """A class of one's own: in place, torch compiles nothing of a bare nn.Sequential."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.net(x)
+        return y
 
 
 def regression(net: nn.Module, draw: Draw) -> Tensor:
@@ -150,3 +171,197 @@ def test_the_learning_rate_peaks_where_the_schedule_says_and_ends_near_zero(
     assert rates.index(max(rates)) + 1 == pytest.approx(peak, abs=1)
     assert max(rates) == pytest.approx(recipe.lr, rel=0.15)
     assert rates[-1] < recipe.lr / 1000
+
+
+def test_a_constant_learning_rate_rises_and_then_stays(tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"schedule": "constant", "warmup": 3, "lr": 1e-2})
+    fit(network(), regression, recipe, tmp_path, seed=0)
+    rates = [line["lr"] for line in lines(tmp_path)]
+    assert rates == pytest.approx([5e-3, 7.5e-3] + [1e-2] * 10)
+
+
+def test_a_preview_sees_the_averaged_network_and_changes_no_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "PREVIEW_SHARE", math.inf)
+    seen = []
+
+    def preview(net: nn.Module, path: Path) -> None:
+        assert not net.training
+        torch.rand(3)  # even from the global generator
+        seen.append(bits(net))
+        path.write_bytes(b"PNG")
+
+    without = fit(network(), regression, RECIPE, tmp_path / "without", seed=0)
+    folder = tmp_path / "with"
+    shown = fit(
+        network(),
+        regression,
+        RECIPE,
+        folder,
+        seed=0,
+        preview=preview,
+        checkpoint_seconds=0,
+        preview_seconds=0,
+    )
+    assert bits(shown) == bits(without)
+    assert (folder / WEIGHTS).read_bytes() == (tmp_path / "without" / WEIGHTS).read_bytes()
+    assert (folder / PREVIEW).read_bytes() == b"PNG"
+    assert len(seen) == RECIPE.steps
+    assert seen[-1] == bits(shown)
+
+
+def test_slow_previews_come_less_often(tmp_path: Path) -> None:
+    """At most one second in twenty: after one of 0.05 s, 12 quick steps have no time for another."""
+    calls = []
+
+    def preview(net: nn.Module, path: Path) -> None:
+        calls.append(path)
+        time.sleep(0.05)
+
+    fit(
+        network(),
+        regression,
+        RECIPE,
+        tmp_path,
+        seed=0,
+        preview=preview,
+        checkpoint_seconds=0,
+        preview_seconds=0,
+    )
+    assert calls == [tmp_path / PREVIEW]
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.fx.GraphModule]]:
+    """Compile here too, with a backend that only keeps what it is given: one graph a compilation."""
+    kept: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        kept.append(graph)
+        return graph.forward
+
+    compile_with(monkeypatch, keep)
+    with torch._dynamo.config.patch(suppress_errors=False):
+        yield kept
+
+
+def compile_with(patch: pytest.MonkeyPatch, backend: Callable[..., Any]) -> None:
+    in_place = nn.Module.compile
+    torch._dynamo.reset()
+    patch.setattr(nn.Module, "compile", lambda net: in_place(net, backend=backend))
+    patch.setattr(distributed, "compiles", lambda: True)
+    patch.setattr(loop, "COMPILED_STEPS", 3)
+
+
+def test_a_compiled_training_keeps_names_and_values(
+    tmp_path: Path, graphs: list[torch.fx.GraphModule]
+) -> None:
+    plain = fit(Wrapped(), regression, RECIPE, tmp_path / "plain", seed=0)
+    assert not graphs
+    folder = tmp_path / "compiled"
+    with pytest.raises(KeyboardInterrupt):
+        fit(Wrapped(), stopping_at(7), RECIPE, folder, seed=0, compiled=True, checkpoint_seconds=0)
+    assert graphs
+    state, names = torch.load(folder / STATE, weights_only=True), list(plain.state_dict())
+    assert list(state["net"]) == names
+    assert list(state["average"]) == ["n_averaged", *(f"module.{name}" for name in names)]
+    trained = fit(Wrapped(), regression, RECIPE, folder, seed=0, compiled=True)
+    assert sorted(load_file(folder / WEIGHTS)) == sorted(names)
+    torch.testing.assert_close(trained.state_dict(), plain.state_dict())
+    assert type(trained) is Wrapped
+    assert bits(fit(Wrapped(), stopping_at(0), RECIPE, folder, seed=0)) == bits(trained)
+
+
+def test_few_steps_are_not_worth_compiling(tmp_path: Path, graphs: list[torch.fx.GraphModule]) -> None:
+    fit(Wrapped(), regression, RECIPE.model_copy(update={"steps": 2}), tmp_path, seed=0, compiled=True)
+    assert not graphs
+
+
+def test_what_cannot_be_compiled_is_trained_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def broken(*_: object) -> None:
+        asked.append(True)
+        raise RuntimeError("no code generator for this device")
+
+    plain = fit(Wrapped(), regression, RECIPE, tmp_path / "plain", seed=0)
+    compile_with(monkeypatch, broken)
+    with torch._dynamo.config.patch(suppress_errors=False):
+        trained = fit(Wrapped(), regression, RECIPE, tmp_path / "tried", seed=0, compiled=True)
+    assert asked
+    assert bits(trained) == bits(plain)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_nothing_is_compiled_on_the_cpu() -> None:
+    assert not distributed.compiles()
+
+
+class Events:
+    """What TensorBoard's writer was told."""
+
+    made: ClassVar[list[Events]] = []
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        self.folder, self.purge_step, self.closed = folder, purge_step, False
+        self.scalars: list[tuple[str, float, int]] = []
+        self.made.append(self)
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.scalars.append((name, value, step))
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def tensorboard(monkeypatch: pytest.MonkeyPatch) -> list[Events]:
+    """The package as if it was installed and asked for; gives the writers that are made."""
+    package, integration = ModuleType("tensorboard"), ModuleType("torch.utils.tensorboard")
+    package.__spec__ = ModuleSpec("tensorboard", None)
+    integration.SummaryWriter = Events  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tensorboard", package)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", integration)
+    monkeypatch.setenv(TENSORBOARD, "1")
+    Events.made.clear()
+    return Events.made
+
+
+def test_tensorboard_gets_the_metrics_and_forgets_what_a_killed_training_logged(
+    tmp_path: Path, tensorboard: list[Events]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), stopping_at(7), RECIPE, tmp_path, seed=0, checkpoint_seconds=0)
+    fit(network(), regression, RECIPE, tmp_path, seed=0)
+    first, second = tensorboard
+    assert [events.folder for events in tensorboard] == [tmp_path] * 2
+    assert (first.purge_step, second.purge_step) == (1, 8)
+    assert first.closed
+    assert second.closed
+    logged = {name: [line[name] for line in lines(tmp_path)] for name in ("loss", "lr")}
+    for name, values in logged.items():
+        told = [(value, step) for key, value, step in first.scalars + second.scalars if key == name]
+        assert told == list(zip(values, range(1, 13), strict=True))
+
+
+@pytest.mark.parametrize("value", ["0", ""])
+def test_tensorboard_is_not_used_unless_asked_for(
+    tmp_path: Path, tensorboard: list[Events], monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv(TENSORBOARD, value)
+    fit(network(), regression, RECIPE, tmp_path, seed=0)
+    assert not tensorboard
+
+
+def test_tensorboard_that_is_not_installed_is_an_error_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TENSORBOARD, "1")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingError, match="tensorboard is not installed") as caught:
+        fit(network(), stopping_at(0), RECIPE, tmp_path, seed=0)
+    assert caught.value.hint == "pip install tensorboard"

@@ -1,0 +1,70 @@
+"""The networks that are compared: the project's, MONAI's, and the video U-Net that the paper's follows."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from unittest.mock import MagicMock, patch
+
+import torch
+from torch import Tensor, nn
+
+from dbtbench.generators.ddpm.backbone import Backbone, build
+
+DIM, MULTS, GRID = 32, (1, 2, 4, 8), (8, 64, 64)
+INSTALL = "pip install --no-deps video-diffusion-pytorch einops einops-exts rotary-embedding-torch"
+
+
+@dataclass
+class Settings:
+    """A recipe's settings of the network."""
+
+    backbone: Backbone = "unet"
+    unshuffle: int = 1
+    dim: int = DIM
+    mults: tuple[int, ...] = MULTS
+    blocks: int = 2
+    factorised: bool = True
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network, and how it is run on noisy volumes (N, 1, D, H, W) at times (N,) in [0, 1]."""
+
+    net: nn.Module
+    call: Callable[[Tensor, Tensor], Tensor]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it learns."""
+        return sum(parameter.numel() for parameter in self.net.parameters())
+
+
+def told(settings: Settings) -> Network:
+    """A network of the project, which is also told a label, a projection and a mask."""
+    net = build(settings, labels=4, projections=2)
+
+    def call(x: Tensor, t: Tensor) -> Tensor:
+        index = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        predicted: Tensor = net(x, t, index, index, torch.zeros_like(x))
+        return predicted
+
+    return Network(net, call)
+
+
+def video() -> Network:
+    """The U-Net of `video-diffusion-pytorch`, which is told nothing.
+
+    Its module needs torchvision, whose transforms the network does not use, to be imported.
+
+    Raises:
+        ModuleNotFoundError: when it is not installed; see `INSTALL`.
+    """
+    stubs = {} if importlib.util.find_spec("torchvision") else {"torchvision": MagicMock()}
+    with patch.dict(sys.modules, stubs):
+        module = importlib.import_module("video_diffusion_pytorch")
+    net: nn.Module = module.Unet3D(dim=DIM, dim_mults=MULTS, channels=1)
+    return Network(net, lambda x, t: net(x, 1000 * t))

@@ -1,0 +1,124 @@
+"""What a task's network is shown at each step: real and synthetic volumes, with and without lesions.
+
+The arms of a task differ in this and in nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dbtbench.data.dataset import DBTDataset
+from dbtbench.errors import MissingError, UsageError
+from dbtbench.task import Arm
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Cases of one data set, all with lesions or all without, in a random order that the seed fixes.
+
+    Attributes:
+        dataset: where they are.
+        cases: their numbers.
+        key: seed of the order.
+    """
+
+    dataset: DBTDataset
+    cases: NDArray[np.int64]
+    key: tuple[int, ...]
+
+    def draw(self, first: int, last: int) -> list[int]:
+        """Draws `first` to `last` of an endless sequence: all cases shuffled, and again, and again."""
+        return [self._case(number) for number in range(first, last)]
+
+    def _case(self, number: int) -> int:
+        epoch, place = divmod(number, len(self.cases))
+        order = np.random.default_rng([*self.key, epoch]).permutation(len(self.cases))
+        return int(self.cases[order[place]])
+
+
+class Batches:
+    """The batch of every step: a pure function of the arm's data, the seed and the step.
+
+    A fixed share of the volumes has lesions, and a fixed share of each kind is what the arm adds, where that
+    has volumes of the kind. Where a share is no whole number of volumes, it holds over the steps. Every arm
+    that trains on the same split goes through it in the same order.
+
+    Args:
+        arm: what to train on.
+        batch: volumes a step.
+        positive_share: share with lesions.
+        added_share: share of what the arm adds.
+        seed: seed of the order.
+
+    Raises:
+        MissingError: when no volume trained on has a lesion.
+        UsageError: when what is trained on has another grid than the real data.
+    """
+
+    def __init__(self, arm: Arm, batch: int, positive_share: float, added_share: float, seed: int) -> None:
+        self.batch, self.positive_share, self.added_share = batch, positive_share, added_share
+        if arm.train.boxes.empty:
+            raise MissingError(
+                f"no training volume of {arm.train.name} has a lesion",
+                "import, or draw, a data set with lesions whose boxes are known",
+            )
+        for source in arm.sources:
+            if source.grid != arm.real.grid:
+                raise UsageError(
+                    f"{source.name} has the grid {source.grid}, {arm.real.name} {arm.real.grid}",
+                    "sample or import one of them on the other's grid",
+                )
+        self.pools = [
+            Pool(source, _cases(source, lesions), (seed, number, int(lesions)))
+            for number, source in enumerate(arm.sources)
+            for lesions in (True, False)
+        ]
+
+    def _drawn(self, step: int) -> list[int]:
+        """How many volumes of each pool are used before a step."""
+        total = step * self.batch
+        positives = _whole(total * self.positive_share) if len(self.pools[1].cases) else total
+        drawn = [positives, total - positives]
+        if len(self.pools) == 2:
+            return drawn
+        added = [
+            _whole(n * self.added_share) if len(pool.cases) else 0
+            for n, pool in zip(drawn, self.pools[2:], strict=True)
+        ]
+        return [n - m for n, m in zip(drawn, added, strict=True)] + added
+
+    def cases(self, step: int) -> list[tuple[DBTDataset, list[int]]]:
+        """Which cases a step uses, by pool: with and without lesions, then the same of what is added."""
+        before, after = self._drawn(step), self._drawn(step + 1)
+        return [
+            (pool.dataset, pool.draw(first, last))
+            for pool, first, last in zip(self.pools, before, after, strict=True)
+        ]
+
+    def read(self, step: int, part: slice, device: torch.device) -> tuple[Tensor, list[Tensor]]:
+        """Some rows of a step's batch.
+
+        Volumes are read when they are needed (a tenth of a step's time): splits may have any size.
+
+        Returns:
+            (N, 1, D, H, W) volumes, and for each (n, 6) boxes.
+        """
+        rows = [(dataset, case) for dataset, cases in self.cases(step) for case in cases][part]
+        volumes = np.concatenate([dataset.volumes([case]) for dataset, case in rows])
+        boxes = [torch.from_numpy(dataset.boxes_of(case)).to(device) for dataset, case in rows]
+        return torch.from_numpy(volumes).to(device), boxes
+
+
+def _cases(dataset: DBTDataset, lesions: bool) -> NDArray[np.int64]:
+    has = dataset.cases["case"].isin(dataset.boxes["case"])
+    return np.asarray(dataset.cases.loc[has == lesions, "case"], np.int64)
+
+
+def _whole(share: float) -> int:
+    """Largest whole number not above a share, forgiving the rounding of a product such as 30 · 0.1."""
+    return int(share + 1e-9)
