@@ -34,6 +34,10 @@ class StaleError(DBTBenchError):
     exit_code = 4
 
 
+class DivergedError(DBTBenchError):
+    """A training whose loss or gradient is no longer finite: the same settings always end here."""
+
+
 class UnreadableError(Exception):
     """A file, or a row of a table, that cannot become a volume: it is counted, and the work goes on.
 

@@ -1,18 +1,24 @@
-"""A task is run for real data alone and with each augmentation, and every run leaves a record."""
+"""A task is run for each arm and seed, and every run leaves a record."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dbtbench import plugins, recipe
+from dbtbench.arms import default_arms, make_arm
 from dbtbench.data.dataset import DBTDataset
-from dbtbench.errors import UsageError
-from dbtbench.files import atomic_path, write_text
-from dbtbench.generation import find_augmentation
-from dbtbench.progress import say
+from dbtbench.errors import DBTBenchError, UsageError
+from dbtbench.files import write_text
+from dbtbench.parallel import Pool, worker_number
+from dbtbench.progress import progress, say
 from dbtbench.runs import Run, open_run
 from dbtbench.task import BASELINE, Arm, Evaluation, Task
 from dbtbench.workspace import Workspace
@@ -27,8 +33,12 @@ def evaluate(
     recipe_name: str = "default",
     overrides: Mapping[str, str] | None = None,
     fresh: bool = False,
+    arms: Sequence[str] | None = None,
+    pool: Pool | None = None,
 ) -> list[Path]:
-    """Run a task for real data alone and for each augmentation, with the same seeds.
+    """Run a task for every arm, with the same seeds.
+
+    Arms and seeds are independent of each other; what a run scores does not depend on the pool.
 
     Args:
         workspace: where runs and data sets are kept.
@@ -39,74 +49,140 @@ def evaluate(
         recipe_name: which of the task's recipes.
         overrides: `key: text` settings over the recipe.
         fresh: run again even what was done.
+        arms: the arms to run beside `none`; the task's own, for these augmentations, when None.
+        pool: the workers; on a cluster they must see the workspace under the same name.
 
     Returns:
         The finished runs' folders: arms in order, seeds within an arm.
 
     Raises:
-        MissingError: for an unknown task or an augmentation that was not drawn.
-        UsageError: for a wrong recipe or setting.
+        DBTBenchError: when a run's process died twice; the others are done.
+        MissingError: for an unknown task, an augmentation that was not drawn or an arm that cannot be had.
+        StaleError: when an augmentation's generator saw another split.
+        UsageError: for a wrong recipe, setting or arm.
     """
     cls: type[Task[Any]] = plugins.load(plugins.get("tasks", task_name))
     task = cls(recipe.resolve(cls.recipe_class, recipe.folder_of(cls), recipe_name, overrides))
     seeds = cls.seeds if seeds is None else seeds
     if seeds < 1:
-        raise UsageError(f"{seeds} seeds are too few", "use --seeds 3 or more")
-    arms = [Arm(BASELINE, data)]
-    arms += [
-        Arm(name, data, find_augmentation(workspace, name, data))
-        for name in augmentations
-        if name != BASELINE
+        raise UsageError(f"{seeds} seeds are too few", "use --seeds 5 or more")
+    if arms is None:
+        chosen = default_arms(workspace, cls.arms, augmentations, data)
+    else:
+        names = dict.fromkeys([BASELINE, *augmentations, *arms])
+        chosen = [make_arm(workspace, name, data) for name in names]
+    jobs = [
+        _Job(workspace.evaluations / task_name, task_name, task, arm, n)
+        for arm in chosen
+        for n in range(seeds)
     ]
-    folder = workspace.evaluations / task_name
-    return [_evaluate_one(folder, task_name, task, arm, seed, fresh) for arm in arms for seed in range(seeds)]
+    _run_all(jobs, pool or Pool(), fresh)
+    return [job.run.path for job in jobs]
 
 
-def _evaluate_one(folder: Path, name: str, task: Task[Any], arm: Arm, seed: int, fresh: bool) -> Path:
-    with open_run(folder, _identity(name, task, arm, seed), fresh) as run:
-        if run.finished:
-            say(f"{name} {arm.name} seed {seed}: already done")
-            return run.path
-        say(f"{name} {arm.name} seed {seed}: {run.path}")
-        evaluation = task.evaluate(arm, seed, run)
-        _write(evaluation, run)
-    return run.path
+@dataclass(frozen=True)
+class _Job:
+    """One arm with one seed."""
 
+    folder: Path
+    task_name: str
+    task: Task[Any]
+    arm: Arm
+    seed: int
 
-def _identity(name: str, task: Task[Any], arm: Arm, seed: int) -> dict[str, Any]:
-    """Everything the scores of one arm and seed depend on."""
-    identity: dict[str, Any] = {
-        "task": name,
-        "version": task.version,
-        "primary": task.primary,
-        "recipe": task.recipe.model_dump(mode="json"),
-        "data": arm.real.identity,
-        "arm": arm.name,
-        "augmentation": None,
-        "seed": seed,
-    }
-    if arm.synthetic is not None:
-        source = arm.synthetic.meta["source"]
-        identity["augmentation"] = {
-            "name": arm.synthetic.name,
-            "fingerprint": arm.synthetic.fingerprint,
-            "generator": source["generator"],
-            "version": source["version"],
-            "run": source["run"],
-            "recipe": source["recipe"],
-            "volumes": len(arm.synthetic),
+    def __str__(self) -> str:
+        return f"{self.task_name} {self.arm.name} seed {self.seed}"
+
+    @property
+    def run(self) -> Run:
+        """Where its results are."""
+        return Run.of(self.folder, self.identity)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything the scores depend on."""
+        return {
+            "task": self.task_name,
+            "version": self.task.version,
+            "primary": self.task.primary,
+            "recipe": self.task.recipe.model_dump(mode="json"),
+            "data": self.arm.real.identity,
+            "arm": self.arm.name,
+            "augmentation": _augmentation(self.arm),
+            "seed": self.seed,
         }
-    return identity
 
 
-def _write(evaluation: Evaluation, run: Run) -> None:
-    """Write predictions and scores, then the record, which makes the run finished."""
-    if evaluation.predictions is not None:
-        with atomic_path(run.path / "predictions.csv") as temporary:
-            evaluation.predictions.to_csv(temporary, index=False, lineterminator="\n")
+def _augmentation(arm: Arm) -> dict[str, Any] | None:
+    """What a record says of the synthetic volumes."""
+    if arm.synthetic is None:
+        return None
+    source = arm.synthetic.meta["source"]
+    return {
+        "name": arm.synthetic.name,
+        "fingerprint": arm.synthetic.fingerprint,
+        **{key: source[key] for key in ("generator", "version", "run", "recipe")},
+        "volumes": len(arm.synthetic),
+    }
+
+
+def _run_all(jobs: Sequence[_Job], pool: Pool, fresh: bool) -> None:
+    """Run what is not done; a process that dies costs its own run only.
+
+    Raises:
+        DBTBenchError: at the end, naming the runs whose process died twice.
+    """
+    todo = [job for job in jobs if fresh or not job.run.finished]
+    for job in jobs:
+        if job not in todo:
+            say(f"{job}: already done")
+    if pool.here:
+        for job in todo:
+            say(f"{job}: {job.run.path}")
+            _evaluate(job, fresh)
+        return
+    died = []
+    with progress(jobs[0].task_name, len(jobs), "runs", done=len(jobs) - len(todo)) as advance:
+        for job, done in pool.run(partial(_evaluate_quietly, fresh=fresh), todo):
+            advance(1, str(job))
+            if done is None:
+                died.append(str(job))
+    if died:
+        raise DBTBenchError(
+            f"the process of {', '.join(died)} died", "is there enough memory? Use fewer --jobs"
+        )
+
+
+def _evaluate_quietly(job: _Job, fresh: bool) -> bool:
+    """One run in a process beside others: it reports to `log.txt`, and takes the next GPU if there is any."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(worker_number() % torch.cuda.device_count())
+    job.run.path.mkdir(parents=True, exist_ok=True)
+    with (job.run.path / "log.txt").open("a", encoding="utf-8") as log, redirect_stderr(log):
+        _evaluate(job, fresh)
+    return True
+
+
+def _evaluate(job: _Job, fresh: bool) -> None:
+    """One run, on one thread: sums in another order would have other last bits on another number of cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with open_run(job.folder, job.identity, fresh) as run:
+            if fresh or not run.finished:
+                _write(job.task.evaluate(job.arm, job.seed, run), job.arm, run)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _write(evaluation: Evaluation, arm: Arm, run: Run) -> None:
+    """Write tables and scores, then the record, which makes the run finished."""
+    for name, table in (("predictions", evaluation.predictions), ("outcomes", evaluation.outcomes)):
+        if table is not None:
+            write_text(run.path / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
     lines = ["metric,value", *(f"{metric},{value!r}" for metric, value in evaluation.scores.items())]
     write_text(run.path / "scores.csv", "\n".join(lines) + "\n")
     scores = {
         metric: None if math.isnan(value) else float(value) for metric, value in evaluation.scores.items()
     }
-    run.finish(scores=scores, counts=evaluation.counts)
+    run.finish(scores=scores, counts={**evaluation.counts, **arm.counts})

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dbtbench import plugins, recipe
-from dbtbench.catalogue import datasets
 from dbtbench.data.dataset import GRID_BOX, SPACING, DBTDataset
 from dbtbench.data.writer import DatasetWriter, Entry, entry_of, find_finished, store_volume
 from dbtbench.errors import MissingError, StaleError, UsageError
-from dbtbench.files import digest
+from dbtbench.files import digest, read_json
 from dbtbench.generator import Generator, Layout, draw_layouts
 from dbtbench.progress import say
 from dbtbench.recipe import Recipe
@@ -100,7 +99,7 @@ def _shared_run(
     """The run's folder: process 0 opens and locks it for all."""
     folder = workspace.generators / name
     if distributed.rank() > 0:
-        return nullcontext(Run(folder / digest(identity)[:12], identity))
+        return nullcontext(Run.of(folder, identity))
     return open_run(folder, identity, fresh and not distributed.restarted())
 
 
@@ -265,21 +264,29 @@ def find_augmentation(workspace: Workspace, name: str, data: DBTDataset) -> DBTD
         MissingError: when there is none.
         StaleError: when its generator saw another split than the one to be tested on.
     """
-    sets = [d for d in datasets(workspace) if d.synthetic]
-    named = [d for d in sets if d.name == name]
-    drawn = [d for d in sets if d.meta["source"]["generator"] == name]
-    fitting = [d for d in drawn if d.meta["source"]["data"]["fingerprint"] == data.fingerprint]
+    sources = {
+        path: meta["source"]
+        for path in (workspace.datasets / other for other in workspace.dataset_names())
+        for meta in [read_json(path / "dataset.json")]
+        if meta["source"]["kind"] == "synthetic"
+    }
+    named = [path for path in sources if path.name == name]
+    drawn = [path for path, source in sources.items() if source["generator"] == name]
+    fitting = [path for path in drawn if sources[path]["data"]["fingerprint"] == data.fingerprint]
     candidates = named or fitting
     if not candidates:
-        other = f" (there is one for {drawn[0].meta['source']['data']['name']})" if drawn else ""
+        other = f" (there is one for {sources[drawn[0]]['data']['name']})" if drawn else ""
         raise MissingError(
             f"nothing drawn by {name!r} for {data.name}{other}",
             f"run `dbtbench generate {name} --data {data.name}`",
         )
-    chosen = max(candidates, key=lambda d: (d.path / "dataset.json").stat().st_mtime)
+    chosen = DBTDataset.open(max(candidates, key=lambda path: (path / "dataset.json").stat().st_mtime))
     if chosen.split_hash != data.split_hash:
+        source = chosen.meta["source"]
         raise StaleError(
-            f"{chosen.name} was drawn by a generator that saw another split than {data.name}'s",
-            f"run `dbtbench generate {chosen.meta['source']['generator']} --data {data.name}`",
+            f"{chosen.name} was made from another split than {data.name}'s: test patients may have been seen",
+            f"make it again from {data.name}"
+            if source["generator"] == chosen.name
+            else f"run `dbtbench generate {source['generator']} --data {data.name}`",
         )
     return chosen

@@ -12,10 +12,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from multiprocessing.sharedctypes import Synchronized
 from typing import Any, TypeVar
 
 from dbtbench import __version__
 from dbtbench.errors import MissingError, UsageError
+
+_number = 0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,6 +47,11 @@ class Pool:
         self.jobs = jobs
         self._client = _connect(dask) if dask else None
 
+    @property
+    def here(self) -> bool:
+        """Whether the work is done in this process."""
+        return self._client is None and self.jobs == 1
+
     def __enter__(self) -> Pool:
         return self
 
@@ -70,7 +78,7 @@ class Pool:
         Raises:
             Exception: whatever `function` raises; nothing more is begun then.
         """
-        if self._client is None and self.jobs == 1:
+        if self.here:
             yield from ((item, function(item)) for item in items)
             return
         for suspect in (yield from self._spread(function, items)):
@@ -93,7 +101,7 @@ def _in_processes(
     while waiting:
         running: dict[Future[Result], Item] = {}
         context = multiprocessing.get_context("spawn")
-        executor = ProcessPoolExecutor(min(jobs, len(waiting)), context, _begin)
+        executor = ProcessPoolExecutor(min(jobs, len(waiting)), context, _begin, (context.Value("i"),))
         try:
             for item, future in _finished(executor, function, waiting, running, AHEAD * jobs):
                 yield item, future.result()
@@ -143,8 +151,26 @@ def _finished(
             del running[future]
 
 
-def _begin() -> None:
+def cores_or_gpus() -> int:
+    """How many pieces of heavy work this machine does at a time: one on each GPU, else one on each core."""
+    import torch
+    from joblib import cpu_count
+
+    gpus: int = torch.cuda.device_count()
+    return gpus or int(cpu_count())
+
+
+def worker_number() -> int:
+    """Number of this process among the workers of its pool, from 0; 0 in a process that is no worker."""
+    return _number
+
+
+def _begin(begun: Synchronized[int]) -> None:
     """Leave Ctrl-C to the parent, and die with it: an orphan would wait for its next item for ever."""
+    global _number
+    with begun.get_lock():
+        _number = begun.value
+        begun.value += 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 

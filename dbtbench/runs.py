@@ -37,6 +37,11 @@ class Run:
     identity: dict[str, Any]
     started: float = field(default_factory=time.monotonic)
 
+    @classmethod
+    def of(cls, folder: Path, identity: dict[str, Any]) -> Run:
+        """The run of this identity, in `folder/HASH`."""
+        return cls(folder / digest(identity)[:12], identity)
+
     @property
     def hash(self) -> str:
         """The run's name: the first 12 hex digits of its identity's SHA-256."""
@@ -70,7 +75,7 @@ def open_run(folder: Path, identity: dict[str, Any], fresh: bool = False) -> Ite
     Raises:
         DBTBenchError: when another process is working on the same run.
     """
-    run = Run(folder / digest(identity)[:12], identity)
+    run = Run.of(folder, identity)
     run.path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run.path.with_suffix(".lock"))
     try:

@@ -35,12 +35,15 @@ class Realism(Task[RealismRecipe]):
     """Measures an arm's volumes, and their distance to the real test split.
 
     For an augmentation its synthetic volumes are measured, for `none` the real training split, so that the
-    scores of `none` are what real volumes reach against other real volumes. See docs/metrics.md.
+    scores of `none` are what real volumes reach against other real volumes. With shuffled boxes nothing
+    changes but the contrast of lesions: inside the boxes of other volumes there should be none. See
+    docs/metrics.md.
     """
 
     recipe_class = RealismRecipe
     primary = "w1_intensity"
     seeds = 1
+    arms = ("none", "AUG", "AUG:shuffled-boxes")
 
     def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
         """Score one arm; also writes `histograms.csv`, the four histograms behind the scores.
@@ -49,7 +52,7 @@ class Realism(Task[RealismRecipe]):
             UsageError: when one side has no volumes, or the two have different grids.
         """
         reference = arm.real.select("test")
-        drawn = arm.real.select("train") if arm.synthetic is None else arm.synthetic
+        drawn = arm.sources[-1]
         _check(drawn, reference)
         n = min(self.recipe.volumes, len(drawn), len(reference))
         with progress(f"realism of {arm.name}", 2 * n) as advance:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import imagecodecs
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 from pydicom import uid
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders.base import get_encoder
 
+from dbtbench import leaderboard
 from dbtbench.data.dataset import GRID_BOX, DBTDataset
 from dbtbench.data.dicom.writing import write_tomosynthesis
 from dbtbench.data.writer import DatasetWriter, split_digest
+from dbtbench.files import digest, write_json
+from dbtbench.leaderboard import Record
+from dbtbench.metrics import froc
 from dbtbench.phantom.anatomy import Breast, draw_breasts
 from dbtbench.phantom.cohort import write_collection
+from dbtbench.workspace import Workspace
 
+PRIMARY_METRIC = "mean_sensitivity_positive"
 VIEWS = ("lcc", "lmlo", "rcc", "rmlo")
 
 
@@ -192,3 +200,97 @@ def frames() -> Any:
 def file(tmp_path: Path, frames: Any) -> Path:
     """A file of these frames."""
     return _write_dicom(tmp_path / "volume.dcm", frames)
+
+
+def _record(arm: str = "none", seed: int = 0, **changes: Any) -> dict[str, Any]:
+    generator = arm.split(":")[0]
+    synthetic = {"name": f"{generator}-d", "fingerprint": digest(arm), "generator": generator, "version": 1}
+    synthetic |= {"run": "0123456789ab", "recipe": {"steps": 9}, "volumes": 24}
+    real = generator in ("none", "oversample", "more-real")
+    counts = {"patients": 10, "volumes": 40, "boxes": 10, "training_synthetic": 0 if real else 24}
+    return {
+        **{"task": "detection", "version": 1, "primary": PRIMARY_METRIC, "recipe": {"steps": 250, "lr": 0.1}},
+        **{"data": {"name": "d", "fingerprint": "a" * 64, "split_hash": "b" * 64}, "arm": arm},
+        **{"augmentation": None if real else synthetic, "seed": seed},
+        **{
+            "scores": {PRIMARY_METRIC: 0.5, "other": 1.0},
+            "seconds": 1.5,
+            "dbtbench": "0.1.0",
+            "commit": None,
+        },
+        "counts": counts | {"training_real": 48 if generator == "more-real" else 12},
+        **{"versions": {"torch": "2", "monai": "1"}, "device": "CPU"},
+        **{"created": "2026-01-01T00:00:00+00:00", **changes},
+    }
+
+
+def _outcomes(found: int, patients: int = 10) -> pd.DataFrame:
+    """The first `found` of ten patients' lesions are found, and there are two false positives."""
+    rows: list[tuple[str, str, str, int, float]] = [
+        (f"P{n}", f"S{n}", "lcc", 0, 0.9 if n < found else np.nan) for n in range(patients)
+    ]
+    rows += [(f"P{n}", f"S{n}", "lcc", -1, 0.4) for n in range(2)]
+    return pd.DataFrame(rows, columns=["PatientID", "StudyUID", "View", "box", "Score"])
+
+
+def _write_run(folder: Path, record: dict[str, Any], outcomes: pd.DataFrame | None = None) -> Path:
+    """Write a run as `evaluate` does; with outcomes, the record's primary score is theirs."""
+    if outcomes is not None:
+        value = float(froc.mean_sensitivity(outcomes, np.ones((1, outcomes["PatientID"].nunique())))[0])
+        record = record | {"scores": record["scores"] | {record["primary"]: value}}
+    run: Path = folder / record["task"] / Record.model_validate(record).hash
+    write_json(run / "run.json", record)
+    if outcomes is not None:
+        outcomes.to_csv(run / "outcomes.csv", index=False, lineterminator="\n")
+    return run
+
+
+@pytest.fixture(scope="session")
+def make_record() -> Callable[..., dict[str, Any]]:
+    """`make_record(arm, seed, **changes)`: a valid record of a run of detection."""
+    return _record
+
+
+@pytest.fixture(scope="session")
+def make_outcomes() -> Callable[..., pd.DataFrame]:
+    """`make_outcomes(found, patients)`: a tenth of mean sensitivity for each lesion found."""
+    return _outcomes
+
+
+@pytest.fixture(scope="session")
+def write_run() -> Callable[..., Path]:
+    """`write_run(folder, record, outcomes=None)`: a finished run in `folder/TASK/HASH`."""
+    return _write_run
+
+
+@pytest.fixture(scope="session")
+def board_readme() -> bytes:
+    """A README file with the board's markers."""
+    markers = "<!-- board -->\nold\n<!-- /board -->\ntext\n\n<!-- columns -->\n<!-- /columns -->\nend\n"
+    return f"# Title\r\n\n{markers}".encode()
+
+
+@pytest.fixture(scope="session")
+def _board(tmp_path_factory: pytest.TempPathFactory, board_readme: bytes) -> Path:
+    root = tmp_path_factory.mktemp("board")
+    for arm, more in (("none", 0), ("ddpm", 2), ("oversample", 0), ("more-real", 3)):
+        for seed in range(5):
+            _write_run(root / "work" / "evaluations", _record(arm, seed), _outcomes(4 + seed % 3 + more))
+    (root / "results").mkdir()
+    (root / "results" / "README.md").write_bytes(board_readme)
+    leaderboard.publish(Workspace(root / "work"), root / "results")
+    return root
+
+
+@pytest.fixture
+def evaluated(_board: Path, tmp_path: Path) -> Workspace:
+    """Five seeds of four arms; the ceiling finds three lesions more than none, ddpm two more."""
+    shutil.copytree(_board / "work", tmp_path / "work")
+    return Workspace(tmp_path / "work")
+
+
+@pytest.fixture
+def published(_board: Path, tmp_path: Path) -> Path:
+    """These runs as published results, with `board_readme`."""
+    shutil.copytree(_board / "results", tmp_path / "results")
+    return tmp_path / "results"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,8 @@ def test_nothing_heavy_is_imported_before_a_verb_needs_it() -> None:
 VERBS = [
     [], ["data"], ["data", "phantom"], ["data", "import"], ["data", "import", "bcs-dbt"],
     ["data", "import", "volumes"], ["data", "info"], ["data", "check"], ["data", "export"],
-    ["generate"], ["evaluate"], ["leaderboard"], ["list"], ["show"], ["doctor"], ["demo"],
+    ["generate"], ["evaluate"], ["leaderboard"], ["leaderboard", "verify"], ["leaderboard", "add"],
+    ["score"], ["list"], ["show"], ["doctor"], ["demo"],
 ]  # fmt: skip
 
 
@@ -93,6 +95,18 @@ def test_list_and_show_print_json(tmp_path: Path) -> None:
     assert {g["name"] for g in listed["generators"]} >= {"ddpm", "classic"}
     card = json.loads(dbtbench("show", "ddpm", "--json", cwd=tmp_path).stdout)
     assert {"default", "demo", "smoke"} <= card["recipes"].keys()
+
+
+def test_show_prints_every_recipe_in_full_with_the_comments_of_its_file(tmp_path: Path) -> None:
+    card = dbtbench("show", "ddpm", cwd=tmp_path).stdout
+    printed = card[card.index("\n[default]") : card.index("\n* differs")].splitlines()
+    toml = "\n".join(line if line.startswith("[") else line[2:] for line in printed)
+    assert (
+        tomllib.loads(toml) == json.loads(dbtbench("show", "ddpm", "--json", cwd=tmp_path).stdout)["recipes"]
+    )
+    paper = card[card.index("\n[paper]") : card.index("\n[paper-mae]")]
+    assert "* lr = 1e-4" in paper.partition("# Our inference.")[0]
+    assert "* times = 300" in paper.partition("# Our inference.")[2]
 
 
 def test_more_gpus_than_there_are_is_exit_3(tmp_path: Path) -> None:

@@ -11,9 +11,12 @@ import pytest
 from dbtbench import evaluation, generation, plugins
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import MissingError, UsageError
+from dbtbench.metrics import froc
+from dbtbench.parallel import Pool
 from dbtbench.recipe import Recipe
 from dbtbench.runs import Run
 from dbtbench.task import Arm, Evaluation, Task
+from dbtbench.tasks.detection import Detection, DetectionRecipe
 from dbtbench.workspace import Workspace
 
 
@@ -32,7 +35,7 @@ class Count(Task[CountRecipe]):
     def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
         type(self).evaluated += 1
         synthetic = 0 if arm.synthetic is None else len(arm.synthetic)
-        volumes = self.recipe.factor * (len(arm.real.select("train")) + synthetic) + seed
+        volumes = self.recipe.factor * (len(arm.train) + synthetic) + seed
         table = pd.DataFrame({"PatientID": ["P1"], "Score": [0.1 + 0.2]})
         return Evaluation({"volumes": volumes, "undefined": float("nan")}, {"volumes": 3}, table)
 
@@ -100,3 +103,56 @@ def test_an_augmentation_that_was_not_drawn_stops_before_anything_is_run(
 def test_no_seeds_are_too_few(work: Workspace, toy: DBTDataset) -> None:
     with pytest.raises(UsageError, match="0 seeds"):
         evaluation.evaluate(work, "count", toy, seeds=0)
+
+
+def test_named_arms_replace_the_controls_and_the_floor_stays(work: Workspace, toy: DBTDataset) -> None:
+    runs = evaluation.evaluate(work, "count", toy, seeds=1, arms=["oversample", "classic:only"])
+    records = [json.loads((run / "run.json").read_text()) for run in runs]
+    assert [record["arm"] for record in records] == ["none", "oversample", "classic:only"]
+    assert [record["counts"]["training_real"] for record in records] == [*[len(toy.select("train"))] * 2, 0]
+    assert [record["counts"]["training_synthetic"] for record in records] == [0, 0, 4]
+
+
+def test_numbers_do_not_depend_on_the_number_of_jobs(
+    tmp_path: Path, toy: DBTDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found: list[list[tuple[str, list[bytes]]]] = []
+    for jobs in (1, 2):
+        work = Workspace(tmp_path / str(jobs))
+        with Pool(jobs) as pool:
+            runs = evaluation.evaluate(
+                work, "detection", toy, seeds=2, recipe_name="smoke", arms=["oversample"], pool=pool
+            )
+        names = ("predictions.csv", "scores.csv", "outcomes.csv", "weights.safetensors")
+        found.append([(run.name, [(run / name).read_bytes() for name in names]) for run in runs])
+    assert found[0] == found[1]
+    assert len({files[0] for _, files in found[0]}) == 4
+    said = capsys.readouterr().err
+    assert "detection: 4/4 runs" in said
+    log = tmp_path / "2" / "evaluations" / "detection" / found[1][0][0] / "log.txt"
+    assert "train (none, seed 0)" in log.read_text(encoding="utf-8")
+
+
+def test_what_one_run_left_is_found_again_by_several_jobs(
+    tmp_path: Path, toy: DBTDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = Workspace(tmp_path)
+    evaluation.evaluate(work, "detection", toy, seeds=1, recipe_name="smoke", arms=[])
+    capsys.readouterr()
+    with Pool(2) as pool:
+        evaluation.evaluate(work, "detection", toy, seeds=1, recipe_name="smoke", arms=[], pool=pool)
+    assert "none seed 0: already done" in capsys.readouterr().err
+
+
+def test_recorded_scores_are_those_of_the_predictions(tmp_path: Path, toy: DBTDataset) -> None:
+    work = Workspace(tmp_path)
+    (run,) = evaluation.evaluate(work, "detection", toy, seeds=1, recipe_name="smoke", arms=[])
+    record = json.loads((run / "run.json").read_text())
+    predictions = pd.read_csv(run / "predictions.csv", dtype={"PatientID": str, "StudyUID": str})
+    again = Detection(DetectionRecipe()).score(toy, predictions)
+    assert again == pytest.approx(record["scores"], nan_ok=True, abs=1e-12)
+    outcomes = pd.read_csv(run / "outcomes.csv", dtype={"PatientID": str, "StudyUID": str})
+    everybody = [[1] * outcomes["PatientID"].nunique()]
+    assert froc.mean_sensitivity(outcomes, everybody) == pytest.approx(
+        record["scores"]["mean_sensitivity_positive"], abs=1e-12
+    )

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from dbtbench.cli import data, demo, doctor, evaluate, generate, leaderboard, listing, show
+from dbtbench.cli import data, demo, doctor, evaluate, generate, leaderboard, listing, score, show
 from dbtbench.errors import DBTBenchError
 from dbtbench.stopping import terminable
 
@@ -25,7 +25,8 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
-app.command("leaderboard")(leaderboard.leaderboard)
+app.add_typer(leaderboard.app, name="leaderboard")
+app.command("score")(score.score)
 app.command("list")(listing.list_)
 app.command("show")(show.show)
 app.command("doctor")(doctor.doctor)

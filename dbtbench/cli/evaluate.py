@@ -24,18 +24,34 @@ def evaluate(
         list[str] | None, typer.Option("--aug", help="Generator or synthetic data set; may be repeated.")
     ] = None,
     data: DataOption = None,
+    arms: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--arms",
+            help="Arm to run beside `none` and --aug instead of the task's own: oversample, NAME:RATIO, "
+            "NAME:shuffled-boxes, NAME:only, more-real[:SHARE]; may be repeated.",
+        ),
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option("--seeds", help="How many seeds; the task's own number when not named.")
     ] = None,
     recipe: RecipeOption = "default",
     set_: SetOption = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", help="Runs at a time; one a core, or one a GPU, unless told."),
+    ] = None,
+    dask: Annotated[
+        str | None, typer.Option("--dask", metavar="tcp://HOST:PORT", help="Use a Dask cluster's workers.")
+    ] = None,
     workspace: WorkspaceOption = None,
     fresh: FreshOption = False,
     json: JsonOption = False,
 ) -> None:
     """Say whether an augmentation helps a task.
 
-    The task is run on real data alone and with each augmentation.
+    The task is run on real data alone, with each augmentation and with controls. Killed at any moment, the
+    same command continues.
 
     Example: dbtbench evaluate --task detection --aug ddpm --aug classic
     """
@@ -43,15 +59,19 @@ def evaluate(
     from dbtbench.catalogue import choose_dataset
     from dbtbench.files import read_json
     from dbtbench.leaderboard import rank, summary
+    from dbtbench.parallel import Pool, cores_or_gpus
     from dbtbench.workspace import Workspace
 
     work = Workspace.find(workspace)
     dataset = choose_dataset(work, data)
-    runs = evaluation.evaluate(work, task, dataset, aug or [], seeds, recipe, overrides(set_), fresh)
+    with Pool(cores_or_gpus() if jobs is None else jobs, dask) as pool:
+        runs = evaluation.evaluate(
+            work, task, dataset, aug or [], seeds, recipe, overrides(set_), fresh, arms, pool
+        )
     records = [read_json(run / "run.json") for run in runs]
     if json:
         typer.echo(json_.dumps(records, indent=1))
         return
-    typer.echo(summary(rank(records)))
+    typer.echo(summary(rank(runs)))
     typer.echo(f"runs: {runs[0].parent}")
     typer.echo("next: dbtbench leaderboard")

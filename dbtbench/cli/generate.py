@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dbtbench.cli.options import DataOption, FreshOption, RecipeOption, SetOption, WorkspaceOption, overrides
 from dbtbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from dbtbench.sweep import Sweep
+    from dbtbench.workspace import Workspace
 
 
 def generate(
@@ -30,6 +34,15 @@ def generate(
     ] = 0,
     recipe: RecipeOption = "default",
     set_: SetOption = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            metavar="KEY=V1,V2,…",
+            help="Try these values of a setting and end in a table of realism scores; repeated, "
+            "every combination.",
+        ),
+    ] = None,
     n: Annotated[
         int | None, typer.Option("--n", help="Volumes to draw; as many as the training split by default.")
     ] = None,
@@ -46,26 +59,44 @@ def generate(
 
     Example: dbtbench generate ddpm --gpus 4
     """
-    from dbtbench import generation
     from dbtbench.catalogue import choose_dataset
+    from dbtbench.sweep import Sweep, parse
     from dbtbench.training import distributed
     from dbtbench.workspace import Workspace
 
     count = _count(gpus, processes)
     work = Workspace.find(workspace)
     dataset = choose_dataset(work, data)
-    # A request that cannot be met is told before training.
-    generation.plan(generation.configure(name, recipe, overrides(set_)), dataset, n, seed, positives)
+    asked = Sweep(name, dataset, parse(sweep or []), recipe, overrides(set_), n, seed, positives)
+    asked.check()  # a request that cannot be met is told before training
     if (count > 1 or max_restarts) and not distributed.launched():
         distributed.launch(count, sys.argv[1:], max_restarts=max_restarts)
-        return
+    else:
+        _generate(work, asked, fresh)
+
+
+def _generate(work: Workspace, asked: Sweep, fresh: bool) -> None:
+    """Do it in this process, with the others if there are some; the first one prints."""
+    from dbtbench import generation
+    from dbtbench.training import distributed
+
     with distributed.worker():
-        fitted = generation.fit(work, name, dataset, recipe, overrides(set_), fresh)
-        made = generation.draw(work, fitted, n, seed, positives, fresh)
         leader = distributed.rank() == 0
-    if leader:
+        if asked.grid:
+            table = asked.run(work, fresh)
+        else:
+            fitted = generation.fit(work, asked.generator, asked.data, asked.recipe, asked.fixed, fresh)
+            made = generation.draw(work, fitted, asked.n, asked.seed, asked.positives, fresh)
+    if not leader:
+        return
+    arm = asked.generator
+    if asked.grid:
+        arm = "ARM"
+        typer.echo(f"realism at each setting; `none` is the real training split\n\n{asked.summary(table)}\n")
+        typer.echo(f"all scores: {asked.write(work, table)}")
+    else:
         typer.echo(f"{made.name}: {len(made)} volumes, {len(made.boxes)} lesions, in {made.path}")
-        typer.echo(f"next: dbtbench evaluate --task detection --aug {name} --data {dataset.name}")
+    typer.echo(f"next: dbtbench evaluate --task detection --aug {arm} --data {asked.data.name}")
 
 
 def _count(gpus: int | None, processes: int | None) -> int:

@@ -30,6 +30,13 @@ def bcs_dbt(
     exact: Annotated[
         bool, typer.Option("--exact", help="Decode every pixel, also where a reduced resolution would do.")
     ] = False,
+    reserve: Annotated[
+        float,
+        typer.Option(
+            "--reserve",
+            help="Share of the training patients to set aside, for the arm `more-real` of evaluate.",
+        ),
+    ] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the split, where the tables give none.")] = 0,
     jobs: Annotated[
         int | None, typer.Option("--jobs", help="Processes; one a core unless told. 1: none beside this one.")
@@ -55,7 +62,7 @@ def bcs_dbt(
     from dbtbench.workspace import Workspace
 
     path = Workspace.find(workspace).datasets / checked_name(name)
-    settings = ingest.ImportSettings(_grid(grid), resample, window, exact, seed)
+    settings = ingest.ImportSettings(_grid(grid), resample, window, exact, seed, reserve)
     with Pool(cpu_count() if jobs is None else jobs, dask) as pool:
         dataset = ingest.import_bcs_dbt(root, path, settings, pool, fresh)
     print_account(dataset.meta["account"], path, json)

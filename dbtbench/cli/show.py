@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json as json_
-from typing import Annotated
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -34,9 +36,21 @@ def show(
     typer.echo(f"{name} ({kind[:-1]}, version {cls.version}, from {plugin.origin})\n")
     typer.echo("\n\n".join([inspect.getdoc(inspect.getmodule(cls)) or plugin.summary, *meaning]))
     for title, settings in recipes.items():
-        typer.echo(f"\n[{title}]")
-        for key, value in settings.items():
-            changed = value != recipes["default"][key]
-            typer.echo(f"{'*' if changed else ' '} {key} = {json_.dumps(value)}")
+        changed = {key for key, value in settings.items() if value != recipes["default"][key]}
+        file = folder / f"{title}.toml"
+        typer.echo("\n".join([f"\n[{title}]", *_lines(file, settings, changed)]))
     if len(recipes) > 1:
         typer.echo("\n* differs from the default")
+
+
+def _lines(file: Path, settings: Mapping[str, Any], changed: Collection[str]) -> Iterator[str]:
+    """A recipe in full: its file as it is, for the comments say what a setting rests on, then the rest."""
+    given = set()
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        key = line.partition("=")[0].strip()
+        given.add(key)
+        yield f"{'*' if key in changed else ' '} {line}".rstrip()
+    if given:
+        yield "\n  # Everything else, as by default."
+    for key in (key for key in settings if key not in given):
+        yield f"  {key} = {json_.dumps(settings[key])}"

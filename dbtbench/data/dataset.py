@@ -24,7 +24,9 @@ from dbtbench.errors import DBTBenchError, UsageError
 from dbtbench.files import digest
 
 LABELS = ("normal", "actionable", "benign", "cancer")
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "reserve", "validation", "test")
+"""`reserve` holds training patients that an import was told to set aside: no generator sees them, and no arm
+but those that measure what more real data would give."""
 FULL_SCALE = 65535
 
 KEY = ["PatientID", "StudyUID", "View"]

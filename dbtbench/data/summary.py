@@ -101,12 +101,15 @@ def _words(settings: Mapping[str, Any]) -> str:
 
 
 def _by_split(splits: Mapping[str, Mapping[str, int]]) -> list[str]:
+    splits = {split: n for split, n in splits.items() if n["volumes"] or split != "reserve"}
     table = pd.DataFrame(splits).T.rename(columns={"volumes_with_boxes": "with boxes"})
     return _table(table, "split")
 
 
 def _by_view(views: Mapping[str, Mapping[str, int]]) -> list[str]:
     table = pd.DataFrame(views).T.reindex(columns=SPLITS)
+    if not table["reserve"].any():
+        table = table.drop(columns="reserve")
     table.insert(0, "volumes", table.sum(axis=1))
     return _table(table, "view")
 

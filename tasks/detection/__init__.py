@@ -6,21 +6,25 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from dbtbench.data.boxes import match_distances
 from dbtbench.data.dataset import GRID_BOX, Boxes, DBTDataset
 from dbtbench.errors import DBTBenchError, MissingError
-from dbtbench.metrics.froc import score_dbtex
+from dbtbench.metrics import froc
+from dbtbench.metrics.afroc import score_afroc
 from dbtbench.progress import progress
 from dbtbench.runs import Run
 from dbtbench.task import Arm, Evaluation, Task
 from dbtbench.training import distributed
+from dbtbench.training.batches import Batches
 from dbtbench.training.loop import Draw, Loss, Training, fit
 
-from .data import Batches, match_distances, native_predictions
+from .data import native_predictions
 from .retinanet import LesionDetector, anchor_shapes, check_grid
 
 VOLUMES_AT_ONCE = 8
@@ -33,7 +37,11 @@ class DetectionRecipe(Training):
         channels: width of the network; a multiple of 8.
         levels: number of pyramid levels; each further one sees lesions twice as large.
         positive_share: share of a batch's volumes with lesions.
-        synthetic_share: share of synthetic volumes, where an arm has some.
+        synthetic_share: share of what an arm adds to the real volumes.
+        score_threshold: detections with lower scores are dropped; MONAI's 0.05 would cut off the right end of
+            the FROC curve.
+        overlap: of two detections with a larger intersection over union, only the better is kept.
+        detections: most detections in a volume.
     """
 
     steps: PositiveInt = 500
@@ -47,6 +55,9 @@ class DetectionRecipe(Training):
     levels: int = Field(default=1, ge=1, le=3)
     positive_share: float = Field(default=0.5, gt=0, le=1)
     synthetic_share: float = Field(default=0.5, gt=0, le=1)
+    score_threshold: float = Field(default=0.01, ge=0, lt=1)
+    overlap: float = Field(default=0.22, ge=0, le=1)
+    detections: PositiveInt = 20
 
 
 class Detection(Task[DetectionRecipe]):
@@ -54,12 +65,22 @@ class Detection(Task[DetectionRecipe]):
 
     recipe_class = DetectionRecipe
     primary = "mean_sensitivity_positive"
+    seeds = 5
+    arms = (
+        "none",
+        "oversample",
+        "classic",
+        "AUG",
+        "AUG:shuffled-boxes",
+        "more-real:0.33",
+        "more-real",
+    )
 
     def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
         """Train on the arm's volumes, detect in the test split, score.
 
         Args:
-            arm: the data; both splits need lesions with boxes.
+            arm: the data; what is trained on and the test split need lesions with boxes.
             seed: seed of the weights and of the data order, neither of which depends on the arm.
             run: takes the detector's weights and the training's state and metrics.
 
@@ -83,11 +104,30 @@ class Detection(Task[DetectionRecipe]):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             anchors = anchor_shapes(train.boxes[GRID_BOX].to_numpy(np.float32), train.grid)
-            net = LesionDetector(train.grid, anchors, self.recipe.channels, self.recipe.levels)
+            net = LesionDetector(
+                train.grid,
+                anchors,
+                self.recipe.channels,
+                self.recipe.levels,
+                self.recipe.score_threshold,
+                self.recipe.overlap,
+                self.recipe.detections,
+            )
             model = fit(net, _loss_of(batches), self.recipe, run.path, seed=seed, title=f"train ({title})")
         predictions = native_predictions(test, list(_detect(model, test, title)))
-        scores = score_dbtex(test.cases, test.boxes, predictions, match_distances(test))
-        return Evaluation(scores, _counts(train, test, arm.synthetic), predictions)
+        counts = {
+            "patients": int(test.cases["PatientID"].nunique()),
+            "volumes": len(test),
+            "boxes": len(test.boxes),
+        }
+        outcomes = froc.outcomes(test.cases, test.boxes, predictions, match_distances(test))
+        return Evaluation(self.score(arm.real, predictions), counts, predictions, outcomes)
+
+    def score(self, real: DBTDataset, predictions: pd.DataFrame) -> dict[str, float]:
+        """Scores of predictions (DBTex columns) by the DBTex rule, and the areas under AFROC and wAFROC."""
+        test = real.select("test")
+        found = (test.cases, test.boxes, predictions, match_distances(test))
+        return froc.score_dbtex(*found) | score_afroc(*found)
 
 
 def _loss_of(batches: Batches) -> Loss:
@@ -116,13 +156,3 @@ def _detect(model: nn.Module, test: DBTDataset, title: str) -> Iterator[tuple[Bo
             chunk = cases[first : first + VOLUMES_AT_ONCE]
             yield from model.detect(torch.from_numpy(test.volumes(chunk)).to(distributed.device()))
             advance(len(chunk))
-
-
-def _counts(train: DBTDataset, test: DBTDataset, synthetic: DBTDataset | None) -> dict[str, int]:
-    return {
-        "patients": int(test.cases["PatientID"].nunique()),
-        "volumes": len(test),
-        "boxes": len(test.boxes),
-        "training_real": len(train),
-        "training_synthetic": 0 if synthetic is None else len(synthetic),
-    }

@@ -164,13 +164,23 @@ class LesionDetector(nn.Module):
         anchors: (n, 3) sides of the anchors in voxels: slices, rows, columns.
         channels: a multiple of 8.
         levels: number of pyramid levels.
+        score_threshold: boxes with lower scores are not given out.
+        overlap: of two boxes with a larger intersection over union, only the better is given out.
+        detections: most boxes given out for a volume.
 
     Raises:
         UsageError: for a grid that the strides do not divide.
     """
 
     def __init__(
-        self, grid: tuple[int, int, int], anchors: NDArray[np.float32], channels: int, levels: int
+        self,
+        grid: tuple[int, int, int],
+        anchors: NDArray[np.float32],
+        channels: int,
+        levels: int,
+        score_threshold: float,
+        overlap: float,
+        detections: int,
     ) -> None:
         super().__init__()
         check_grid(grid, levels)
@@ -188,9 +198,11 @@ class LesionDetector(nn.Module):
         self.detector.set_hard_negative_sampler(
             batch_size_per_image=64, positive_fraction=0.33, min_neg=16, pool_size=20
         )
-        # The defaults drop scores below 0.05, and with them the right end of the FROC curve.
         self.detector.set_box_selector_parameters(
-            score_thresh=0.01, topk_candidates_per_level=200, nms_thresh=0.22, detections_per_img=20
+            score_thresh=score_threshold,
+            topk_candidates_per_level=10 * detections,
+            nms_thresh=overlap,
+            detections_per_img=detections,
         )
 
     def _images(self, volumes: Tensor) -> Tensor:

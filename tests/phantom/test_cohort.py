@@ -213,13 +213,17 @@ def test_denser_lesions_change_the_views_that_have_one_and_no_others(
 ) -> None:
     dense = write_collection(tmp_path / "dense", "tiny", PATIENTS, seed=3, conspicuity=3.0)
     patients = draw_patients(PATIENTS, 3, ENRICHED)
-    views = [(p, view) for p in patients for view in VIEWS]
+
+    def pixels(root: Path, file: str) -> NDArray[np.uint16]:
+        return pydicom.dcmread(root / file).pixel_array
+
+    views = [(patient, view) for patient in patients for view in VIEWS]
     changed = [
-        (p.number, view)
-        for p, view in views
+        (patient.number, view)
+        for patient, view in views
         if not np.array_equal(
-            *(pydicom.dcmread(root / p.path(view)).pixel_array for root in (collection.root, dense.root))
+            pixels(collection.root, patient.path(view)), pixels(dense.root, patient.path(view))
         )
     ]
-    assert changed == [(p.number, view) for p, view in views if p.lesion_in(view)]
+    assert changed == [(patient.number, view) for patient, view in views if patient.lesion_in(view)]
     assert changed

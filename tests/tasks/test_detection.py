@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dbtbench.data.boxes import match_distances
 from dbtbench.data.dataset import KEY, DBTDataset
 from dbtbench.errors import DBTBenchError, MissingError, UsageError
 from dbtbench.recipe import resolve
@@ -16,7 +17,7 @@ from dbtbench.runs import Run
 from dbtbench.task import Arm, Evaluation
 from dbtbench.tasks import detection
 from dbtbench.tasks.detection import Detection, DetectionRecipe
-from dbtbench.tasks.detection.data import Batches, match_distances, native_predictions
+from dbtbench.tasks.detection.data import native_predictions
 from dbtbench.tasks.detection.retinanet import (
     FROM_MONAI,
     TO_MONAI,
@@ -25,6 +26,7 @@ from dbtbench.tasks.detection.retinanet import (
     anchor_shapes,
 )
 from dbtbench.training import loop
+from dbtbench.training.batches import Batches
 
 MakeToy = Callable[..., DBTDataset]
 GRID = (8, 32, 32)
@@ -61,7 +63,11 @@ def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Evaluati
 
 @pytest.fixture(scope="module")
 def trained(real: DBTDataset, evaluate: Callable[..., Evaluation]) -> Evaluation:
-    return evaluate(Arm("none", real), steps=100)
+    return evaluate(arm_of(real), steps=100)
+
+
+def arm_of(real: DBTDataset, added: DBTDataset | None = None) -> Arm:
+    return Arm("none" if added is None else "toy", real, real.select("train"), added)
 
 
 def without_boxes(dataset: DBTDataset, split: str) -> DBTDataset:
@@ -73,21 +79,22 @@ def without_boxes(dataset: DBTDataset, split: str) -> DBTDataset:
 
 def detector(levels: int = 1, grid: tuple[int, int, int] = GRID) -> LesionDetector:
     torch.manual_seed(0)
-    return LesionDetector(grid, ANCHORS, channels=8, levels=levels)
+    recipe = DetectionRecipe()
+    return LesionDetector(grid, ANCHORS, 8, levels, recipe.score_threshold, recipe.overlap, recipe.detections)
 
 
 class TestTraining:
     def test_it_learns_to_find_obvious_lesions(
         self, real: DBTDataset, trained: Evaluation, evaluate: Callable[..., Evaluation]
     ) -> None:
-        untrained = evaluate(Arm("none", real), steps=1)
+        untrained = evaluate(arm_of(real), steps=1)
         assert untrained.scores[Detection.primary] < 0.75
         assert trained.scores[Detection.primary] > 0.9
 
     def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(
         self, real: DBTDataset, synthetic: DBTDataset, evaluate: Callable[..., Evaluation]
     ) -> None:
-        arm = Arm("toy", real, synthetic)
+        arm = arm_of(real, synthetic)
         torch.manual_seed(1)
         first = evaluate(arm, steps=5)
         torch.manual_seed(2)  # what the caller drew before must not matter
@@ -103,7 +110,7 @@ class TestTraining:
         torch.manual_seed(5)
         expected = torch.rand(3)
         torch.manual_seed(5)
-        evaluate(Arm("none", real), steps=1)
+        evaluate(arm_of(real), steps=1)
         assert torch.equal(torch.rand(3), expected)
 
     def test_arms_share_initial_weights_and_number_of_steps(
@@ -121,8 +128,8 @@ class TestTraining:
             return fit(net, loss, recipe, *args, **kwargs)
 
         monkeypatch.setattr(detection, "fit", recording)
-        alone = evaluate(Arm("none", real), steps=3)
-        augmented = evaluate(Arm("toy", real, synthetic), steps=3)
+        alone = evaluate(arm_of(real), steps=3)
+        augmented = evaluate(arm_of(real, synthetic), steps=3)
         (weights, steps), (other_weights, other_steps) = seen
         assert steps == other_steps == 3
         assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
@@ -133,20 +140,20 @@ class TestTraining:
         self, real: DBTDataset, evaluate: Callable[..., Evaluation]
     ) -> None:
         with pytest.raises(DBTBenchError, match=r"step [1-9]") as error:
-            evaluate(Arm("none", real), steps=10, lr=1e30)
+            evaluate(arm_of(real), steps=10, lr=1e30)
         assert "lr" in error.value.hint
 
     def test_a_job_that_was_killed_after_its_training_does_not_train_again(
         self, real: DBTDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         task = Detection(DetectionRecipe(steps=2, channels=8))
-        first = task.evaluate(Arm("none", real), 0, Run(tmp_path, {}))
+        first = task.evaluate(arm_of(real), 0, Run(tmp_path, {}))
 
         def no_reading(*_: Any) -> None:
             raise AssertionError("trained again")
 
         monkeypatch.setattr(Batches, "read", no_reading)
-        assert task.evaluate(Arm("none", real), 0, Run(tmp_path, {})).scores == first.scores
+        assert task.evaluate(arm_of(real), 0, Run(tmp_path, {})).scores == first.scores
 
     def test_what_was_scored_is_counted(self, trained: Evaluation, real: DBTDataset) -> None:
         test = real.select("test")
@@ -154,34 +161,32 @@ class TestTraining:
             "patients": 4,
             "volumes": len(test),
             "boxes": len(test.boxes),
-            "training_real": len(real.select("train")),
-            "training_synthetic": 0,
         }
 
-    @pytest.mark.parametrize("name", ["default", "demo", "smoke"])
+    @pytest.mark.parametrize("name", ["default", "demo", "smoke", "full"])
     def test_recipes_differ_in_size_only(self, name: str) -> None:
         recipe = resolve(DetectionRecipe, Path(detection.__file__).parent / "recipes", name)
         assert recipe.synthetic_share == recipe.positive_share == 0.5
-        assert recipe.batch == 4
+        assert recipe.score_threshold == DetectionRecipe().score_threshold
 
 
 class TestRefusals:
     def test_a_test_split_without_boxes(self, real: DBTDataset, evaluate: Callable[..., Evaluation]) -> None:
         with pytest.raises(MissingError, match="no test volume of real has a box"):
-            evaluate(Arm("none", without_boxes(real, "test")))
+            evaluate(arm_of(without_boxes(real, "test")))
 
     def test_a_training_split_without_boxes(
         self, real: DBTDataset, evaluate: Callable[..., Evaluation]
     ) -> None:
         with pytest.raises(MissingError, match="no training volume of real has a lesion"):
-            evaluate(Arm("none", without_boxes(real, "train")))
+            evaluate(arm_of(without_boxes(real, "train")))
 
     def test_synthetic_data_on_another_grid(
         self, real: DBTDataset, make_toy: MakeToy, tmp_path: Path, evaluate: Callable[..., Evaluation]
     ) -> None:
         other = make_toy(tmp_path / "other", patients=2, grid=(8, 16, 32))
         with pytest.raises(UsageError, match="other has the grid"):
-            evaluate(Arm("toy", real, other))
+            evaluate(arm_of(real, other))
 
     @pytest.mark.parametrize(
         ("grid", "levels", "problem"),
@@ -254,80 +259,6 @@ class TestDetector:
     def test_volumes_with_slices_last_are_refused(self) -> None:
         with pytest.raises(AssertionError, match=r"\(N, 1, D, H, W\)"):
             detector().detect(torch.rand(1, 1, 32, 32, 8))
-
-
-class TestBatches:
-    @staticmethod
-    def cases_of(arm: Arm, steps: int, **shares: float) -> list[list[int]]:
-        """The cases that each pool gave over the first steps."""
-        settings: dict[str, Any] = {"batch": 4, "positive_share": 0.5, "synthetic_share": 0.5} | shares
-        batches = Batches(arm, **settings, seed=3)
-        drawn: list[list[int]] = [[] for _ in batches.pools]
-        for step in range(steps):
-            for pool, (_, cases) in enumerate(batches.cases(step)):
-                drawn[pool] += cases
-        return drawn
-
-    def test_half_the_batch_has_lesions_and_half_of_each_kind_is_synthetic(
-        self, real: DBTDataset, synthetic: DBTDataset
-    ) -> None:
-        volumes, boxes = Batches(Arm("toy", real, synthetic), 4, 0.5, 0.5, 0).read(
-            0, slice(None), torch.device("cpu")
-        )
-        assert volumes.shape == (4, 1, *GRID)
-        assert [len(box) for box in boxes] == [1, 0, 1, 0]
-        assert [len(cases) for cases in self.cases_of(Arm("toy", real, synthetic), 10)] == [10] * 4
-        assert [len(cases) for cases in self.cases_of(Arm("none", real), 10)] == [20] * 2
-
-    def test_every_arm_goes_through_the_real_cases_in_the_same_order(
-        self, real: DBTDataset, synthetic: DBTDataset
-    ) -> None:
-        alone = self.cases_of(Arm("none", real), 6)
-        augmented = self.cases_of(Arm("toy", real, synthetic), 12)
-        assert alone == augmented[:2]
-
-    def test_all_cases_are_used_once_before_any_is_used_again(self, real: DBTDataset) -> None:
-        train = real.select("train")
-        lesions, normal = self.cases_of(Arm("none", real), 16)
-        n = len(train.boxes["case"].unique())
-        assert set(lesions[:n]) == set(lesions[n : 2 * n]) == set(train.boxes["case"])
-        assert lesions[:n] != lesions[n : 2 * n]
-        assert not set(normal) & set(train.boxes["case"])
-        assert set(normal) <= set(train.cases["case"])
-
-    def test_lesion_free_synthetic_volumes_replace_lesion_free_real_ones_only(
-        self, real: DBTDataset, synthetic: DBTDataset
-    ) -> None:
-        empty = without_boxes(without_boxes(synthetic, "train"), "validation")
-        arm = Arm("toy", real, without_boxes(empty, "test"))
-        assert [len(cases) for cases in self.cases_of(arm, 10)] == [20, 10, 0, 10]
-
-    def test_a_split_with_lesions_everywhere_gives_only_such_volumes(self, real: DBTDataset) -> None:
-        arm = Arm("none", real.take(real.cases["case"].isin(real.boxes["case"])))
-        assert [len(cases) for cases in self.cases_of(arm, 5)] == [20, 0]
-
-    @given(
-        batch=st.integers(1, 7),
-        positive_share=st.floats(0.01, 1),
-        synthetic_share=st.floats(0.01, 1),
-        steps=st.integers(1, 20),
-    )
-    @settings(max_examples=50, deadline=None)
-    def test_shares_hold_over_the_steps(
-        self,
-        real: DBTDataset,
-        synthetic: DBTDataset,
-        batch: int,
-        positive_share: float,
-        synthetic_share: float,
-        steps: int,
-    ) -> None:
-        batches = Batches(Arm("toy", real, synthetic), batch, positive_share, synthetic_share, 0)
-        sizes = np.array([[len(cases) for _, cases in batches.cases(step)] for step in range(steps)])
-        assert (sizes.sum(axis=1) == batch).all()
-        positives = sizes[:, [0, 2]].sum()
-        assert abs(positives - steps * batch * positive_share) <= 1
-        assert abs(sizes[:, 2].sum() - positives * synthetic_share) <= 1
 
 
 class TestPredictions:

@@ -28,7 +28,7 @@ def evaluate(toy: DBTDataset, tmp_path: Path) -> Callable[..., Evaluation]:
     """Evaluate an arm with `synthetic`, or `none`."""
 
     def run(synthetic: DBTDataset | None = None, seed: int = 0, **settings: Any) -> Evaluation:
-        arm = Arm("none" if synthetic is None else "other", toy, synthetic)
+        arm = Arm("none" if synthetic is None else "other", toy, toy.select("train"), synthetic)
         evaluation: Evaluation = Realism(RealismRecipe(**settings)).evaluate(arm, seed, Run(tmp_path, {}))
         return evaluation
 

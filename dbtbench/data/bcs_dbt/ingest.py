@@ -50,6 +50,7 @@ class ImportSettings:
         window: how stored values become intensities: `dicom`, `duke` or `none` (see `dicom.WINDOWS`).
         exact: decode every pixel, also where the grid would allow a reduced resolution.
         seed: seed of the patient-level split, where the tables give none.
+        reserve: share of the training patients that is set aside as the split `reserve`.
     """
 
     grid: tuple[int, int, int] = GRID
@@ -57,6 +58,7 @@ class ImportSettings:
     window: str = "dicom"
     exact: bool = False
     seed: int = 0
+    reserve: float = 0.0
 
     def __post_init__(self) -> None:
         if self.resample not in METHODS:
@@ -99,7 +101,7 @@ def import_bcs_dbt(
     Args:
         root: the folder of the three tables and the images.
         path: where the data set will lie; its name is the folder's.
-        settings: grid, resampling, window, seed.
+        settings: what it depends on.
         pool: the workers; they must see `root` and `path` under the same names.
         fresh: import everything again.
 
@@ -110,7 +112,7 @@ def import_bcs_dbt(
     """
     root, path, pool = root.resolve(), path.resolve(), pool or Pool()
     tables = read_tables(root)
-    splits = assign_splits(tables, settings.seed)
+    splits = assign_splits(tables, settings.seed, settings.reserve)
     identity = {"import": VERSION, "tables": tables.digest, **asdict(settings)}
     finished = find_finished(path, identity, fresh)
     cache = path.with_name(f".{digest(str(root))[:12]}.headers.json")
@@ -122,7 +124,11 @@ def import_bcs_dbt(
             return finished
         say(f"{path.name}: files came or changed since it was imported; adding them")
     source = {"kind": "bcs-dbt", "tables": tables.digest, "files": files}
-    split = {"kind": "official"} if tables.official_split else {"kind": "patients", "seed": settings.seed}
+    split: dict[str, Any] = {"kind": "official" if tables.official_split else "patients"}
+    if settings.reserve or not tables.official_split:
+        split["seed"] = settings.seed
+    if settings.reserve:
+        split["reserve"] = settings.reserve
     intensity = {"window": settings.window, "resample": settings.resample, "exact": settings.exact}
     with DatasetWriter(path, settings.grid, len(volumes), identity, fresh) as writer:
         _import_all(volumes, tables.boxes, splits, root, settings, writer, pool)

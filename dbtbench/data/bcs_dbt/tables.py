@@ -28,7 +28,8 @@ COLUMNS = {"labels": CLASSES, "file-paths": PATHS, "boxes": NATIVE_BOX}
 """The columns of each kind of table beside KEY."""
 OPTIONAL = "VolumeSlices"
 """Releases before v2 lack it."""
-SPLIT_WORDS = {**{split: split for split in SPLITS}, "val": "validation"}
+OFFICIAL = tuple(split for split in SPLITS if split != "reserve")
+SPLIT_WORDS = {**{split: split for split in OFFICIAL}, "val": "validation"}
 VOLUME_COLUMNS = [*KEY, "label", "split", *PATHS, "reason", "detail"]
 NO_LABEL = "no row in the labels table"
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}
@@ -100,7 +101,7 @@ def mark(table: pd.DataFrame, where: pd.Series, reason: pd.Series | str, detail:
 
 
 def _find(root: Path) -> dict[tuple[str, str], Path]:
-    """The file of each (kind, split), kinds in the order of COLUMNS and splits in that of SPLITS."""
+    """The file of each (kind, split), kinds in the order of COLUMNS and splits in that of OFFICIAL."""
     candidates: dict[tuple[str, str], list[Path]] = {}
     for path in sorted(root.iterdir()):
         if path.suffix.lower() == ".csv" and not path.name.startswith(".") and path.is_file():
@@ -116,7 +117,7 @@ def _find(root: Path) -> dict[tuple[str, str], Path]:
     for kind in COLUMNS:
         if not any(found == kind for found, _ in candidates):
             raise MissingError(f"no {kind} table in {root}", _expected(kind, "train"))
-    splits = [split for split in SPLITS if any(found == split for _, found in candidates)]
+    splits = [split for split in OFFICIAL if any(found == split for _, found in candidates)]
     for kind, split in [(k, s) for k in COLUMNS for s in splits if (k, s) not in candidates]:
         if kind != "boxes":
             raise MissingError(f"no {kind} table of the split {split} in {root}", _expected(kind, split))
@@ -259,8 +260,8 @@ def _listing(table: pd.DataFrame, columns: Iterable[str]) -> pd.Series:
     return parts[0].str.cat(parts[1:], sep=", ")
 
 
-def assign_splits(tables: Tables, seed: int) -> dict[str, str]:
-    """Put every patient who has a volume to import into train, validation or test.
+def assign_splits(tables: Tables, seed: int, reserve: float = 0.0) -> dict[str, str]:
+    """Put every patient who has a volume to import into a split.
 
     Where the tables come in several splits, these are used. Otherwise patients are split 60 : 10 : 30 within
     each stratum (a patient's worst label). scikit-learn's stratified splitters refuse strata of one patient,
@@ -269,29 +270,48 @@ def assign_splits(tables: Tables, seed: int) -> dict[str, str]:
     Args:
         tables: the tables.
         seed: seed of the split.
+        reserve: share of the training patients of each stratum that is set aside as the split `reserve`.
 
     Returns:
         `{PatientID: split}`.
 
     Raises:
-        UsageError: when the tables put one patient into two splits.
+        UsageError: when the tables put one patient into two splits, or nothing would be left to train on.
     """
+    if not 0 <= reserve < 1:
+        raise UsageError(
+            f"a reserve of {reserve} cannot be set aside", "--reserve is at least 0 and less than 1"
+        )
     volumes = tables.volumes[tables.volumes["reason"] == ""]
-    if tables.official_split:
-        pairs = volumes[["PatientID", "split"]].drop_duplicates()
-        twice = pairs[pairs["PatientID"].duplicated()]["PatientID"]
-        if len(twice):
-            raise UsageError(
-                f"{twice.iloc[0]} is in two splits of the tables", "the tables do not belong together"
-            )
-        return dict(zip(pairs["PatientID"], pairs["split"], strict=True))
     worst = volumes["label"].map(LABELS.index).groupby(volumes["PatientID"]).max()
+    splits = _official(volumes) if tables.official_split else _drawn(worst, seed)
+    for _, stratum in worst.groupby(worst):
+        train = _shuffled([p for p in stratum.index if splits[p] == "train"], f"reserve {seed}")
+        splits |= dict.fromkeys(train[: round(reserve * len(train))], "reserve")
+    return splits
+
+
+def _official(volumes: pd.DataFrame) -> dict[str, str]:
+    pairs = volumes[["PatientID", "split"]].drop_duplicates()
+    twice = pairs[pairs["PatientID"].duplicated()]["PatientID"]
+    if len(twice):
+        raise UsageError(
+            f"{twice.iloc[0]} is in two splits of the tables", "the tables do not belong together"
+        )
+    return dict(zip(pairs["PatientID"], pairs["split"], strict=True))
+
+
+def _drawn(worst: pd.Series, seed: int) -> dict[str, str]:
     splits: dict[str, str] = {}
     for _, stratum in worst.groupby(worst):
-        order = sorted(stratum.index, key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).hexdigest())
+        order = _shuffled(stratum.index, seed)
         train = round(SHARES["train"] * len(order))
         test = round(SHARES["test"] * len(order))
         for rank, patient in enumerate(order):
             in_train, in_test = rank < train, rank >= len(order) - test
             splits[patient] = "train" if in_train else "test" if in_test else "validation"
     return splits
+
+
+def _shuffled(patients: Iterable[str], seed: object) -> list[str]:
+    return sorted(patients, key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).hexdigest())

@@ -355,6 +355,32 @@ def test_any_row_has_an_outcome(rows: list[list[str]]) -> None:
         assert all(category(character) != "Cc" for character in row.PatientID + row.StudyUID)
 
 
+def many(root: Path, patients: int = 60) -> Tables:
+    """Tables of patients with one volume each: two thirds normal, one third cancer."""
+    kinds = ["0,0,0,1" if number % 3 == 0 else "1,0,0,0" for number in range(patients)]
+    labels = "".join(f"P{number},S{number},lcc,{kind}\n" for number, kind in enumerate(kinds))
+    paths = "".join(f"P{number},S{number},lcc,{number}.dcm,\n" for number in range(patients))
+    return read(root, labels, paths)
+
+
+def test_a_reserve_is_taken_from_the_training_patients_of_each_label(tmp_path: Path) -> None:
+    tables = many(tmp_path)
+    plain, half, more = (assign_splits(tables, 0, share) for share in (0.0, 0.5, 0.75))
+    moved = {patient for patient in plain if plain[patient] != half[patient]}
+    assert plain == assign_splits(tables, 0)
+    assert {(plain[patient], half[patient]) for patient in moved} == {("train", "reserve")}
+    labels = tables.volumes.set_index("PatientID")["label"]
+    for label, train in (("normal", 24), ("cancer", 12)):
+        assert sum(labels[patient] == label for patient in moved) == train / 2
+    assert moved < {patient for patient in more if more[patient] == "reserve"}
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_reserve_must_leave_something_to_train_on(tmp_path: Path, share: float) -> None:
+    with pytest.raises(UsageError, match="cannot be set aside"):
+        assign_splits(many(tmp_path), 0, share)
+
+
 # The real ones
 
 

@@ -1,0 +1,123 @@
+"""Adding somebody else's runs to a folder of results: all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from dbtbench.errors import MissingError, StaleError
+from dbtbench.files import atomic_path
+from dbtbench.leaderboard.board import build_board
+from dbtbench.leaderboard.publishing import published, write
+from dbtbench.leaderboard.records import Record, Result, outcomes_of, read_result
+
+
+def add(results: Path, paths: Sequence[Path]) -> pd.DataFrame:
+    """Merge runs into the boards that stand in `results`, and rebuild them.
+
+    A run is added under the hash that its record's content has, whatever its file is called. Runs that are
+    there already, with the same content, stay.
+
+    Args:
+        results: folder of the board.
+        paths: run folders, `run.json` files or files of somebody's `results/runs`, with their outcomes beside
+            them; or folders of such files.
+
+    Raises:
+        MissingError: when a file is not there.
+        StaleError: when a run may not be compared with any that is there, when one of the same hash or of the
+            same arm and seed is there with other content, or when its outcomes do not give its score.
+        UsageError: when a record or its outcomes are not as they should be.
+    """
+    standing = published(results)
+    contents: dict[Path, tuple[Path, Result]] = {}
+    for source in _records(paths):
+        result = read_result(source)
+        # The names of folder and file are the record's task and hash, which the schema holds to plain names.
+        target = results / "runs" / result.record.task / f"{result.record.hash}.json"
+        _check_comparable(source, result.record, [run.record for run in standing])
+        _check_content(source, contents[target][0] if target in contents else target)
+        contents[target] = (source, result)
+    new = {target: pair for target, pair in contents.items() if not target.is_file()}
+    _check_seeds(standing, new.values())
+    board = build_board([*standing, *(result for _, result in new.values())])
+    for target, (source, result) in new.items():
+        if result.outcomes is not None:  # outcomes first: a record that is there is whole
+            _copy(outcomes_of(source), outcomes_of(target))
+        _copy(source, target)
+    write(results, board)
+    return board
+
+
+def _records(paths: Iterable[Path]) -> list[Path]:
+    """Every record that the paths name."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir() and not (path / "run.json").is_file():
+            inside = sorted(path.rglob("run.json")) or sorted(path.rglob("*.json"))
+            if not inside:
+                raise MissingError(f"{path} holds no record of a run", "name a run's folder or its run.json")
+            found += inside
+        else:
+            found.append(path / "run.json" if path.is_dir() else path)
+    return found
+
+
+def _check_comparable(source: Path, record: Record, standing: Sequence[Record]) -> None:
+    """Refuse a record that belongs to no board, saying what differs from the nearest one."""
+    boards = {tuple(other.comparable.items()): other for other in standing}.values()
+    differences = [_differences(record.comparable, other.comparable) for other in boards]
+    if [] in differences:
+        return
+    if not differences:
+        raise StaleError(
+            f"{source} is comparable with nothing: no board stands there", "publish runs of your own first"
+        )
+    nearest = sorted(differences, key=len)[0]
+    raise StaleError(
+        f"{source} is comparable with no board that stands there: {', '.join(nearest)}",
+        "boards compare runs of one task version, recipe, data set and split only",
+    )
+
+
+def _differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
+    return [
+        f"its {what} is {ours[what][:12]}, not {theirs[what][:12]}"
+        for what in ours
+        if ours[what] != theirs[what]
+    ]
+
+
+def _check_content(source: Path, there: Path) -> None:
+    """Refuse a run whose hash is taken by other content."""
+    if not there.is_file():
+        return
+    for one, other in ((source, there), (outcomes_of(source), outcomes_of(there))):
+        contents = [file.read_bytes() if file.is_file() else None for file in (one, other)]
+        if contents[0] != contents[1]:
+            raise StaleError(
+                f"{one} is another run of the same hash than {other}", "the one that is there stays"
+            )
+
+
+def _check_seeds(standing: Iterable[Result], new: Iterable[tuple[Path, Result]]) -> None:
+    """Refuse a run of an arm and seed that is there: nobody may choose the better of two tries."""
+    taken = {_place(run.record): str(run) for run in standing}
+    for source, run in new:
+        place = _place(run.record)
+        if place in taken:
+            raise StaleError(
+                f"{source} is the same arm and seed as {taken[place]}", "the one that is there stays"
+            )
+        taken[place] = str(run)
+
+
+def _place(record: Record) -> tuple[str, ...]:
+    return (*record.comparable.values(), record.arm, record.synthetic, str(record.seed))
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(source.read_bytes())

@@ -1,0 +1,124 @@
+"""Publishing: runs are copied into a folder of results, and everything else there is made from them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from dbtbench.errors import MissingError, StaleError
+from dbtbench.files import atomic_path, csv_text
+from dbtbench.leaderboard.board import build_board
+from dbtbench.leaderboard.records import Result, outcomes_of, read_result, read_results
+from dbtbench.leaderboard.view import column_table, filled, markdown
+from dbtbench.workspace import Workspace
+
+REBUILD = "run `dbtbench leaderboard`"
+
+
+def publish(workspace: Workspace, results: Path) -> pd.DataFrame:
+    """Copy the workspace's finished runs into `results` and rebuild the board from all runs there.
+
+    Raises:
+        MissingError: when there is no finished run at all.
+        StaleError: when a run's outcomes do not give its score.
+        UsageError: when a record is not as it should be.
+    """
+    for source, target in _unpublished(workspace, results):
+        read_result(source)
+        # Outcomes first: a record that is there is whole.
+        for file, copy in ((outcomes_of(source), outcomes_of(target)), (source, target)):
+            if not file.is_file():
+                copy.unlink(missing_ok=True)
+                continue
+            with atomic_path(copy) as temporary:
+                shutil.copyfile(file, temporary)
+    board = build(results)
+    write(results, board)
+    return board
+
+
+def check(workspace: Workspace, results: Path) -> pd.DataFrame:
+    """Say whether the board is what the runs give, byte for byte, and has all of the workspace's.
+
+    Raises:
+        StaleError: when it is not, or a run is missing.
+        MissingError: when there is no run at all.
+        UsageError: when a record is not as it should be.
+    """
+    board = build(results)
+    for path, content in _generated(results, board):
+        if not path.is_file() or path.read_bytes() != content:
+            raise StaleError(f"{path} is not what its runs give", REBUILD)
+    for source, _ in _unpublished(workspace, results):
+        raise StaleError(f"{source.parent} is not on the board", REBUILD)
+    return board
+
+
+def build(results: Path) -> pd.DataFrame:
+    """Build the board (`COLUMNS`) from the records in `results/runs`.
+
+    Raises:
+        MissingError: when there are none.
+        StaleError: when a run's outcomes do not give its score.
+        UsageError: when a record is not as it should be.
+    """
+    runs = published(results)
+    if not runs:
+        raise MissingError(
+            f"no finished evaluation in {results / 'runs'}", "run `dbtbench evaluate --task detection`"
+        )
+    return build_board(runs)
+
+
+def rank(runs: Iterable[Path]) -> pd.DataFrame:
+    """The board (`COLUMNS`) of some finished runs, given their folders.
+
+    Raises:
+        StaleError: when a run's outcomes do not give its score.
+        UsageError: when a record is not as it should be.
+    """
+    return build_board(read_results(runs))
+
+
+def published(results: Path) -> list[Result]:
+    """All runs in `results/runs`, by task and hash.
+
+    Raises:
+        UsageError: when one is not as it should be.
+    """
+    return read_results(sorted((results / "runs").glob("*/*.json")))
+
+
+def write(results: Path, board: pd.DataFrame) -> None:
+    """Write leaderboard.csv and what README files have between markers; whatever is as it should be stays."""
+    for path, content in _generated(results, board):
+        if not path.is_file() or path.read_bytes() != content:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(content)
+
+
+def _generated(results: Path, board: pd.DataFrame) -> Iterator[tuple[Path, bytes]]:
+    """Every file that is made from the runs, and its content."""
+    yield results / "leaderboard.csv", csv_text(board, "%.6f").encode()
+    sections = {"board": markdown(board), "columns": column_table()}
+    for readme in (results / "README.md", results.resolve().parent / "README.md"):
+        if readme.is_file():
+            yield readme, filled(readme, sections)
+
+
+def _unpublished(workspace: Workspace, results: Path) -> Iterator[tuple[Path, Path]]:
+    """Records of finished runs that `results` does not hold as they are, and where they belong."""
+    for record in sorted(workspace.evaluations.glob("*/*/run.json")):
+        copy = results / "runs" / record.parent.parent.name / f"{record.parent.name}.json"
+        if not (_same(record, copy) and _same(outcomes_of(record), outcomes_of(copy))):
+            yield record, copy
+
+
+def _same(file: Path, copy: Path) -> bool:
+    """Whether both are there with the same content, or neither is."""
+    if not (file.is_file() and copy.is_file()):
+        return file.is_file() == copy.is_file()
+    return file.read_bytes() == copy.read_bytes()
