@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from dbtbench.cli import data, demo, doctor, evaluate, generate, leaderboard, listing, score, show
+from dbtbench.cli import data, demo, doctor, evaluate, generate, leaderboard, listing, picture, score, show
 from dbtbench.errors import DBTBenchError
 from dbtbench.stopping import terminable
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
+app.command("picture")(picture.picture)
 app.add_typer(leaderboard.app, name="leaderboard")
 app.command("score")(score.score)
 app.command("list")(listing.list_)

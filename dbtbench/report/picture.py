@@ -1,7 +1,9 @@
-"""One PNG that shows real and synthetic volumes side by side, and their histograms."""
+"""One PNG that shows real and synthetic volumes, and their histograms."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -13,59 +15,63 @@ from dbtbench.files import atomic_path
 from dbtbench.metrics.histogram import histogram
 from dbtbench.metrics.mask import breast_mask
 
-CELL = 168
+CELL = 132
 COLUMNS = 4
-GAP = 8
-BETWEEN = 40
-LEFT = 104
+GAP = 6
+BETWEEN = 28
+LEFT = 116
+TOP = 44
 MARGIN = 16
 PLOT_HEIGHT = 240
 BINS = 64
 VOLUMES = 256
 INK, FAINT = (30, 30, 30), (150, 150, 150)
-COLOURS = {"real": (31, 99, 172), "synthetic": (214, 96, 30)}
+COLOURS = ((31, 99, 172), (214, 96, 30), (44, 140, 76), (150, 70, 160), (170, 135, 20), (90, 90, 90))
 BOX = (255, 210, 60)
 
+Colour = tuple[int, int, int]
 
-def draw_comparison(real: DBTDataset, synthetic: DBTDataset, path: Path) -> None:
-    """Draw slices of real and synthetic volumes, lesion-free and with lesions, over their histograms.
 
-    For every pair of columns the views are the same. The slice shown is the middle one, or the one through
-    the lesion, whose box is outlined.
+def draw_comparison(sets: Mapping[str, DBTDataset], path: Path) -> None:
+    """Draw slices of several data sets, lesion-free and with lesions, a row each, over their histograms.
+
+    In every column the views are the same. The slice shown is the middle one, or the one through the lesion,
+    whose box is outlined.
 
     Args:
-        real: the training split.
-        synthetic: what a generator drew.
+        sets: data sets by the name to be shown, the real one first.
         path: the PNG to write.
     """
-    sides = {"real": real, "synthetic": synthetic}
+    colours = dict(zip(sets, cycle(COLOURS), strict=False))
     width = LEFT + 2 * COLUMNS * CELL + (2 * COLUMNS - 2) * GAP + BETWEEN + MARGIN
-    height = 84 + 2 * (CELL + GAP) + 56 + PLOT_HEIGHT + 40
-    image = Image.new("RGB", (width, height), "white")
+    top = TOP + len(sets) * (CELL + GAP)
+    image = Image.new("RGB", (width, top + 44 + PLOT_HEIGHT + 40), "white")
     pen = ImageDraw.Draw(image)
-    pen.text((MARGIN, 14), f"Real ({real.name}) and synthetic ({synthetic.name}) volumes", INK, font(20))
-    for side, (name, dataset) in enumerate(sides.items()):
-        left = LEFT + side * (COLUMNS * (CELL + GAP) - GAP + BETWEEN)
-        pen.text((left, 54), name, COLOURS[name], font(16))
-        for row, lesions in enumerate((False, True)):
-            top = 84 + row * (CELL + GAP)
-            for column, (case, view) in enumerate(_examples(dataset, lesions)):
-                at = (left + column * (CELL + GAP), top)
-                image.paste(tile(dataset, case, (CELL, CELL)), at)
-                pen.text((at[0] + 5, at[1] + 3), view, FAINT, font(12))
-    for row, title in enumerate(("lesion-free", "with lesion")):
-        pen.text((MARGIN, 84 + row * (CELL + GAP) + CELL // 2 - 8), title, INK, font(14))
-    top = 84 + 2 * (CELL + GAP) + 44
-    curves = {name: _histograms(dataset) for name, dataset in sides.items()}
+    half = COLUMNS * (CELL + GAP) - GAP + BETWEEN
+    for side, title in enumerate(("lesion-free", "with lesion")):
+        pen.text((LEFT + side * half, 16), title, INK, font(16))
+    for row, (name, dataset) in enumerate(sets.items()):
+        at = TOP + row * (CELL + GAP)
+        pen.multiline_text((MARGIN, at + CELL // 2 - 10), "\n".join(name.split()), colours[name], font(15))
+        for side, lesions in enumerate((False, True)):
+            _draw_row(image, (LEFT + side * half, at), dataset, lesions)
+    curves = {name: _histograms(dataset) for name, dataset in sets.items()}
     step = (width - LEFT - MARGIN + BETWEEN) // 2
-    for column, (region, title) in enumerate(
-        (("whole", "whole volume (air included)"), ("breast", "inside the breast"))
-    ):
-        _plot(
-            pen, (LEFT + column * step, top), step - BETWEEN, title, {n: c[region] for n, c in curves.items()}
-        )
+    regions = (("whole", "whole volume (air included)"), ("breast", "inside the breast"))
+    for column, (region, title) in enumerate(regions):
+        corner = (LEFT + column * step, top + 44)
+        shown = {name: (curve[region], colours[name]) for name, curve in curves.items()}
+        _plot(pen, corner, step - BETWEEN, title, shown)
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
+
+
+def _draw_row(image: Image.Image, corner: tuple[int, int], dataset: DBTDataset, lesions: bool) -> None:
+    pen = ImageDraw.Draw(image)
+    for column, (case, view) in enumerate(_examples(dataset, lesions)):
+        at = (corner[0] + column * (CELL + GAP), corner[1])
+        image.paste(tile(dataset, case, (CELL, CELL)), at)
+        pen.text((at[0] + 5, at[1] + 3), view, FAINT, font(12))
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
@@ -116,21 +122,21 @@ def _plot(
     corner: tuple[int, int],
     width: int,
     title: str,
-    curves: dict[str, NDArray[np.float64]],
+    curves: Mapping[str, tuple[NDArray[np.float64], Colour]],
 ) -> None:
     """Histograms as lines, on a square-root axis, so that tissue shows beside the peak of air."""
     left, top = corner
     bottom = top + PLOT_HEIGHT
-    peak = max(float(np.sqrt(curve).max()) for curve in curves.values())
+    peak = max(float(np.sqrt(curve).max()) for curve, _ in curves.values())
     pen.text((left, top - 24), f"Intensities, {title}", INK, font(14))
     pen.line((left, bottom, left + width, bottom), INK)
     for tick in (0, 0.25, 0.5, 0.75, 1):
         x = left + tick * width
         pen.line((x, bottom, x, bottom + 4), INK)
         pen.text((x, bottom + 6), f"{tick:g}", INK, font(12), anchor="ma")
-    for row, (name, curve) in enumerate(curves.items()):
+    for row, (name, (curve, colour)) in enumerate(curves.items()):
         xs = left + (np.arange(BINS) + 0.5) / BINS * width
         ys = bottom - np.sqrt(curve) / peak * (PLOT_HEIGHT - 10)
-        pen.line(list(zip(xs.tolist(), ys.tolist(), strict=True)), COLOURS[name], 2)
-        pen.text((left + width - 4, top + 18 * row), name, COLOURS[name], font(14), anchor="ra")
+        pen.line(list(zip(xs.tolist(), ys.tolist(), strict=True)), colour, 2)
+        pen.text((left + width - 4, top + 18 * row), name, colour, font(14), anchor="ra")
     pen.text((left, top), "share of voxels (square root)", FAINT, font(12))

@@ -1,0 +1,34 @@
+"""`dbtbench picture`: real and synthetic volumes beside each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dbtbench.cli.options import DataOption, WorkspaceOption
+
+
+def picture(
+    out: Annotated[Path, typer.Argument(metavar="FILE.png", help="The picture to write.")],
+    aug: Annotated[
+        list[str], typer.Option("--aug", help="Generator or synthetic data set; may be repeated.")
+    ],
+    data: DataOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Draw real test volumes and synthetic ones, and their histograms.
+
+    Example: dbtbench picture comparison.png --aug ddpm --aug classic
+    """
+    from dbtbench.catalogue import choose_dataset
+    from dbtbench.generation import find_augmentation
+    from dbtbench.report.picture import draw_comparison
+    from dbtbench.workspace import Workspace
+
+    work = Workspace.find(workspace)
+    real = choose_dataset(work, data)
+    sets = {name: find_augmentation(work, name, real) for name in aug}
+    draw_comparison({"real": real.select("test"), **sets}, out)
+    typer.echo(f"written: {out}")
