@@ -18,10 +18,11 @@ pytestmark = pytest.mark.slow
 
 PATH = [
     ["data", "phantom", "--preset", "tiny", "--patients", "10", "--out", "phantom"],
-    ["data", "import", "bcs-dbt", "phantom", "--name", "toy"],
+    ["data", "import", "bcs-dbt", "phantom", "--name", "toy", "--reserve", "0.4"],
     ["generate", "classic", "--n", "6"],
     ["generate", "ddpm", "--recipe", "smoke", "--n", "6"],
-    ["evaluate", "--task", "detection", "--recipe", "smoke", "--seeds", "2", "--aug=ddpm", "--aug=classic"],
+    ["evaluate", "--task", "detection", "--recipe", "smoke", "--seeds", "2", "--aug=ddpm", "--aug=classic",
+     "--arms=oversample", "--arms=ddpm:shuffled-boxes", "--arms=more-real"],
     ["evaluate", "--task", "realism", "--aug", "ddpm"],
     ["leaderboard"],
     ["leaderboard", "--check"],
@@ -67,10 +68,15 @@ def results_of(folder: Path) -> dict[str, bytes]:
 def test_the_board_has_a_row_for_each_arm_and_metric(walked: Path) -> None:
     board = pd.read_csv(walked / "dbtbench-work" / "results" / "leaderboard.csv")
     detection = board[board["task"] == "detection"]
-    assert set(detection["arm"]) == {"none", "classic", "ddpm"}
+    assert set(detection["arm"]) == {
+        "none", "classic", "ddpm", "ddpm:shuffled-boxes", "more-real", "oversample"
+    }  # fmt: skip
     assert set(detection["seeds"]) == {2}
-    assert detection["metric"].nunique() == 6
-    assert set(board.loc[board["task"] == "realism", "arm"]) == {"none", "ddpm"}
+    assert detection["metric"].nunique() == 8
+    decides = detection[detection["primary"] == 1].set_index("arm")
+    assert set(decides["verified"]) == {"outcomes"}
+    assert decides.loc["ddpm", "verdict"].endswith("2 seeds: too few seeds to tell")
+    assert set(board.loc[board["task"] == "realism", "arm"]) == {"none", "ddpm", "ddpm:shuffled-boxes"}
 
 
 def test_the_same_seeds_give_the_same_files_scores_and_samples(walked: Path, tmp_path: Path) -> None:
