@@ -18,17 +18,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from dbtbench.data.dataset import DBTDataset, laterality
+from dbtbench.data.dataset import ARMS_OF_REAL, DBTDataset, laterality
 from dbtbench.errors import DBTBenchError, MissingError, UsageError
 from dbtbench.generation import find_augmentation
 from dbtbench.progress import say
 from dbtbench.task import BASELINE, Arm
 from dbtbench.workspace import Workspace
 
-OVERSAMPLE, MORE_REAL = "oversample", "more-real"
+_, OVERSAMPLE, MORE_REAL = ARMS_OF_REAL
 SHUFFLED, ONLY = "shuffled-boxes", "only"
 LARGEST_RATIO = 1000.0
-OF_REAL = (BASELINE, OVERSAMPLE, MORE_REAL)
 
 
 def make_arm(workspace: Workspace, name: str, real: DBTDataset) -> Arm:
@@ -104,7 +103,7 @@ def _parsed(name: str) -> tuple[str, float | None, str]:
             number = np.nan
     if rest:
         control = rest.pop(0)
-    known = control in ("", SHUFFLED, ONLY) if source not in OF_REAL else not control
+    known = control in ("", SHUFFLED, ONLY) if source not in ARMS_OF_REAL else not control
     largest = 1.0 if source == MORE_REAL else LARGEST_RATIO
     numbered = number is None or 0 < number <= largest
     if not source or rest or not known or not numbered or (number and source in (BASELINE, OVERSAMPLE)):

@@ -11,7 +11,14 @@ from typing import Any
 
 from dbtbench import plugins, recipe
 from dbtbench.data.dataset import GRID_BOX, SPACING, DBTDataset
-from dbtbench.data.writer import DatasetWriter, Entry, entry_of, find_finished, store_volume
+from dbtbench.data.writer import (
+    DatasetWriter,
+    Entry,
+    check_synthetic_name,
+    entry_of,
+    find_finished,
+    store_volume,
+)
 from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.files import digest, read_json
 from dbtbench.generator import Generator, Layout, draw_layouts
@@ -134,6 +141,7 @@ def draw(
     seed: int = 0,
     positives: float = 0.5,
     fresh: bool = False,
+    name: str | None = None,
 ) -> DBTDataset:
     """Draw a synthetic data set; what an earlier, killed call drew is kept.
 
@@ -146,16 +154,18 @@ def draw(
         seed: seed of the layouts and of what is drawn.
         positives: see `plan`.
         fresh: draw again even when it was done.
+        name: of the data set; made of the generator's, the real data set's and a hash when None.
 
     Raises:
-        UsageError: see `plan`.
+        UsageError: see `plan`, or for a name that another data set has.
     """
     layouts = plan(fitted.generator, fitted.data, n, seed, positives)
     positives = positives if fitted.generator.follows_boxes else 0.0
     settings = fitted.generator.recipe.model_dump(mode="json")
     request = {**fitted.identity, "recipe": settings, "seed": seed, "positives": positives, "n": len(layouts)}
-    name = f"{request['generator']}-{fitted.data.name}-{digest(request)[:8]}"
-    path = workspace.datasets / name
+    path = workspace.datasets / (name or f"{request['generator']}-{fitted.data.name}-{digest(request)[:8]}")
+    if name is not None:
+        check_synthetic_name(path)
     fresh = fresh and not distributed.restarted()
     if distributed.from_leader(_finished(path, request, fresh)):
         return DBTDataset.open(path)

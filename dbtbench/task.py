@@ -8,11 +8,11 @@ from typing import ClassVar, Generic
 
 import pandas as pd
 
-from dbtbench.data.dataset import DBTDataset
+from dbtbench.data.dataset import ARMS_OF_REAL, DBTDataset
 from dbtbench.recipe import AnyRecipe, Recipe
 from dbtbench.runs import Run
 
-BASELINE = "none"
+BASELINE = ARMS_OF_REAL[0]
 """The arm that trains on the real training split only."""
 
 

@@ -198,3 +198,21 @@ def test_a_setting_of_drawing_draws_again_and_fits_nothing(work: Workspace, toy:
     assert second.volumes().max() < 0.6 * first.volumes().max()
     assert second.meta["source"]["recipe"] == {"brightness": 0.5, "gain": 0.5}
     assert first.meta["source"]["run"] == second.meta["source"]["run"]
+
+
+def test_what_is_drawn_can_be_named(tmp_path: Path, toy: DBTDataset) -> None:
+    work = Workspace(tmp_path)
+    fitted = generation.fit(work, "classic", toy)
+    made = generation.draw(work, fitted, n=2, name="mild")
+    assert made.path == work.datasets / "mild"
+    assert made.fingerprint == generation.draw(work, fitted, n=2).fingerprint
+    assert generation.find_augmentation(work, "mild", toy).path == made.path
+    with pytest.raises(UsageError, match="other settings"):
+        generation.draw(work, fitted, n=3, name="mild")
+
+
+@pytest.mark.parametrize("name", ["none", "more-real", "oversample", "ddpm"])
+def test_a_name_that_means_something_else_is_refused(tmp_path: Path, toy: DBTDataset, name: str) -> None:
+    work = Workspace(tmp_path)
+    with pytest.raises(UsageError, match="already means something"):
+        generation.draw(work, generation.fit(work, "classic", toy), n=2, name=name)

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from dbtbench import leaderboard
-from dbtbench.data.boxes import match_distances
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import MissingError, StaleError
 from dbtbench.files import read_json, write_json
@@ -41,7 +40,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, make_toy: Make, make_rec
     run = work.evaluations / "detection" / Record.model_validate(made).hash
     write_json(run / "run.json", made)
     predictions.to_csv(run / "predictions.csv", index=False)
-    outcomes = froc.outcomes(test.cases, test.boxes, predictions, match_distances(test))
+    outcomes = froc.outcomes(test.cases, test.boxes, predictions, froc.match_distances(test))
     outcomes.to_csv(run / "outcomes.csv", index=False)
     return work
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dbtbench.cli.options import DataOption, FreshOption, RecipeOption, SetOption, WorkspaceOption, overrides
+from dbtbench.cli.options import (
+    DataOption,
+    FreshOption,
+    RecipeOption,
+    SetOption,
+    WorkspaceOption,
+    checked_name,
+    overrides,
+)
 from dbtbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +51,10 @@ def generate(
             "every combination.",
         ),
     ] = None,
+    called: Annotated[
+        str | None,
+        typer.Option("--name", help="Name of what is drawn, for --aug; made up unless told."),
+    ] = None,
     n: Annotated[
         int | None, typer.Option("--n", help="Volumes to draw; as many as the training split by default.")
     ] = None,
@@ -60,6 +72,7 @@ def generate(
     Example: dbtbench generate ddpm --gpus 4
     """
     from dbtbench.catalogue import choose_dataset
+    from dbtbench.data.writer import check_synthetic_name
     from dbtbench.sweep import Sweep, parse
     from dbtbench.training import distributed
     from dbtbench.workspace import Workspace
@@ -69,13 +82,17 @@ def generate(
     dataset = choose_dataset(work, data)
     asked = Sweep(name, dataset, parse(sweep or []), recipe, overrides(set_), n, seed, positives)
     asked.check()  # a request that cannot be met is told before training
+    if called is not None:
+        if sweep:
+            raise UsageError("--name and --sweep are both given", "a sweep names what it draws by itself")
+        check_synthetic_name(work.datasets / checked_name(called))
     if (count > 1 or max_restarts) and not distributed.launched():
         distributed.launch(count, sys.argv[1:], max_restarts=max_restarts)
     else:
-        _generate(work, asked, fresh)
+        _generate(work, asked, fresh, called)
 
 
-def _generate(work: Workspace, asked: Sweep, fresh: bool) -> None:
+def _generate(work: Workspace, asked: Sweep, fresh: bool, called: str | None) -> None:
     """Do it in this process, with the others if there are some; the first one prints."""
     from dbtbench import generation
     from dbtbench.training import distributed
@@ -86,10 +103,10 @@ def _generate(work: Workspace, asked: Sweep, fresh: bool) -> None:
             table = asked.run(work, fresh)
         else:
             fitted = generation.fit(work, asked.generator, asked.data, asked.recipe, asked.fixed, fresh)
-            made = generation.draw(work, fitted, asked.n, asked.seed, asked.positives, fresh)
+            made = generation.draw(work, fitted, asked.n, asked.seed, asked.positives, fresh, called)
     if not leader:
         return
-    arm = asked.generator
+    arm = called or asked.generator
     if asked.grid:
         arm = "ARM"
         typer.echo(f"realism at each setting; `none` is the real training split\n\n{asked.summary(table)}\n")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dbtbench.cli.options import FreshOption, JsonOption, WorkspaceOption
+from dbtbench.cli.options import FreshOption, JsonOption, WorkspaceOption, checked_name
 from dbtbench.errors import UsageError
 
 app = typer.Typer(
@@ -101,17 +101,6 @@ def volumes(
     print_account(dataset.meta["account"], path, json)
     if not json:
         typer.echo(f"then: dbtbench evaluate --task detection --aug {name} --data {data}")
-
-
-def checked_name(name: str) -> str:
-    """A data set's name that is one folder's name.
-
-    Raises:
-        UsageError: when it is not.
-    """
-    if Path(name).name != name or name.startswith("."):
-        raise UsageError(f"{name!r} cannot be a data set's name", "use letters, digits, - and _")
-    return name
 
 
 def print_account(account: dict[str, Any], path: Path, json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -38,3 +39,14 @@ def overrides(pairs: list[str] | None) -> dict[str, str]:
         if "=" not in pair:
             raise UsageError(f"--set {pair} has no value", "write --set key=value")
     return dict(pair.split("=", 1) for pair in pairs or [])
+
+
+def checked_name(name: str) -> str:
+    """A data set's name that is one folder's name, and one word of an arm's.
+
+    Raises:
+        UsageError: when it is not.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", name):
+        raise UsageError(f"{name!r} cannot be a data set's name", "use letters, digits, - and _")
+    return name

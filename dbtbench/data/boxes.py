@@ -12,17 +12,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from dbtbench.data.dataset import Boxes, DBTDataset
-from dbtbench.metrics.froc import MINIMUM_DISTANCE
+from dbtbench.data.dataset import Boxes
 
 DEPTH_SHARE = 0.25
 """Depth given to a box, as a share of the volume's slices: the tables name one slice only, and the DBTex rule
 accepts a detection within a quarter of the slices of it on either side."""
-
-MATCH_MM = 10.0
-"""The DBTex rule's 100 pixels, in mm, for data that say how large their pixels are."""
 
 
 def to_grid(box: Mapping[str, Any], size: tuple[int, int, int], grid: tuple[int, int, int]) -> list[float]:
@@ -69,17 +64,3 @@ def to_native(boxes: Boxes, size: tuple[int, int, int], grid: tuple[int, int, in
             "Depth": extent[:, 0],
         }
     )
-
-
-def match_distances(test: DBTDataset) -> NDArray[np.float64]:
-    """How far from each box's centre a detection still hits it, at least.
-
-    DBTex accepts 100 pixels, about 10 mm. Data with other pixels accept 10 mm; data that do not tell their
-    pixel size are taken to have DBTex's.
-
-    Returns:
-        Native pixels, one number a row of `test.boxes`.
-    """
-    pixel_mm = test.boxes["case"].map(test.cases.set_index("case")["pixel_mm"])
-    distances: NDArray[np.float64] = (MATCH_MM / pixel_mm).fillna(MINIMUM_DISTANCE).to_numpy(np.float64)
-    return distances

@@ -28,6 +28,8 @@ SPLITS = ("train", "reserve", "validation", "test")
 """`reserve` holds training patients that an import was told to set aside: no generator sees them, and no arm
 but those that measure what more real data would give."""
 FULL_SCALE = 65535
+ARMS_OF_REAL = ("none", "oversample", "more-real")
+"""Arms of an evaluation that have no synthetic volumes: no data set is called so."""
 
 KEY = ["PatientID", "StudyUID", "View"]
 SPACING = ["z_mm", "y_mm", "x_mm"]

@@ -16,7 +16,9 @@ import pandas as pd
 import zarr
 from filelock import FileLock, Timeout
 
+from dbtbench import plugins
 from dbtbench.data.dataset import (
+    ARMS_OF_REAL,
     BOX_COLUMNS,
     CASE_COLUMNS,
     FULL_SCALE,
@@ -281,6 +283,23 @@ def _table(rows: list[dict[str, Any]], columns: list[str]) -> str:
 def split_digest(splits: Mapping[str, str]) -> str:
     """SHA-256 over `{PatientID: split}`."""
     return digest(dict(splits))
+
+
+def check_synthetic_name(path: Path) -> None:
+    """Refuse a name that means something else on the command line, or that would replace real data.
+
+    Args:
+        path: where the synthetic data set would lie.
+
+    Raises:
+        UsageError: when it cannot be called so.
+    """
+    if path.name in ARMS_OF_REAL or path.name in plugins.find("generators"):
+        raise UsageError(
+            f"{path.name!r} already means something for `evaluate --aug`", "choose another --name"
+        )
+    if (path / "dataset.json").is_file() and not DBTDataset.open(path).synthetic:
+        raise UsageError(f"the data set {path.name!r} exists and is real", "choose another --name")
 
 
 def find_finished(path: Path, identity: Mapping[str, Any] | str, fresh: bool = False) -> DBTDataset | None:

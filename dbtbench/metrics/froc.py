@@ -14,10 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
 from dbtbench.metrics.resampling import VOLUME, patient_numbers, resample
 
 MINIMUM_DISTANCE = 100.0
+MATCH_MM = 10.0
+"""The same in mm, for data that say how large their pixels are."""
 FPS_ALL = 2.0
 FPS_POSITIVE = (1.0, 2.0, 3.0, 4.0)
 
@@ -232,6 +235,20 @@ def _interpolate(at: float, fps: Floats, sensitivity: Floats, there: NDArray[np.
     with np.errstate(invalid="ignore", divide="ignore"):
         slope = (sensitivity[rows, right] - y) / (fps[rows, right] - x)
     return np.asarray(np.where(right < 0, y, slope * (at - x) + y))
+
+
+def match_distances(dataset: DBTDataset) -> Floats:
+    """How far from each box's centre a detection still hits it, at least.
+
+    DBTex accepts 100 pixels, about 10 mm. Data with other pixels accept 10 mm; data that do not tell their
+    pixel size are taken to have DBTex's.
+
+    Returns:
+        Native pixels, one number a row of `dataset.boxes`.
+    """
+    pixel_mm = dataset.boxes["case"].map(dataset.cases.set_index("case")["pixel_mm"])
+    distances: Floats = (MATCH_MM / pixel_mm).fillna(MINIMUM_DISTANCE).to_numpy(np.float64)
+    return distances
 
 
 def _curves(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ def draw_comparison(sets: Mapping[str, DBTDataset], path: Path) -> None:
         pen.text((LEFT + side * half, 16), title, INK, font(16))
     for row, (name, dataset) in enumerate(sets.items()):
         at = TOP + row * (CELL + GAP)
-        pen.multiline_text((MARGIN, at + CELL // 2 - 10), "\n".join(name.split()), colours[name], font(15))
+        pen.multiline_text((MARGIN, at + CELL // 2 - 10), "\n".join(wrap(name, 13)), colours[name], font(15))
         for side, lesions in enumerate((False, True)):
             _draw_row(image, (LEFT + side * half, at), dataset, lesions)
     curves = {name: _histograms(dataset) for name, dataset in sets.items()}

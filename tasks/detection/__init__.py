@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from dbtbench.data.boxes import match_distances
 from dbtbench.data.dataset import GRID_BOX, Boxes, DBTDataset
 from dbtbench.errors import DBTBenchError, MissingError
 from dbtbench.metrics import froc
@@ -120,13 +119,13 @@ class Detection(Task[DetectionRecipe]):
             "volumes": len(test),
             "boxes": len(test.boxes),
         }
-        outcomes = froc.outcomes(test.cases, test.boxes, predictions, match_distances(test))
+        outcomes = froc.outcomes(test.cases, test.boxes, predictions, froc.match_distances(test))
         return Evaluation(self.score(arm.real, predictions), counts, predictions, outcomes)
 
     def score(self, real: DBTDataset, predictions: pd.DataFrame) -> dict[str, float]:
         """Scores of predictions (DBTex columns) by the DBTex rule, and the areas under AFROC and wAFROC."""
         test = real.select("test")
-        found = (test.cases, test.boxes, predictions, match_distances(test))
+        found = (test.cases, test.boxes, predictions, froc.match_distances(test))
         return froc.score_dbtex(*found) | score_afroc(*found)
 
 

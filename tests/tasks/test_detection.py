@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dbtbench.data.boxes import match_distances
 from dbtbench.data.dataset import KEY, DBTDataset
 from dbtbench.errors import DBTBenchError, MissingError, UsageError
+from dbtbench.metrics import froc
 from dbtbench.recipe import resolve
 from dbtbench.runs import Run
 from dbtbench.task import Arm, Evaluation
@@ -310,6 +310,6 @@ class TestPredictions:
     ) -> None:
         pixel_mm = toy.cases["pixel_mm"].where(toy.cases["case"] != toy.boxes["case"].iloc[0])
         some = DBTDataset(toy.path, toy.meta, toy.cases.assign(pixel_mm=pixel_mm), toy.boxes)
-        distances = match_distances(some)
+        distances = froc.match_distances(some)
         assert distances[0] == 100
         assert distances[1:] == pytest.approx([10 / 7] * (len(toy.boxes) - 1))

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from dbtbench import plugins
 from dbtbench.data.bcs_dbt.account import OUTSIDE, rejected_row, settle
 from dbtbench.data.boxes import to_grid
 from dbtbench.data.dataset import GRID_BOX, KEY, DBTDataset, Volume, sizes
@@ -24,11 +23,18 @@ from dbtbench.data.dicom.volume import read_volume
 from dbtbench.data.resample import area_mean
 from dbtbench.data.samples.arrays import SUFFIXES, read_array
 from dbtbench.data.samples.tables import NATIVE, SampleTables, read_sample_tables
-from dbtbench.data.writer import DatasetWriter, Entry, entry_of, find_finished, store_volume, unread_entry
-from dbtbench.errors import UnreadableError, UsageError
+from dbtbench.data.writer import (
+    DatasetWriter,
+    Entry,
+    check_synthetic_name,
+    entry_of,
+    find_finished,
+    store_volume,
+    unread_entry,
+)
+from dbtbench.errors import UnreadableError
 from dbtbench.files import digest
 from dbtbench.progress import progress, say
-from dbtbench.task import BASELINE
 
 VERSION = 1
 """Raise it when the same files give another data set than before."""
@@ -78,7 +84,7 @@ def import_samples(
         MissingError: when the folder or a table is not there, or no volume can be imported.
         UsageError: when a table cannot be used, or the name is another's.
     """
-    _check_name(path)
+    check_synthetic_name(path)
     tables = read_sample_tables(root, path.name, boxes, cases)
     files = tables.volumes[["file", "bytes"]].to_numpy().tolist()
     recipe = {"import": VERSION, "tables": tables.digests, "files": digest(files)}
@@ -102,16 +108,6 @@ def import_samples(
         split = {"kind": "all for training", "trust": TRUST}
         meta = {"intensity": data.meta["intensity"], "source": source, "split": split, "account": account}
         return writer.finish(meta, data.split_hash, rejected)
-
-
-def _check_name(path: Path) -> None:
-    """Refuse a name that means something else on the command line, or that would replace real data."""
-    if path.name == BASELINE or path.name in plugins.find("generators"):
-        raise UsageError(
-            f"{path.name!r} already means something for `evaluate --aug`", "choose another --name"
-        )
-    if (path / "dataset.json").is_file() and not DBTDataset.open(path).synthetic:
-        raise UsageError(f"the data set {path.name!r} exists and is real", "choose another --name")
 
 
 def _import_all(tables: SampleTables, root: Path, data: DBTDataset, writer: DatasetWriter) -> None:
