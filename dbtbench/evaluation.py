@@ -131,7 +131,13 @@ def _run_all(jobs: Sequence[_Job], pool: Pool, fresh: bool) -> None:
 
     Raises:
         DBTBenchError: at the end, naming the runs whose process died twice.
+        UsageError: when a cluster's workers have threads: random numbers and log are the process's own.
     """
+    if pool.threaded:
+        raise UsageError(
+            "runs cannot share a process, and the cluster's workers have several threads",
+            "start them with `dask worker tcp://HOST:PORT --nthreads 1 --nworkers N`",
+        )
     todo = [job for job in jobs if fresh or not job.run.finished]
     for job in jobs:
         if job not in todo:

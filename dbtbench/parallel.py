@@ -52,6 +52,11 @@ class Pool:
         """Whether the work is done in this process."""
         return self._client is None and self.jobs == 1
 
+    @property
+    def threaded(self) -> bool:
+        """Whether several pieces of work may run in one process, as a Dask worker's threads do."""
+        return self._client is not None and any(n > 1 for n in self._client.nthreads().values())
+
     def __enter__(self) -> Pool:
         return self
 

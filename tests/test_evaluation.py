@@ -156,3 +156,38 @@ def test_recorded_scores_are_those_of_the_predictions(tmp_path: Path, toy: DBTDa
     assert froc.mean_sensitivity(outcomes, everybody) == pytest.approx(
         record["scores"]["mean_sensitivity_positive"], abs=1e-12
     )
+
+
+@pytest.mark.slow
+def test_a_cluster_s_workers_give_the_same_numbers(tmp_path: Path, toy: DBTDataset) -> None:
+    distributed = pytest.importorskip("distributed", reason="distributed is an extra")
+    found = []
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        for name, dask in (("here", None), ("there", cluster.scheduler_address)):
+            with Pool(1, dask) as pool:
+                runs = evaluation.evaluate(
+                    Workspace(tmp_path / name),
+                    "detection",
+                    toy,
+                    seeds=2,
+                    recipe_name="smoke",
+                    arms=[],
+                    pool=pool,
+                )
+            found.append([(run.name, (run / "predictions.csv").read_bytes()) for run in runs])
+    assert found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_a_cluster_whose_workers_have_threads_is_refused(tmp_path: Path, toy: DBTDataset) -> None:
+    distributed = pytest.importorskip("distributed", reason="distributed is an extra")
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None
+        ) as cluster,
+        Pool(1, cluster.scheduler_address) as pool,
+        pytest.raises(UsageError, match="several threads"),
+    ):
+        evaluation.evaluate(Workspace(tmp_path), "detection", toy, seeds=1, arms=[], pool=pool)

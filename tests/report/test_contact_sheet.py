@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from dbtbench.data.dataset import LABELS, SPLITS, DBTDataset, Volume
+from dbtbench.data.dataset import LABELS, DBTDataset, Volume
 from dbtbench.report.contact_sheet import TILES, choose, draw_contact_sheet
 from dbtbench.report.picture import BOX, tile
 
@@ -70,7 +70,7 @@ def test_every_class_view_and_split_of_a_large_set_is_there(screening: DBTDatase
     assert len(shown) == TILES == len({row.case for row in shown})
     assert {row.label for row in shown} == set(LABELS)
     assert {row.View for row in shown} == set(screening.cases["View"])
-    assert {row.split for row in shown} == set(SPLITS)
+    assert {row.split for row in shown} == set(screening.cases["split"])
 
 
 def test_volumes_with_lesions_come_first_and_the_gravest_of_them(screening: DBTDataset) -> None:
