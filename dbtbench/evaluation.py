@@ -138,9 +138,11 @@ def _run_all(jobs: Sequence[_Job], pool: Pool, fresh: bool) -> None:
             "runs cannot share a process, and the cluster's workers have several threads",
             "start them with `dask worker tcp://HOST:PORT --nthreads 1 --nworkers N`",
         )
-    todo = [job for job in jobs if fresh or not job.run.finished]
+    todo = []
     for job in jobs:
-        if job not in todo:
+        if fresh or not job.run.finished:
+            todo.append(job)
+        else:
             say(f"{job}: already done")
     if pool.here:
         for job in todo:

@@ -68,9 +68,8 @@ def evaluate(
         runs = evaluation.evaluate(
             work, task, dataset, aug or [], seeds, recipe, overrides(set_), fresh, arms, pool
         )
-    records = [read_json(run / "run.json") for run in runs]
     if json:
-        typer.echo(json_.dumps(records, indent=1))
+        typer.echo(json_.dumps([read_json(run / "run.json") for run in runs], indent=1))
         return
     typer.echo(summary(rank(runs)))
     typer.echo(f"runs: {runs[0].parent}")
