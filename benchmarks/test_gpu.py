@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,9 @@ SCRIPT = Path(__file__).with_name("gpu.py")
 
 def run(out: Path, *more: str) -> tuple[str, dict[str, Any]]:
     command = [sys.executable, str(SCRIPT), "--device", "cpu", "--quick", "--batch", "2", "--out", str(out)]
-    done = subprocess.run([*command, *more], check=True, text=True, capture_output=True)
+    # Where PYTHONSAFEPATH is set, a script does not find what lies beside it.
+    there = {**os.environ, "PYTHONPATH": str(SCRIPT.parent)}
+    done = subprocess.run([*command, *more], check=True, text=True, capture_output=True, env=there)
     result: dict[str, Any] = json.loads((out / "gpu.json").read_text())
     return done.stdout, result
 
