@@ -18,9 +18,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from dbtbench.data.dataset import ARMS_OF_REAL, DBTDataset, laterality
+from dbtbench.data.dataset import ARMS_OF_REAL, GRID_BOX, DBTDataset, laterality
 from dbtbench.errors import DBTBenchError, MissingError, UsageError
 from dbtbench.generation import find_augmentation
+from dbtbench.generator import mirrored
 from dbtbench.progress import say
 from dbtbench.task import BASELINE, Arm
 from dbtbench.workspace import Workspace
@@ -153,5 +154,5 @@ def with_shuffled_boxes(dataset: DBTDataset) -> DBTDataset:
     new = old.map(dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True)))
     boxes = dataset.boxes.assign(case=new)
     crossing = (old.map(sides) != new.map(sides)).to_numpy()
-    boxes.loc[crossing, ["x0", "x1"]] = dataset.grid[2] - boxes.loc[crossing, ["x1", "x0"]].to_numpy()
+    boxes.loc[crossing, GRID_BOX] = mirrored(boxes.loc[crossing, GRID_BOX].to_numpy(), dataset.grid[2])
     return replace(dataset, boxes=boxes)

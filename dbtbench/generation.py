@@ -20,7 +20,7 @@ from dbtbench.data.writer import (
     store_volume,
 )
 from dbtbench.errors import MissingError, StaleError, UsageError
-from dbtbench.files import digest, read_json
+from dbtbench.files import digest
 from dbtbench.generator import Generator, Layout, draw_layouts
 from dbtbench.progress import say
 from dbtbench.recipe import Recipe
@@ -277,7 +277,7 @@ def find_augmentation(workspace: Workspace, name: str, data: DBTDataset) -> DBTD
     sources = {
         path: meta["source"]
         for path in (workspace.datasets / other for other in workspace.dataset_names())
-        for meta in [read_json(path / "dataset.json")]
+        for meta in [DBTDataset.description(path)]
         if meta["source"]["kind"] == "synthetic"
     }
     named = [path for path in sources if path.name == name]

@@ -11,7 +11,7 @@ import pytest
 
 from dbtbench import generation, plugins
 from dbtbench.data.dataset import DBTDataset
-from dbtbench.errors import MissingError, StaleError, UsageError
+from dbtbench.errors import DBTBenchError, MissingError, StaleError, UsageError
 from dbtbench.generator import Generator, Layout, Sample
 from dbtbench.recipe import Recipe
 from dbtbench.runs import Run
@@ -216,3 +216,13 @@ def test_a_name_that_means_something_else_is_refused(tmp_path: Path, toy: DBTDat
     work = Workspace(tmp_path)
     with pytest.raises(UsageError, match="already means something"):
         generation.draw(work, generation.fit(work, "classic", toy), n=2, name=name)
+
+
+def test_a_broken_data_set_is_named_when_an_augmentation_is_looked_for(
+    tmp_path: Path, toy: DBTDataset
+) -> None:
+    work = Workspace(tmp_path)
+    made = generation.draw(work, generation.fit(work, "classic", toy), n=2, name="mild")
+    (made.path / "dataset.json").write_text("{")
+    with pytest.raises(DBTBenchError, match="mild is not a data set"):
+        generation.find_augmentation(work, "mild", toy)

@@ -102,13 +102,25 @@ class DBTDataset:
         Raises:
             DBTBenchError: when one of its files cannot be read, or lacks something or holds something wrong.
         """
+        meta = cls.description(path)
         try:
-            meta = read_description(path / "dataset.json")
             cases = read_table(path / "cases.csv", [*KEY, "label", "split", "file", "sha256"], CASE_FILLED)
             boxes = read_table(path / "boxes.csv", [*KEY, "Class"], BOX_FILLED)
         except (OSError, ValueError) as error:
             raise DBTBenchError(f"{path} is not a data set: {error}", "import it again") from error
         return cls(path, meta, cases, boxes)
+
+    @staticmethod
+    def description(path: Path) -> dict[str, Any]:
+        """What a data set's `dataset.json` says, without reading its tables.
+
+        Raises:
+            DBTBenchError: when it cannot be read, or lacks something or holds something wrong.
+        """
+        try:
+            return read_description(path / "dataset.json")
+        except (OSError, ValueError) as error:
+            raise DBTBenchError(f"{path} is not a data set: {error}", "import it again") from error
 
     @property
     def name(self) -> str:
