@@ -17,7 +17,7 @@ from dbtbench.arms import default_arms, make_arm
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import DBTBenchError, UsageError
 from dbtbench.files import write_text
-from dbtbench.parallel import Pool, worker_number
+from dbtbench.parallel import Pool, one_thread, worker_number
 from dbtbench.progress import progress, say
 from dbtbench.runs import Run, open_run
 from dbtbench.task import BASELINE, Arm, Evaluation, Task
@@ -172,15 +172,10 @@ def _evaluate_quietly(job: _Job, fresh: bool) -> bool:
 
 
 def _evaluate(job: _Job, fresh: bool) -> None:
-    """One run, on one thread: sums in another order would have other last bits on another number of cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with open_run(job.folder, job.identity, fresh) as run:
-            if fresh or not run.finished:
-                _write(job.task.evaluate(job.arm, job.seed, run), job.arm, run)
-    finally:
-        torch.set_num_threads(threads)
+    """One run, on one thread, so that its numbers do not depend on the number of cores."""
+    with one_thread(), open_run(job.folder, job.identity, fresh) as run:
+        if fresh or not run.finished:
+            _write(job.task.evaluate(job.arm, job.seed, run), job.arm, run)
 
 
 def _write(evaluation: Evaluation, arm: Arm, run: Run) -> None:

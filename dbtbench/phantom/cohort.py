@@ -23,6 +23,7 @@ from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX, laterality, projectio
 from dbtbench.data.dicom.writing import write_tomosynthesis
 from dbtbench.errors import UsageError
 from dbtbench.files import claim_folder, csv_text, write_text
+from dbtbench.parallel import one_thread
 from dbtbench.phantom.anatomy import Breast, draw_breasts
 from dbtbench.phantom.lesions import Lesion, draw_lesion
 from dbtbench.phantom.reconstruction import WINDOW
@@ -206,19 +207,9 @@ def write_volume(
 ) -> None:
     """Simulate one view and write its file; the bytes depend on nothing but the arguments."""
     breast = patient.breasts[laterality(view)]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in another order would have other last bits; the cores have other views
-    try:
-        frames = simulate(
-            preset,
-            breast,
-            view,
-            patient.lesion_in(view),
-            [seed, patient.number, VIEWS.index(view) + 1],
-            device,
-        )
-    finally:
-        torch.set_num_threads(threads)
+    seeds = [seed, patient.number, VIEWS.index(view) + 1]
+    with one_thread():  # the other cores have other views
+        frames = simulate(preset, breast, view, patient.lesion_in(view), seeds, device)
     write_tomosynthesis(
         root / patient.path(view),
         frames,
