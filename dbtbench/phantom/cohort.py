@@ -11,19 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from joblib import Parallel, cpu_count, delayed
+from joblib import cpu_count
 
 from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX, laterality, projection
 from dbtbench.data.dicom.writing import write_tomosynthesis
-from dbtbench.errors import UsageError
+from dbtbench.errors import DBTBenchError, UsageError
 from dbtbench.files import claim_folder, csv_text, write_text
-from dbtbench.parallel import one_thread
+from dbtbench.parallel import Pool, one_thread
 from dbtbench.phantom.anatomy import Breast, draw_breasts
 from dbtbench.phantom.lesions import Lesion, draw_lesion
 from dbtbench.phantom.reconstruction import WINDOW
@@ -165,16 +166,15 @@ def write_collection(
 
     Raises:
         UsageError: for settings that make no sense, or a folder that holds something else.
+        DBTBenchError: when the process that made a volume died.
     """
     if preset not in PRESETS:
         raise UsageError(f"no preset named {preset!r}", f"known: {', '.join(PRESETS)}")
-    if patients < 1 or seed < 0 or (jobs is not None and jobs < 1):
-        raise UsageError(
-            f"patients {patients}, seed {seed}, jobs {jobs} cannot be",
-            "patients and jobs start at 1, seeds at 0",
-        )
+    if patients < 1 or seed < 0:
+        raise UsageError(f"patients {patients}, seed {seed} cannot be", "patients start at 1, seeds at 0")
     if conspicuity is not None and not 0 <= conspicuity < np.inf:
         raise UsageError(f"lesions cannot be {conspicuity} times denser", "--conspicuity is 0 or more")
+    pool = Pool((cpu_count() if torch.device(device).type == "cpu" else 1) if jobs is None else jobs)
     cohort = draw_patients(patients, seed, mix)
     settings = {
         "version": VERSION,
@@ -193,25 +193,30 @@ def write_collection(
     )
     claim_folder(root, "phantom.json", settings, "phantom")
     todo = [(p, view) for p in cohort for view in VIEWS if not (root / p.path(view)).is_file()]
-    jobs = jobs or (cpu_count() if torch.device(device).type == "cpu" else 1)
+    write = partial(_write_volume, root=root, preset=made, seed=seed, device=device, uid_seed=uids)
     total = 4 * len(cohort)
-    with progress(f"phantom ({preset})", total, "volumes", done=total - len(todo)) as advance:
-        work = (delayed(write_volume)(root, made, p, view, seed, device, uids) for p, view in todo)
-        for _ in Parallel(n_jobs=jobs, return_as="generator_unordered")(work):
+    with pool, progress(f"phantom ({preset})", total, "volumes", total - len(todo)) as advance:
+        for (patient, view), file in pool.run(write, todo):
+            if file is None:
+                raise DBTBenchError(
+                    f"the process that made {patient.path(view)} died", "is there enough memory?"
+                )
             advance()
     return _write_tables(root, made, cohort)
 
 
-def write_volume(
-    root: Path, preset: Preset, patient: Patient, view: str, seed: int, device: str, uid_seed: str
-) -> None:
+def _write_volume(
+    wanted: tuple[Patient, str], root: Path, preset: Preset, seed: int, device: str, uid_seed: str
+) -> str:
     """Simulate one view and write its file; the bytes depend on nothing but the arguments."""
+    patient, view = wanted
+    file = patient.path(view)
     breast = patient.breasts[laterality(view)]
     seeds = [seed, patient.number, VIEWS.index(view) + 1]
     with one_thread():  # the other cores have other views
         frames = simulate(preset, breast, view, patient.lesion_in(view), seeds, device)
     write_tomosynthesis(
-        root / patient.path(view),
+        root / file,
         frames,
         view=view,
         patient_id=patient.patient_id,
@@ -224,6 +229,7 @@ def write_volume(
         model="phantom",
         series_description=f"{view} phantom",
     )
+    return file
 
 
 def _write_tables(root: Path, preset: Preset, cohort: list[Patient]) -> CollectionSummary:

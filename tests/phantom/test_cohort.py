@@ -197,7 +197,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
     [
         ({"preset": "huge", "patients": 1}, "no preset named 'huge'"),
         ({"preset": "tiny", "patients": 0}, "patients 0"),
-        ({"preset": "tiny", "patients": 1, "jobs": 0}, "jobs 0"),
+        ({"preset": "tiny", "patients": 1, "jobs": 0}, "0 jobs"),
         ({"preset": "tiny", "patients": 1, "seed": -1}, "seed -1"),
         ({"preset": "tiny", "patients": 1, "conspicuity": -1.0}, "-1.0 times denser"),
     ],
