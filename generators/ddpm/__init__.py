@@ -146,6 +146,7 @@ class DDPM(Generator[DDPMRecipe]):
     """Trains a diffusion model, and draws volumes from it."""
 
     recipe_class = DDPMRecipe
+    version: ClassVar[int] = 2
     parallel: ClassVar[bool] = True
 
     @property

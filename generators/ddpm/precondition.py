@@ -5,7 +5,8 @@ small network that predicts v of such volumes spends its training on passing noi
 stay noisy. Here volumes are brought to mean 0 and variance 1, and the network's output is completed by the
 best linear prediction of v, which is known in closed form from the mean and the spectrum of the training
 volumes: a network that answers 0 is the Wiener filter. It is the preconditioning of Karras et al. (EDM,
-arXiv 2206.00364, section 5), with one variance for every frequency in place of one for all.
+arXiv 2206.00364, section 5), where what is passed on has one variance for each frequency in place of one
+for all.
 
 The paper's model does without (`Measured`); what was measured then only serves the signal-leak start.
 """
@@ -181,9 +182,10 @@ class Preconditioned(Measured):
     """Predicts v: the linear part in closed form, the rest by a network.
 
     For a coefficient of mean μ and variance σ², and x_t = a x_0 + s noise, the best linear prediction is
-    v = a s (1 − σ²) / (a² σ² + s²) · (x_t − a μ) − s μ, and what remains has the standard deviation
-    σ / √(a² σ² + s²), which scales the network's output. Another target is computed from v: it changes
-    which times count in the loss, not what the network answers.
+    v = a s (1 − σ²) / (a² σ² + s²) · (x_t − a μ) − s μ, and what remains has the variance σ² / (a² σ² + s²).
+    The root of its mean over all coefficients scales the network's output. (Scaled coefficient by
+    coefficient, the network would have to answer with whitened volumes, and it learns nothing.) Another
+    target is computed from v: it changes which times count in the loss, not what the network answers.
     """
 
     def __init__(
@@ -202,6 +204,6 @@ class Preconditioned(Measured):
         answer = self.net(x, t, label, projection, mask).float()
         with torch.autocast(x.device.type, enabled=False):  # 16 bits are too few for the transforms
             linear = signal * sigma * (1 - self.variance) / total * self.cosine(x - signal * mean)
-            rest = (self.variance / total).sqrt() * self.cosine(answer)
-            v = self.cosine.inverse(linear + rest) - sigma * mean
+            rest = (self.variance / total).mean((1, 2, 3, 4), keepdim=True).sqrt()
+            v = self.cosine.inverse(linear) + rest * answer - sigma * mean
             return from_velocity(self.target, self.abar, x, v, times)

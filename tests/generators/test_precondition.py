@@ -23,6 +23,7 @@ from dbtbench.generators.ddpm.precondition import (
     Symmetric,
 )
 from dbtbench.generators.ddpm.sampling import SAMPLERS, SamplerName
+from dbtbench.generators.ddpm.unet import UNet
 
 GRID = (4, 8, 6)
 ABAR = zero_terminal_snr(cosine(100))
@@ -114,6 +115,46 @@ def test_other_targets_mean_the_same_data(model: Preconditioned, target: Target)
     torch.testing.assert_close(
         to_data(target, ABAR, x, predict(model, x, 60), times), expected, rtol=1e-3, atol=1e-4
     )
+
+
+def half_discs(n: int) -> Tensor:
+    """Volumes (n, 1, 4, 16, 16) in [0, 1]: each a bright grainy half-disc of its own size in dark air."""
+    generator = torch.Generator().manual_seed(0)
+    radius = 4 + 8 * torch.rand(n, 1, 1, 1, 1, generator=generator)
+    y, x = torch.meshgrid(torch.arange(16.0) - 7.5, torch.arange(16.0), indexing="ij")
+    texture = 0.3 + 0.1 * torch.rand(n, 1, 4, 16, 16, generator=generator)
+    return (torch.hypot(y, x) < radius) * texture
+
+
+def test_a_network_soon_learns_what_the_linear_prediction_does_not_know() -> None:
+    torch.manual_seed(0)
+    net = UNet(16, (1, 2), blocks=1, unshuffle=2, factorised=True, labels=1, projections=1)
+    model = Preconditioned(net, ABAR, (4, 16, 16), projections=1)
+    volumes = half_discs(96)
+    model.measure(volumes, torch.zeros(96, dtype=torch.long))
+    data = model.intensities(volumes)
+
+    def error(x0: Tensor, generator: torch.Generator) -> Tensor:
+        told, noise = torch.zeros(len(x0), dtype=torch.long), torch.randn(x0.shape, generator=generator)
+        t = torch.randint(1, 101, (len(x0),), generator=generator)
+        predicted = model(noisy(ABAR, x0, noise, t), t / 100, told, told, torch.zeros_like(x0))
+        mean: Tensor = (predicted - target_of("v", ABAR, x0, noise, t)).square().mean()
+        return mean
+
+    @torch.no_grad()
+    def tested() -> float:
+        return float(error(data.repeat(4, 1, 1, 1, 1), torch.Generator().manual_seed(1)))
+
+    linear, generator = tested(), torch.Generator().manual_seed(2)
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
+    for step in range(200):
+        optimiser.param_groups[0]["lr"] = 1e-3 * min(1, (step + 1) / 50)
+        rows = torch.randint(96, (8,), generator=generator)
+        loss = error(data[rows], generator)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    assert tested() < 0.96 * linear
 
 
 def test_without_preconditioning_the_network_answers_and_values_lie_between_minus_one_and_one() -> None:
