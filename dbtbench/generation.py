@@ -195,18 +195,19 @@ def _finished(path: Path, request: Mapping[str, Any], fresh: bool) -> bool:
 def _draw_all(fitted: Fitted, layouts: Sequence[Layout], writer: DatasetWriter | None) -> None:
     """Draw what is not held yet: each process stores its volumes, process 0, with the writer, records them.
 
-    In every round each process draws one block. A block is what the generator draws together, so a kill costs
-    nothing that a batch of the network would not cost anyway.
+    In every round each process draws one block, in the last one perhaps an empty one. A block is what the
+    generator draws together, so a kill costs nothing that a batch of the network would not cost anyway.
     """
     state = (writer.folder, set(writer.entries)) if writer else None
     folder, done = distributed.from_leader(state)
     name, total = str(fitted.identity["generator"]), len(layouts)
     blocks = _blocks([layout for layout in layouts if layout.index not in done], fitted.generator.recipe)
     sources = _sources(fitted.data)
+    while not blocks or len(blocks) % distributed.size():
+        blocks.append([])
     with distributed.leader_progress(f"{name}: draw", total, done=len(done)) as advance:
-        for first in range(0, len(blocks), distributed.size()):
-            mine = blocks[first : first + distributed.size()][distributed.rank() :][:1]
-            for entry in _shared(entry for block in mine for entry in _drawn(fitted, block, folder, sources)):
+        for block in distributed.share(blocks):
+            for entry in _shared(_drawn(fitted, block, folder, sources)):
                 assert writer
                 writer.record(entry)
                 advance()
@@ -226,6 +227,8 @@ def _drawn(
     fitted: Fitted, layouts: Sequence[Layout], folder: Path, sources: Mapping[int, dict[str, Any]]
 ) -> Iterator[Entry]:
     """Draw and store volumes; gives what is to be recorded of them."""
+    if not layouts:
+        return
     name = str(fitted.identity["generator"])
     for layout, sample in zip(layouts, fitted.generator.sample(layouts), strict=True):
         size = sources[layout.source]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +14,26 @@ Advance = Callable[..., None]
 """`advance(n=1, note="")`: n more units are done; the note is shown beside the bar."""
 
 
+LOG = logging.getLogger("dbtbench")
+"""What is said; to stderr, unless who uses the package gives it another handler."""
+
+
+class _Stderr(logging.Handler):
+    """Writes to what `sys.stderr` is when something is said: a run beside others has its own file there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.flush()
+
+
+LOG.addHandler(_Stderr())
+LOG.setLevel(logging.INFO)
+LOG.propagate = False
+
+
 def say(message: str) -> None:
-    """Print one line of log to stderr."""
-    sys.stderr.write(message + "\n")
-    sys.stderr.flush()
+    """Print one line of log to stderr; of several processes that train together, process 0 alone does."""
+    LOG.info("%s", message)
 
 
 @contextmanager

@@ -111,8 +111,7 @@ class Sweep:
         rows = self._measured(workspace, None, dict.fromkeys(self.grid))
         fitted: list[dict[str, Any]] = []
         for number, (generator, settings) in enumerate(zip(generators, self.combinations(), strict=True), 1):
-            if distributed.rank() == 0:
-                say(f"sweep {number}/{len(generators)}: {self._named(generator)}")
+            say(f"sweep {number}/{len(generators)}: {self._named(generator)}")
             fitting = generator.recipe.fitting()
             drawn = self._drawn(workspace, settings, fresh, fresh and fitting not in fitted)
             fitted.append(fitting)
@@ -127,8 +126,7 @@ class Sweep:
         try:
             fitted = generation.fit(workspace, self.generator, self.data, self.recipe, settings, fit_again)
         except DivergedError as error:
-            if distributed.rank() == 0:
-                say(f"{error}; the sweep goes on")
+            say(f"{error}; the sweep goes on")
             return None
         return generation.draw(workspace, fitted, self.n, self.seed, self.positives, fresh)
 

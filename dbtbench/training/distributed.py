@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,8 +20,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dbtbench.errors import DBTBenchError, MissingError
-from dbtbench.progress import Advance, progress
+from dbtbench.progress import LOG, Advance, progress
 from dbtbench.stopping import TERMINATED, Terminated, dying_with_parent
+
+Item = TypeVar("Item")
 
 LOST_SECONDS = 10.0
 """How long a process that lost another one waits for torchrun to end it."""
@@ -44,6 +46,13 @@ def device() -> torch.device:
 
         return torch.device(get_dist_device())  # type: ignore[no-untyped-call]
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def home(size: int) -> torch.device:
+    """Where so many bytes of data should lie: here, unless they need half of the GPU's free memory."""
+    here = device()
+    crowded = here.type == "cuda" and 2 * size > torch.cuda.mem_get_info(here)[0]
+    return torch.device("cpu") if crowded else here
 
 
 def autocast() -> torch.autocast:
@@ -117,6 +126,16 @@ def _mean_in_rank_order(mine: torch.Tensor) -> torch.futures.Future[torch.Tensor
     return mean
 
 
+def share(items: Sequence[Item]) -> Sequence[Item]:
+    """Every N-th item, of N processes, from this one's number on; there are as many items or more."""
+    if size() == 1:
+        return items
+    from monai.data.utils import partition_dataset
+
+    parts: list[list[Item]] = partition_dataset(items, num_partitions=size())
+    return parts[rank()]
+
+
 def from_leader(value: Any) -> Any:
     """The value that process 0 has; every process must ask."""
     if size() == 1:
@@ -162,13 +181,18 @@ def worker() -> Iterator[None]:
 
 @contextmanager
 def _process_group() -> Iterator[None]:
+    from monai.utils.dist import RankFilter
+
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("nccl" if cuda else "gloo")
+    leader = RankFilter()
+    LOG.addFilter(leader)
     try:
         yield
     finally:
+        LOG.removeFilter(leader)
         dist.destroy_process_group()
 
 

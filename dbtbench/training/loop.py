@@ -162,8 +162,7 @@ def _train(state: State, loss: Loss, title: str, log: Log, keeper: _Keeper) -> N
             written = log.written()
             if distributed.any_process(terminated()):
                 keeper.keep()
-                if distributed.rank() == 0:
-                    say(f"{title}: state kept at step {state.step} of {steps}")
+                say(f"{title}: state kept at step {state.step} of {steps}")
                 raise Terminated
             if written:
                 keeper.keep_when_due()

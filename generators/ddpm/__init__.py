@@ -54,6 +54,9 @@ CPU_VOLUMES = 50_000
 """Training volumes, counted at every step, beyond which a CPU takes hours."""
 
 
+COPIES = 4
+"""Intensities, their roots, values and masks of all training volumes."""
+
 PREVIEW = {"sampler": "dpm++", "sample_steps": 20, "sample_batch": 4}
 """How previews are drawn: a few volumes, in few steps."""
 
@@ -297,7 +300,7 @@ class _Objective:
 
     @cached_property
     def data(self) -> tuple[Tensor, Told]:
-        """Values (n, 1, D, H, W) of left breasts, and their conditions, on the device.
+        """Values (n, 1, D, H, W) of left breasts, and their conditions: on the device, if they fit there.
 
         The model takes its measure of the volumes here; a training that continues does so again.
         """
@@ -308,8 +311,8 @@ class _Objective:
             told.append(conditions(case.label, case.View, boxes, self.train.grid))
             if laterality(case.View) == "r":
                 volumes[row] = volumes[row, ..., ::-1].copy()
-        device = distributed.device()
-        intensities, known = torch.from_numpy(volumes).to(device), stacked(told, device)
+        home = distributed.home(COPIES * volumes.nbytes)
+        intensities, known = torch.from_numpy(volumes).to(home), stacked(told, home)
         known = known if self.recipe.conditioned else untold(known)
         self.model.measure(intensities, projections=known[1])
         return self.model.intensities(intensities), known
@@ -317,15 +320,17 @@ class _Objective:
     def __call__(self, net: nn.Module, draw: Draw) -> Tensor:
         """Mean loss over the asked part of the batch."""
         (volumes, told), recipe, abar = self.data, self.recipe, self.model.abar
-        batch, generator, device = recipe.batch, draw.generator, volumes.device
+        batch, generator, device = recipe.batch, draw.generator, distributed.device()
         rows = torch.randint(len(volumes), (batch,), generator=generator, device=device)[draw.part]
         t = torch.randint(1, recipe.times + 1, (batch,), generator=generator, device=device)[draw.part]
         # Each is left out by itself, and all together: that is what guidance compares with.
         chance = torch.rand(4, batch, generator=generator, device=device)[:, draw.part] < recipe.drop
         noise = torch.randn(batch, *volumes.shape[1:], generator=generator, device=device)[draw.part]
         labels, projections, masks = told
-        given = dropped((labels[rows], projections[rows], masks[rows]), chance[:3] | chance[3])
-        x0 = volumes[rows]
+        at = rows.to(volumes.device)
+        known = labels[at].to(device), projections[at].to(device), masks[at].to(device)
+        given = dropped(known, chance[:3] | chance[3])
+        x0 = volumes[at].to(device)
         predicted: Tensor = net(noisy(abar, x0, noise, t), t / recipe.times, *given)
         error = predicted - target_of(recipe.target, abar, x0, noise, t)
         # Weights that depend on nothing but what the network is told leave its best answer where it is.

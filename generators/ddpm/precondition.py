@@ -46,7 +46,8 @@ class Intensities(nn.Module):
 
     def forward(self, volumes: Tensor) -> Tensor:
         """Intensities to values."""
-        values: Tensor = (volumes.sqrt() - self.centre) / self.spread
+        centre, spread = self.centre.to(volumes.device), self.spread.to(volumes.device)
+        values: Tensor = (volumes.sqrt() - centre) / spread
         return values
 
     def inverse(self, values: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ class Symmetric(Intensities):
 
     def forward(self, volumes: Tensor) -> Tensor:
         """Intensities to values."""
-        return (volumes - self.centre) / self.spread
+        return (volumes - self.centre.to(volumes.device)) / self.spread.to(volumes.device)
 
     def inverse(self, values: Tensor) -> Tensor:
         """Values to intensities in [0, 1]."""
@@ -141,7 +142,7 @@ class Measured(nn.Module):
         """Take intensities, mean volumes and spectrum from the training volumes.
 
         Args:
-            volumes: (N, 1, D, H, W) in [0, 1].
+            volumes: (N, 1, D, H, W) in [0, 1], on any device.
             projections: (N,) int; the last stands for "not told".
         """
         self.intensities.measure(volumes)
@@ -151,7 +152,7 @@ class Measured(nn.Module):
             self.mean[projection] = values[projections == projection].mean(0)
         squares = torch.zeros_like(self.variance)
         for value, projection in zip(values, projections, strict=True):
-            squares += self.cosine(value - self.mean[projection]).square()
+            squares += self.cosine(value.to(squares.device) - self.mean[projection]).square()
         self.variance.copy_((squares / len(values)).clamp(min=SMALLEST_VARIANCE))
 
     def leaked(self, projection: Tensor, shaped: Tensor, noise: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from pathlib import Path
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import DBTBenchError
 from dbtbench.generators.ddpm import DDPM, DDPMRecipe
+from dbtbench.progress import say
 from dbtbench.runs import Run
 from dbtbench.training import distributed
 
@@ -32,6 +33,7 @@ with distributed.worker():
     if distributed.rank() == int(failing):
         raise DBTBenchError("the detector fell off")
     DDPM(recipe).fit(DBTDataset.open(Path(data)).select("train"), Run(Path(folder), {}))
+    say(f"{distributed.rank()} of {distributed.size()} has {distributed.share(range(5))}")
 """
 
 COMPILED = """
@@ -82,8 +84,10 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str]:
     return (str(path),)
 
 
-def test_two_processes_train_what_one_trains(toy: DBTDataset, tmp_path: Path, program: tuple[str]) -> None:
-    """To rounding: each takes its share of the same global batch."""
+def test_two_processes_train_what_one_trains(
+    toy: DBTDataset, tmp_path: Path, program: tuple[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """To rounding: each takes its share of the same global batch. Process 0 alone speaks."""
     for processes in (1, 2):
         distributed.launch(processes, [str(toy.path), str(tmp_path / str(processes)), "-1"], program)
     one, two = (
@@ -91,6 +95,10 @@ def test_two_processes_train_what_one_trains(toy: DBTDataset, tmp_path: Path, pr
         for n in ("1", "2")
     )
     assert [line["processes"] for line in two] == [2] * 4
+    said = capfd.readouterr().err
+    assert "0 of 1 has range(0, 5)\n" in said
+    assert "0 of 2 has [0, 2, 4]\n" in said
+    assert "1 of 2" not in said
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
     first, second = (load_file(tmp_path / n / "weights.safetensors") for n in ("1", "2"))
     for name, value in first.items():
@@ -130,3 +138,14 @@ def test_a_process_that_was_not_launched_trains_alone(monkeypatch: pytest.Monkey
     monkeypatch.delenv("RANK", raising=False)
     with distributed.worker():
         assert (distributed.rank(), distributed.size()) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "free", "home"), [("cuda", 200, "cuda"), ("cuda", 199, "cpu"), ("cpu", 0, "cpu")]
+)
+def test_data_lie_on_the_device_unless_they_need_half_of_its_free_memory(
+    monkeypatch: pytest.MonkeyPatch, kind: str, free: int, home: str
+) -> None:
+    monkeypatch.setattr(distributed, "device", lambda: torch.device(kind))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 1000))
+    assert distributed.home(100).type == home
