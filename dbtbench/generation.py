@@ -82,9 +82,10 @@ def fit(
 
     Raises:
         MissingError: for an unknown generator.
-        UsageError: for a wrong recipe or setting.
+        UsageError: for a wrong recipe or setting, or one that does not go with the data set's grid.
     """
     generator = configure(name, recipe_name, overrides)
+    generator.check(data.grid)
     if distributed.size() > 1 and not generator.parallel:
         raise UsageError(f"{name} does not train on several processes", "leave --gpus and --processes out")
     identity = {

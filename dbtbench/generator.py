@@ -81,6 +81,13 @@ class Generator(ABC, Generic[AnyRecipe]):
         """
         return True
 
+    def check(self, grid: tuple[int, int, int]) -> None:
+        """See whether a data set's grid (slices, rows, columns) goes with the recipe; here every grid does.
+
+        Raises:
+            UsageError: when it does not, with a grid or a setting that would. It is told before any training.
+        """
+
     @abstractmethod
     def fit(self, train: DBTDataset, run: Run) -> None:
         """Get ready to sample: load what a finished `run` holds, else train, continuing what is there.

@@ -75,7 +75,8 @@ class Sweep:
         Raises:
             MissingError: for an unknown generator.
             UsageError: for an unknown key, a wrong value, a key that is fixed and swept, two combinations
-                that are the same, or what cannot be drawn (see `generation.plan`).
+                that are the same, a grid that a network cannot divide, or what cannot be drawn (see
+                `generation.plan`).
         """
         for key in self.grid:
             if key in self.fixed:
@@ -85,6 +86,7 @@ class Sweep:
             generator = generation.configure(self.generator, self.recipe, settings)
             if any(generator.recipe == other.recipe for other in generators):
                 raise UsageError(f"the sweep has {self._named(generator)} twice", "name each value once")
+            generator.check(self.data.grid)
             generators.append(generator)
         for generator in {generator.follows_boxes: generator for generator in generators}.values():
             generation.plan(generator, self.data, self.n, self.seed, self.positives)

@@ -40,6 +40,10 @@ class Grey(Generator[GreyRecipe]):
     lifetime = 1_000
     fits: ClassVar[list[tuple[float, ...]]] = []
 
+    def check(self, grid: tuple[int, int, int]) -> None:
+        if max(self.recipe.levels) > grid[0]:
+            raise UsageError(f"{grid[0]} slices have no level {max(self.recipe.levels)}", "use fewer levels")
+
     def fit(self, train: DBTDataset, run: Run) -> None:
         self.grid = train.grid
         if run.finished:
@@ -130,6 +134,7 @@ def test_a_word_that_names_no_values_is_refused(words: list[str], error: str, hi
         (["levels=[1,2],[1,2.5]"], {}, "setting levels.1 = 2.5", "dbtbench show"),
         (["gain=1,2"], {"gain": "1"}, "gain is given by both --set and --sweep", "leave one"),
         (["gain=1,1.0"], {}, "the sweep has gain=1.0 twice", "once"),
+        (["levels=[1,2],[1,99]"], {}, "slices have no level 99", "fewer levels"),
     ],
 )
 def test_a_wrong_combination_is_told_before_anything_is_fitted(

@@ -157,14 +157,26 @@ class DDPM(Generator[DDPMRecipe]):
         """Whether it is told of boxes."""
         return self.recipe.conditioned
 
-    def fit(self, train: DBTDataset, run: Run) -> None:
-        """Train, continue or load the network (see `dbtbench.training.loop.fit`).
+    def check(self, grid: tuple[int, int, int]) -> None:
+        """See that the network can fold and halve the plane, and MONAI's the slices.
 
         Raises:
-            UsageError: when the network cannot halve the data set's plane often enough.
+            UsageError: when rows, columns or slices are not a multiple of what it needs.
         """
         recipe = self.recipe
-        check_grid(train.grid, recipe)
+        if recipe.backbone == "monai":
+            check_slices(grid[0], len(recipe.mults))
+        factor = recipe.unshuffle * 2 ** (len(recipe.mults) - 1)
+        if grid[1] % factor or grid[2] % factor:
+            rows, columns = (max(1, round(n / factor)) * factor for n in grid[1:])
+            raise UsageError(
+                f"a grid of {grid[1]} x {grid[2]} cannot be divided by {factor}, as this network does",
+                f"ingest on a grid of {rows} x {columns}, or use a smaller --set unshuffle, or fewer mults",
+            )
+
+    def fit(self, train: DBTDataset, run: Run) -> None:
+        """Train, continue or load the network (see `dbtbench.training.loop.fit`)."""
+        recipe = self.recipe
         if distributed.device().type == "cpu" and recipe.steps * recipe.batch > CPU_VOLUMES:
             say("ddpm: this recipe is sized for a GPU; --recipe demo trains in minutes on a CPU")
         torch.manual_seed(recipe.seed)
@@ -260,23 +272,6 @@ class DDPM(Generator[DDPMRecipe]):
             return data.clamp(*limits) if recipe.clip_data else data
 
         return denoise
-
-
-def check_grid(grid: tuple[int, int, int], recipe: DDPMRecipe) -> None:
-    """Check that the network can fold and halve the plane, and MONAI's the slices.
-
-    Raises:
-        UsageError: when rows, columns or slices are not a multiple of what it needs.
-    """
-    if recipe.backbone == "monai":
-        check_slices(grid[0], len(recipe.mults))
-    factor = recipe.unshuffle * 2 ** (len(recipe.mults) - 1)
-    if grid[1] % factor or grid[2] % factor:
-        rows, columns = (max(1, round(n / factor)) * factor for n in grid[1:])
-        raise UsageError(
-            f"a grid of {grid[1]} x {grid[2]} cannot be divided by {factor}, as this network does",
-            f"ingest on a grid of {rows} x {columns}, or use a smaller --set unshuffle or fewer --set mults",
-        )
 
 
 def _batches(layouts: Sequence[Layout], size: int) -> Iterator[dict[int, Layout]]:

@@ -14,7 +14,7 @@ from dbtbench import generation
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
 from dbtbench.generator import Layout, Sample, draw_layouts, mirrored
-from dbtbench.generators.ddpm import DDPM, DDPMRecipe, check_grid
+from dbtbench.generators.ddpm import DDPM, DDPMRecipe
 from dbtbench.generators.ddpm.conditions import box_mask, conditions
 from dbtbench.recipe import folder_of, names, resolve
 from dbtbench.runs import Run
@@ -46,12 +46,12 @@ def same(a: Sample, b: Sample) -> bool:
 
 @pytest.mark.parametrize("name", names(FOLDER))
 def test_every_recipe_is_valid_and_fits_the_grid_of_the_paper(name: str) -> None:
-    check_grid((8, 64, 64), resolve(DDPMRecipe, FOLDER, name))
+    DDPM(resolve(DDPMRecipe, FOLDER, name)).check((8, 64, 64))
 
 
 def test_a_grid_that_cannot_be_divided_is_an_error_with_a_way_out() -> None:
     with pytest.raises(UsageError, match=r"36 x 64 cannot be divided by 8") as caught:
-        check_grid((8, 36, 64), smoke())
+        DDPM(smoke()).check((8, 36, 64))
     assert "32 x 64" in caught.value.hint
 
 
