@@ -32,7 +32,7 @@ from dbtbench.training import distributed
 from dbtbench.training.loop import Draw, Preview, Training, fit
 
 from .backbone import Backbone, build, check_slices
-from .conditions import PROJECTIONS, Told, conditions, dropped, stacked, untold
+from .conditions import PROJECTIONS, Told, boxes_untold, conditions, dropped, stacked, untold
 from .diffusion import (
     Loss,
     ScheduleName,
@@ -89,7 +89,7 @@ class DDPMRecipe(Training):
         clip_data: estimates of the data are clipped to the range of intensities, at every step.
         sample_steps: network evaluations (twice as many with guidance) a volume.
         sample_batch: volumes drawn together.
-        guidance: weight of classifier-free guidance; 1 is none.
+        guidance: weight of classifier-free guidance by the boxes; 1 is none.
         guidance_rescale: share of the guided prediction's change in contrast that is undone.
     """
 
@@ -130,7 +130,7 @@ class DDPMRecipe(Training):
     clip_data: bool = True
     sample_steps: PositiveInt = 20
     sample_batch: PositiveInt = 16
-    guidance: float = Field(default=1.5, ge=0)
+    guidance: float = Field(default=3.0, ge=0)
     guidance_rescale: float = Field(default=0.7, ge=0, le=1)
 
     @field_validator("target")
@@ -256,7 +256,7 @@ class DDPM(Generator[DDPMRecipe]):
     def _denoiser(self, told: Told) -> Denoiser:
         """The model, guided and clipped as the recipe says."""
         recipe, model = self.recipe, self.model
-        without, limits = untold(told), model.intensities.limits()
+        without, limits = boxes_untold(told), model.intensities.limits()
         steered = recipe.conditioned and recipe.guidance != 1
 
         def denoise(x: Tensor, t: int) -> Tensor:
@@ -318,7 +318,7 @@ class _Objective:
         batch, generator, device = recipe.batch, draw.generator, distributed.device()
         rows = torch.randint(len(volumes), (batch,), generator=generator, device=device)[draw.part]
         t = torch.randint(1, recipe.times + 1, (batch,), generator=generator, device=device)[draw.part]
-        # Each is left out by itself, and all together: that is what guidance compares with.
+        # Each is left out by itself, and all together; guidance compares with the boxes left out.
         chance = torch.rand(4, batch, generator=generator, device=device)[:, draw.part] < recipe.drop
         noise = torch.randn(batch, *volumes.shape[1:], generator=generator, device=device)[draw.part]
         labels, projections, masks = told

@@ -90,3 +90,9 @@ def untold(told: Told) -> Told:
     """Leave out everything."""
     labels, _, _ = told
     return dropped(told, torch.ones(3, len(labels), dtype=torch.bool, device=labels.device))
+
+
+def boxes_untold(told: Told) -> Told:
+    """Leave out the boxes alone: what differs then is the lesions, and neither brightness nor shape."""
+    labels, projections, masks = told
+    return labels, projections, torch.full_like(masks, UNTOLD_MASK)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from dbtbench import generation
 from dbtbench.data.dataset import DBTDataset
@@ -187,6 +189,25 @@ def test_each_condition_changes_the_sample(fitted: DDPM, changed: str) -> None:
         [Layout(0, 5, source=0, **asked), Layout(0, 5, source=0, **asked | {changed: other})]
     )
     assert not np.array_equal(a.volume, b.volume)
+
+
+def test_guidance_compares_with_what_is_drawn_when_no_boxes_are_told(
+    fitted: DDPM, layouts: list[Layout], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, forward = [], fitted.model.forward
+
+    def spy(x: Tensor, t: Tensor, *told: Tensor) -> Tensor:
+        asked.append(told)
+        predicted: Tensor = forward(x, t, *told)
+        return predicted
+
+    monkeypatch.setattr(fitted.model, "forward", spy)
+    list(fitted.sample(layouts[:1]))
+    for told, without in zip(asked[::2], asked[1::2], strict=True):
+        for condition, same in zip(told[:2], without[:2], strict=True):
+            assert torch.equal(condition, same)
+        assert (told[2] >= 0).all()
+        assert (without[2] == -1).all()
 
 
 def test_it_learns_where_the_breast_is(toy: DBTDataset, tmp_path: Path) -> None:
