@@ -59,6 +59,9 @@ class Comparison:
             the curve, infinite beyond it; NaN for real data themselves.
         equivalent_low: lower end of its 95 % interval.
         equivalent_high: its upper end.
+        over_placebo: the gain over the placebo; NaN for the placebo itself, and where there is none.
+        over_placebo_low: lower end of its 95 % interval.
+        over_placebo_high: its upper end.
         method: how the intervals and p-values were made.
     """
 
@@ -78,6 +81,9 @@ class Comparison:
     equivalent: float
     equivalent_low: float
     equivalent_high: float
+    over_placebo: float
+    over_placebo_low: float
+    over_placebo_high: float
     method: str
 
     def verdict(self, arm: str, baseline: str) -> str:
@@ -101,10 +107,13 @@ class Comparison:
         said += f", {which} {p:.2g}" if p >= SMALLEST_P else f", {which} < {SMALLEST_P}"
         if not p <= LEVEL:
             return f"{said}: not distinguishable from {baseline}"
-        if not (self.gain > 0 and np.isfinite(self.recovered)):
-            return said
-        times = f"{self.ceiling_factor:.2g}x the" if np.isfinite(self.ceiling_factor) else "more"
-        return f"{said}; {100 * self.recovered:.0f} % of what {times} real data gave"
+        if self.gain > 0 and np.isfinite(self.recovered):
+            times = f"{self.ceiling_factor:.2g}x the" if np.isfinite(self.ceiling_factor) else "more"
+            said += f"; {100 * self.recovered:.0f} % of what {times} real data gave"
+        if self.gain > 0 and np.isfinite(self.over_placebo):
+            interval = f"[{self.over_placebo_low:.2f}, {self.over_placebo_high:.2f}]"
+            said += f"; {self.over_placebo:+.2f} over the placebo {interval}"
+        return said
 
 
 def compare(
@@ -112,6 +121,7 @@ def compare(
     runs: Mapping[str, Mapping[int, pd.DataFrame]],
     baseline: str = "none",
     ceiling: str = "more-real",
+    placebo: str = "oversample",
     volumes: Mapping[str, int] | None = None,
     replicates: int = 2000,
     seed: int = 0,
@@ -132,6 +142,7 @@ def compare(
         runs: `runs[arm][seed]`, an outcomes table; all have the same patients.
         baseline: the arm that the others are compared with, and the floor.
         ceiling: the arm whose gain is all that can be recovered; it need not be there.
+        placebo: the arm that gains what more of the same gives; it need not be there.
         volumes: for each arm with real data only, how many volumes it trains with: the learning curve.
         replicates: how many.
         seed: of the draws.
@@ -145,8 +156,11 @@ def compare(
         UsageError: for a metric that cannot be resampled.
     """
     values = _values(metric, runs, baseline, replicates, seed)
-    by_seed = {arm: _by_seed(values[arm], values[baseline]) for arm in runs if arm != baseline}
+    by_seed = _by_seed(values, baseline)
     gains = {arm: _draw_seeds(gains, replicates, seed) for arm, gains in by_seed.items()}
+    over_placebo = {
+        arm: _draw_seeds(gains, replicates, seed) for arm, gains in _by_seed(values, placebo).items()
+    }
     real = {arm: n for arm, n in (volumes or {}).items() if arm == baseline or by_seed.get(arm)}
     recovered = _recovered(gains, ceiling)
     equivalent = _equivalent(gains, real, baseline)
@@ -156,6 +170,8 @@ def compare(
         (low, high), (recovered_low, recovered_high), (equivalent_low, equivalent_high) = map(
             _interval, (gain, recovered[arm], equivalent[arm])
         )
+        over = over_placebo.get(arm, np.full_like(gain, np.nan))
+        over_low, over_high = _interval(over)
         made[arm] = Comparison(
             metric=metric,
             gain=float(gain[0]),
@@ -173,6 +189,9 @@ def compare(
             equivalent=float(equivalent[arm][0]),
             equivalent_low=equivalent_low,
             equivalent_high=equivalent_high,
+            over_placebo=float(over[0]),
+            over_placebo_low=over_low,
+            over_placebo_high=over_high,
             method=f"hierarchical bootstrap, seeds x patients, {replicates} replicates",
         )
     return made
@@ -226,9 +245,14 @@ def _draws(things: int, draws: int, replicates: int, rng: np.random.Generator) -
     return np.concatenate([np.ones((1, things), np.int64), drawn])
 
 
-def _by_seed(arm: Mapping[int, Floats], baseline: Mapping[int, Floats]) -> list[Floats]:
-    """Gain with each seed that both have: (1 + R,) each."""
-    return [arm[seed] - baseline[seed] for seed in sorted(arm.keys() & baseline.keys())]
+def _by_seed(values: Mapping[str, Mapping[int, Floats]], other: str) -> dict[str, list[Floats]]:
+    """Every arm's gain over another one, with each seed that both have: (1 + R,) each."""
+    than = values.get(other, {})
+    return {
+        arm: [own[seed] - than[seed] for seed in sorted(own.keys() & than.keys())]
+        for arm, own in values.items()
+        if arm != other
+    }
 
 
 def _draw_seeds(by_seed: Sequence[Floats], replicates: int, seed: int) -> Floats:

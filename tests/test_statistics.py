@@ -224,6 +224,14 @@ class TestVerdict:
         assert replace(known, recovered=np.nan).verdict("ddpm", "none").endswith("p < 0.001")
         assert replace(known, gain=-0.2, recovered=-0.5).verdict("ddpm", "none").endswith("p < 0.001")
 
+    def test_says_what_is_left_over_the_placebo(self) -> None:
+        runs = runs_of({"none": 0.2, "oversample": 0.3, "more-real": 0.6, "ddpm": 0.4})
+        result = compare(METRIC, runs, replicates=100)
+        left = result["ddpm"]
+        assert (left.over_placebo, left.over_placebo_low, left.over_placebo_high) == pytest.approx((0.1,) * 3)
+        assert left.verdict("ddpm", "none").endswith("real data gave; +0.10 over the placebo [0.10, 0.10]")
+        assert np.isnan(result["oversample"].over_placebo)
+
     def test_a_gain_that_may_be_luck_is_not_distinguishable(self, result: Comparison) -> None:
         said = replace(result, p=0.01, p_holm=0.3).verdict("ddpm", "none")
         assert said.endswith("5 seeds, Holm p 0.3: not distinguishable from none")

@@ -18,10 +18,12 @@ from dbtbench.metrics.resampling import patients
 from dbtbench.task import BASELINE
 
 CEILING = "more-real"
+PLACEBO = "oversample"
 TOLERANCE = 1e-9
 
 COMPARED = ["p_gain", "p", "p_holm", "recovered", "recovered_low", "recovered_high"]
-COMPARED += ["equivalent", "equivalent_low", "equivalent_high", "method"]
+COMPARED += ["equivalent", "equivalent_low", "equivalent_high"]
+COMPARED += ["over_placebo", "over_placebo_low", "over_placebo_high", "method"]
 """Columns that are attributes of `statistics.Comparison`."""
 
 Runs = Mapping[int, Result]
@@ -161,7 +163,7 @@ def _compare(arms: Mapping[str, Runs]) -> dict[str, statistics.Comparison]:
         for label in complete
         if label.split(":")[0] in (BASELINE, CEILING) and "training_real" in _last(arms[label]).counts
     }
-    return statistics.compare(first.primary, complete, BASELINE, CEILING, volumes)
+    return statistics.compare(first.primary, complete, BASELINE, CEILING, PLACEBO, volumes)
 
 
 def _statistics(
