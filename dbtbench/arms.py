@@ -23,10 +23,9 @@ from dbtbench.errors import DBTBenchError, MissingError, UsageError
 from dbtbench.generation import find_augmentation
 from dbtbench.generator import mirrored
 from dbtbench.progress import say
-from dbtbench.task import BASELINE, Arm
+from dbtbench.task import BASELINE, CEILING, PLACEBO, Arm
 from dbtbench.workspace import Workspace
 
-_, OVERSAMPLE, MORE_REAL = ARMS_OF_REAL
 SHUFFLED, ONLY = "shuffled-boxes", "only"
 LARGEST_RATIO = 1000.0
 
@@ -48,9 +47,9 @@ def make_arm(workspace: Workspace, name: str, real: DBTDataset) -> Arm:
     train = real.select("train")
     if source == BASELINE:
         return Arm(name, real, train)
-    if source == OVERSAMPLE:
+    if source == PLACEBO:
         return Arm(name, real, train, train)
-    if source == MORE_REAL:
+    if source == CEILING:
         return Arm(name, real, _with_reserve(real, 1.0 if number is None else number))
     added = find_augmentation(workspace, source, real)
     if number is not None:
@@ -105,9 +104,9 @@ def _parsed(name: str) -> tuple[str, float | None, str]:
     if rest:
         control = rest.pop(0)
     known = control in ("", SHUFFLED, ONLY) if source not in ARMS_OF_REAL else not control
-    largest = 1.0 if source == MORE_REAL else LARGEST_RATIO
+    largest = 1.0 if source == CEILING else LARGEST_RATIO
     numbered = number is None or 0 < number <= largest
-    if not source or rest or not known or not numbered or (number and source in (BASELINE, OVERSAMPLE)):
+    if not source or rest or not known or not numbered or (number and source in (BASELINE, PLACEBO)):
         raise UsageError(
             f"no arm named {name!r}",
             "none, oversample, more-real[:SHARE] or a generator's or data set's "

@@ -12,8 +12,8 @@ from dbtbench.data.dataset import ARMS_OF_REAL, DBTDataset
 from dbtbench.recipe import AnyRecipe, Recipe
 from dbtbench.runs import Run
 
-BASELINE = ARMS_OF_REAL[0]
-"""The arm that trains on the real training split only."""
+BASELINE, PLACEBO, CEILING = ARMS_OF_REAL
+"""The arms that train on the real training split only, on nothing but that twice, and on more real data."""
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,8 @@ from dbtbench.files import digest
 from dbtbench.leaderboard.columns import COLUMNS
 from dbtbench.leaderboard.records import Record, Result
 from dbtbench.metrics.resampling import patients
-from dbtbench.task import BASELINE
+from dbtbench.task import BASELINE, CEILING, PLACEBO
 
-CEILING = "more-real"
-PLACEBO = "oversample"
 TOLERANCE = 1e-9
 
 COMPARED = ["p_gain", "p", "p_holm", "recovered", "recovered_low", "recovered_high"]

@@ -174,7 +174,9 @@ def write_collection(
         raise UsageError(f"patients {patients}, seed {seed} cannot be", "patients start at 1, seeds at 0")
     if conspicuity is not None and not 0 <= conspicuity < np.inf:
         raise UsageError(f"lesions cannot be {conspicuity} times denser", "--conspicuity is 0 or more")
-    pool = Pool((cpu_count() if torch.device(device).type == "cpu" else 1) if jobs is None else jobs)
+    if jobs is None:
+        jobs = cpu_count() if torch.device(device).type == "cpu" else 1
+    pool = Pool(jobs)
     cohort = draw_patients(patients, seed, mix)
     settings = {
         "version": VERSION,

@@ -52,8 +52,6 @@ Channels = Annotated[int, Field(gt=0, multiple_of=GROUPS)]
 
 CPU_VOLUMES = 50_000
 """Training volumes, counted at every step, beyond which a CPU takes hours."""
-
-
 COPIES = 4
 """Intensities, their roots, values and masks of all training volumes."""
 
