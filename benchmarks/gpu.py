@@ -25,11 +25,11 @@ from peers import GRID, INSTALL, Network, Settings, told, video
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from dbtbench.files import write_json
+from dbtbench.diffusion.process import schedule, to_data
+from dbtbench.diffusion.sampling import SAMPLERS
 from dbtbench.generators.ddpm import DDPMRecipe
-from dbtbench.generators.ddpm.diffusion import schedule, to_data
-from dbtbench.generators.ddpm.sampling import SAMPLERS
-from dbtbench.progress import say
+from dbtbench.runtime.files import write_json
+from dbtbench.runtime.progress import say
 
 TIMES, SAMPLE_STEPS = 1000, 50
 SHARES = (0.1, 0.3, 1.0)

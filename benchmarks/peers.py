@@ -12,7 +12,7 @@ from unittest.mock import MagicMock, patch
 import torch
 from torch import Tensor, nn
 
-from dbtbench.generators.ddpm.backbone import Backbone, build
+from dbtbench.networks.backbone import Backbone, build
 
 DIM, MULTS, GRID = 32, (1, 2, 4, 8), (8, 64, 64)
 INSTALL = "pip install --no-deps video-diffusion-pytorch einops einops-exts rotary-embedding-torch"

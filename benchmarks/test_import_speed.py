@@ -27,7 +27,7 @@ from pydicom.uid import (
 )
 from scipy.ndimage import zoom
 
-from dbtbench.data.dicom.writing import write_tomosynthesis
+from dbtbench.dicom.writing import write_tomosynthesis
 from dbtbench.phantom.anatomy import draw_breasts
 from dbtbench.phantom.simulation import PRESETS, simulate
 
@@ -56,7 +56,7 @@ out = resized[0].permute(2, 1, 0).numpy()
 OURS = """
 import numpy as np
 from pathlib import Path
-from dbtbench.data.dicom.volume import read_volume
+from dbtbench.dicom.volume import read_volume
 out = read_volume(Path(sys.argv[1]), "lcc", (8, 64, 64), exact={exact}).volume
 """
 DECODER = """

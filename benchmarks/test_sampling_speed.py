@@ -16,8 +16,8 @@ from peers import GRID, INSTALL, Network, Settings, told, video
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from dbtbench.generators.ddpm.diffusion import schedule, to_data
-from dbtbench.generators.ddpm.sampling import SAMPLERS, SamplerName
+from dbtbench.diffusion.process import schedule, to_data
+from dbtbench.diffusion.sampling import SAMPLERS, SamplerName
 
 BATCH, TIMES = 2, 1000
 CALLS: dict[SamplerName, int] = {"ancestral": 1000, "ddim": 50, "dpm++": 20}

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from dbtbench import __version__
 from dbtbench.errors import DBTBenchError
-from dbtbench.files import digest, read_json, write_json
+from dbtbench.runtime.files import digest, read_json, write_json
 
 PACKAGES = ("torch", "monai", "torchio", "pydicom", "scikit-learn", "scipy", "pandas", "numpy", "zarr")
 

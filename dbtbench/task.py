@@ -18,7 +18,7 @@ BASELINE, PLACEBO, CEILING = ARMS_OF_REAL
 
 @dataclass(frozen=True)
 class Arm:
-    """What a task may train on (`dbtbench.arms` makes them by name).
+    """What a task may train on (`dbtbench.pipeline.arms` makes them by name).
 
     Attributes:
         name: such as `none`, `ddpm:2` or `more-real`.
@@ -60,8 +60,8 @@ class Evaluation:
         scores: `{metric: value}`; NaN where a metric is not defined on these data.
         counts: numbers of what was scored (patients, volumes, boxes, …).
         predictions: what was predicted, for tasks that do; `Task.score` gives the same scores from it.
-        outcomes: all that the primary metric depends on, by patient, in the form that `dbtbench.statistics`
-            resamples; None where it cannot be resampled.
+        outcomes: all that the primary metric depends on, by patient, in the form that
+            `dbtbench.leaderboard.statistics` resamples; None where it cannot be resampled.
     """
 
     scores: dict[str, float]

@@ -10,12 +10,12 @@ from pydantic import Field
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
-from dbtbench.files import write_text
 from dbtbench.metrics import contrast, histogram
 from dbtbench.metrics.mask import breast_mask
-from dbtbench.progress import Advance, progress
 from dbtbench.recipe import Recipe
 from dbtbench.runs import Run
+from dbtbench.runtime.files import write_text
+from dbtbench.runtime.progress import Advance, progress
 from dbtbench.task import Arm, Evaluation, Task
 
 CHUNK = 32

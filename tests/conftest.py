@@ -18,13 +18,13 @@ from pydicom.pixels.encoders.base import get_encoder
 
 from dbtbench import leaderboard
 from dbtbench.data.dataset import GRID_BOX, DBTDataset
-from dbtbench.data.dicom.writing import write_tomosynthesis
 from dbtbench.data.writer import DatasetWriter, split_digest
-from dbtbench.files import digest, write_json
+from dbtbench.dicom.writing import write_tomosynthesis
 from dbtbench.leaderboard import Record
 from dbtbench.metrics import froc
 from dbtbench.phantom.anatomy import Breast, draw_breasts
 from dbtbench.phantom.cohort import write_collection
+from dbtbench.runtime.files import digest, write_json
 from dbtbench.workspace import Workspace
 
 PRIMARY_METRIC = "mean_sensitivity_positive"

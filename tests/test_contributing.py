@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import dbtbench
-from dbtbench import generation, plugins, recipe
+from dbtbench import plugins, recipe
 from dbtbench.data.dataset import DBTDataset
+from dbtbench.pipeline import generate
 from dbtbench.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +30,7 @@ def test_the_generator_shown_draws_a_data_set(
     monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == point.group else [])
 
     work = Workspace(tmp_path / "work")
-    made = generation.draw(work, generation.fit(work, "grain", toy, overrides={"noise": "0.05"}), n=6)
+    made = generate.draw(work, generate.fit(work, "grain", toy, overrides={"noise": "0.05"}), n=6)
 
     assert len(made) == 6
     assert made.meta["source"]["recipe"] == {"noise": 0.05}

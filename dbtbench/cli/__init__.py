@@ -9,7 +9,7 @@ import typer
 
 from dbtbench.cli import data, demo, doctor, evaluate, generate, leaderboard, listing, picture, score, show
 from dbtbench.errors import DBTBenchError
-from dbtbench.stopping import terminable
+from dbtbench.runtime.signals import terminable
 
 INTERRUPTED = 130
 

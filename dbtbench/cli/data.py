@@ -66,14 +66,14 @@ def info(
 
     Example: dbtbench data info --data duke --sheet duke.png
     """
-    from dbtbench.catalogue import choose_dataset
     from dbtbench.data.summary import as_text, summarise
+    from dbtbench.pipeline.catalogue import choose_dataset
     from dbtbench.workspace import Workspace
 
     dataset = choose_dataset(Workspace.find(workspace), data)
     summary = summarise(dataset)
     if sheet is not None:
-        from dbtbench.report.contact_sheet import draw_contact_sheet
+        from dbtbench.figures.contact_sheet import draw_contact_sheet
 
         draw_contact_sheet(dataset, sheet)
     typer.echo(json_.dumps(summary, indent=1) if json else as_text(summary))
@@ -87,8 +87,8 @@ def check(data: DataOption = None, workspace: WorkspaceOption = None, json: Json
 
     One line a check; exit code 1 when one fails.
     """
-    from dbtbench.catalogue import choose_dataset
     from dbtbench.data.check import as_text, check_dataset
+    from dbtbench.pipeline.catalogue import choose_dataset
     from dbtbench.workspace import Workspace
 
     work = Workspace.find(workspace)
@@ -120,8 +120,8 @@ def export(
 
     Example: dbtbench data export --data ddpm-duke-1a2b3c4d --format nifti --out volumes
     """
-    from dbtbench.catalogue import choose_dataset
-    from dbtbench.data.export import export_dataset
+    from dbtbench.exchange.export import export_dataset
+    from dbtbench.pipeline.catalogue import choose_dataset
     from dbtbench.workspace import Workspace
 
     dataset = choose_dataset(Workspace.find(workspace), data)

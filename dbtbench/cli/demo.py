@@ -15,25 +15,24 @@ def demo(workspace: WorkspaceOption = None) -> None:
     Phantom → DICOM → data set → ddpm and classic → detection and realism → leaderboard, and a picture.
     What is done is found again.
     """
-    from dbtbench import evaluation, generation, leaderboard
-    from dbtbench.parallel import Pool, cores_or_gpus
-    from dbtbench.phantom import embedded
-    from dbtbench.progress import say
-    from dbtbench.report.picture import draw_comparison
+    from dbtbench import leaderboard
+    from dbtbench.figures.comparison import draw_comparison
+    from dbtbench.pipeline import default_data, generate
+    from dbtbench.pipeline.evaluate import evaluate
+    from dbtbench.runtime.pool import Pool, cores_or_gpus
+    from dbtbench.runtime.progress import say
     from dbtbench.workspace import Workspace
 
     work = Workspace.find(workspace)
     say("1/5 phantom patients as DICOM files, and their import")
-    data = embedded.make(work)
+    data = default_data.make(work)
     say("2/5 generators: fit to the training split, draw as many volumes again")
-    made = {name: generation.draw(work, generation.fit(work, name, data, r)) for name, r in RECIPES.items()}
+    made = {name: generate.draw(work, generate.fit(work, name, data, r)) for name, r in RECIPES.items()}
     say("3/5 a lesion detector, trained without and with them")
     with Pool(cores_or_gpus()) as pool:  # without the controls, and with few seeds: it is to end in minutes
-        evaluation.evaluate(
-            work, "detection", data, list(made), seeds=3, recipe_name="demo", arms=[], pool=pool
-        )
+        evaluate(work, "detection", data, list(made), seeds=3, recipe_name="demo", arms=[], pool=pool)
     say("4/5 realism of what was drawn")
-    evaluation.evaluate(work, "realism", data, list(made))
+    evaluate(work, "realism", data, list(made))
     say("5/5 leaderboard and picture")
     results = work.root / "results"
     board = leaderboard.publish(work, results)

@@ -58,7 +58,7 @@ def _packages() -> Iterator[tuple[bool, str, str]]:
 def _decoders() -> Iterator[tuple[bool, str, str]]:
     from pydicom.uid import UID
 
-    from dbtbench.data.dicom.decoders import COMPRESSED, choose
+    from dbtbench.dicom.decoders import COMPRESSED, choose
 
     for syntax, compressed in COMPRESSED.items():
         decoder = choose(syntax)

@@ -55,19 +55,17 @@ def evaluate(
 
     Example: dbtbench evaluate --task detection --aug ddpm --aug classic
     """
-    from dbtbench import evaluation
-    from dbtbench.catalogue import choose_dataset
-    from dbtbench.files import read_json
     from dbtbench.leaderboard import rank, summary
-    from dbtbench.parallel import Pool, cores_or_gpus
+    from dbtbench.pipeline.catalogue import choose_dataset
+    from dbtbench.pipeline.evaluate import evaluate
+    from dbtbench.runtime.files import read_json
+    from dbtbench.runtime.pool import Pool, cores_or_gpus
     from dbtbench.workspace import Workspace
 
     work = Workspace.find(workspace)
     dataset = choose_dataset(work, data)
     with Pool(cores_or_gpus() if jobs is None else jobs, dask) as pool:
-        runs = evaluation.evaluate(
-            work, task, dataset, aug or [], seeds, recipe, overrides(set_), fresh, arms, pool
-        )
+        runs = evaluate(work, task, dataset, aug or [], seeds, recipe, overrides(set_), fresh, arms, pool)
     if json:
         typer.echo(json_.dumps([read_json(run / "run.json") for run in runs], indent=1))
         return

@@ -19,7 +19,7 @@ from dbtbench.cli.options import (
 from dbtbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from dbtbench.sweep import Sweep
+    from dbtbench.pipeline.sweep import Sweep
     from dbtbench.workspace import Workspace
 
 
@@ -71,10 +71,10 @@ def generate(
 
     Example: dbtbench generate ddpm --gpus 4
     """
-    from dbtbench.catalogue import choose_dataset
     from dbtbench.data.writer import check_synthetic_name
-    from dbtbench.sweep import Sweep, parse
-    from dbtbench.training import distributed
+    from dbtbench.pipeline.catalogue import choose_dataset
+    from dbtbench.pipeline.sweep import Sweep, parse
+    from dbtbench.runtime import distributed
     from dbtbench.workspace import Workspace
 
     count = _count(gpus, processes)
@@ -94,16 +94,16 @@ def generate(
 
 def _generate(work: Workspace, asked: Sweep, fresh: bool, called: str | None) -> None:
     """Do it in this process, with the others if there are some; the first one prints."""
-    from dbtbench import generation
-    from dbtbench.training import distributed
+    from dbtbench.pipeline import generate
+    from dbtbench.runtime import distributed
 
     with distributed.worker():
         leader = distributed.rank() == 0
         if asked.grid:
             table = asked.run(work, fresh)
         else:
-            fitted = generation.fit(work, asked.generator, asked.data, asked.recipe, asked.fixed, fresh)
-            made = generation.draw(work, fitted, asked.n, asked.seed, asked.positives, fresh, called)
+            fitted = generate.fit(work, asked.generator, asked.data, asked.recipe, asked.fixed, fresh)
+            made = generate.draw(work, fitted, asked.n, asked.seed, asked.positives, fresh, called)
     if not leader:
         return
     arm = called or asked.generator
@@ -123,7 +123,7 @@ def _count(gpus: int | None, processes: int | None) -> int:
         MissingError: when fewer GPUs are visible than asked for.
         UsageError: when GPUs and CPU processes are asked for.
     """
-    from dbtbench.training import distributed
+    from dbtbench.runtime import distributed
 
     if gpus is not None and processes is not None:
         raise UsageError("--gpus and --processes are both given", "--processes is for the CPU; leave one out")

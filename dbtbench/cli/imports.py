@@ -57,8 +57,8 @@ def bcs_dbt(
     """
     from joblib import cpu_count
 
-    from dbtbench.data.bcs_dbt import ingest
-    from dbtbench.parallel import Pool
+    from dbtbench.exchange.bcs_dbt import ingest
+    from dbtbench.runtime.pool import Pool
     from dbtbench.workspace import Workspace
 
     path = Workspace.find(workspace).datasets / checked_name(name)
@@ -90,8 +90,8 @@ def volumes(
 
     Example: dbtbench data import volumes my-gan --name my-gan --data duke --boxes boxes.csv
     """
-    from dbtbench.catalogue import choose_dataset
-    from dbtbench.data.samples.ingest import TRUST, import_samples
+    from dbtbench.exchange.volumes.ingest import TRUST, import_samples
+    from dbtbench.pipeline.catalogue import choose_dataset
     from dbtbench.workspace import Workspace
 
     work = Workspace.find(workspace)

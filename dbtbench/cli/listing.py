@@ -41,7 +41,7 @@ def list_(
 
 def _rows(kind: str, workspace: Path | None) -> list[dict[str, Any]]:
     from dbtbench import plugins
-    from dbtbench.files import read_json
+    from dbtbench.runtime.files import read_json
     from dbtbench.workspace import Workspace
 
     work = Workspace.find(workspace)

@@ -22,9 +22,9 @@ def picture(
 
     Example: dbtbench picture comparison.png --aug ddpm --aug classic
     """
-    from dbtbench.catalogue import choose_dataset
-    from dbtbench.generation import find_augmentation
-    from dbtbench.report.picture import draw_comparison
+    from dbtbench.figures.comparison import draw_comparison
+    from dbtbench.pipeline.catalogue import choose_dataset
+    from dbtbench.pipeline.generate import find_augmentation
     from dbtbench.workspace import Workspace
 
     work = Workspace.find(workspace)

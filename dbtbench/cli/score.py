@@ -33,8 +33,8 @@ def score(
 
     Example: dbtbench score --labels labels.csv --boxes boxes.csv teams/*.csv --out board.csv
     """
-    from dbtbench.files import csv_text, write_text
-    from dbtbench.scoring import score_submissions, summary
+    from dbtbench.runtime.files import csv_text, write_text
+    from dbtbench.submissions.ranking import score_submissions, summary
 
     if out is not None and (
         out.is_dir() or out.resolve() in {p.resolve() for p in (*predictions, *labels, *boxes)}

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from dbtbench.data.bcs_dbt.finding import NOT_DOWNLOADED
-from dbtbench.data.bcs_dbt.tables import VIEW
-from dbtbench.data.boxes import to_grid
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, SPLITS, DBTDataset, content_fingerprint
 from dbtbench.errors import DBTBenchError
-from dbtbench.progress import progress
+from dbtbench.exchange.bcs_dbt.finding import NOT_DOWNLOADED
+from dbtbench.exchange.bcs_dbt.tables import VIEW
+from dbtbench.geometry.boxes import to_grid
+from dbtbench.runtime.progress import progress
 
 SHOWN = 3
 """Offenders that are named for a failure."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dbtbench.data.schema import read_description, read_table
 from dbtbench.errors import DBTBenchError, UsageError
-from dbtbench.files import digest
+from dbtbench.runtime.files import digest
 
 LABELS = ("normal", "actionable", "benign", "cancer")
 SPLITS = ("train", "reserve", "validation", "test")

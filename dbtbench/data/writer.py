@@ -30,7 +30,7 @@ from dbtbench.data.dataset import (
 )
 from dbtbench.data.schema import FORMAT
 from dbtbench.errors import DBTBenchError, MissingError, UsageError
-from dbtbench.files import atomic_path, csv_text, digest, write_json, write_text
+from dbtbench.runtime.files import atomic_path, csv_text, digest, write_json, write_text
 
 SHARD_BYTES = 2**23
 """Cases are packed together up to this size: a file a case would be 22,032 files of 64 KiB for BCS-DBT on the

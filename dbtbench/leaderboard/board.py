@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dbtbench import statistics
 from dbtbench.errors import StaleError
-from dbtbench.files import digest
+from dbtbench.leaderboard import statistics
 from dbtbench.leaderboard.columns import COLUMNS
 from dbtbench.leaderboard.records import Record, Result
 from dbtbench.metrics.resampling import patients
+from dbtbench.runtime.files import digest
 from dbtbench.task import BASELINE, CEILING, PLACEBO
 
 TOLERANCE = 1e-9

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from dbtbench.errors import MissingError, StaleError
-from dbtbench.files import atomic_path
 from dbtbench.leaderboard.board import build_board
 from dbtbench.leaderboard.publishing import published, write
 from dbtbench.leaderboard.records import Record, Result, outcomes_of, read_result
+from dbtbench.runtime.files import atomic_path
 
 
 def add(results: Path, paths: Sequence[Path]) -> pd.DataFrame:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from dbtbench.errors import MissingError, StaleError
-from dbtbench.files import atomic_path, csv_text
 from dbtbench.leaderboard.board import build_board
 from dbtbench.leaderboard.records import Result, outcomes_of, read_result, read_results
 from dbtbench.leaderboard.view import column_table, filled, markdown
+from dbtbench.runtime.files import atomic_path, csv_text
 from dbtbench.workspace import Workspace
 
 REBUILD = "run `dbtbench leaderboard`"

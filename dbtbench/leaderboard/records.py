@@ -29,7 +29,7 @@ from pydantic import (
 from dbtbench.data.dataset import KEY
 from dbtbench.data.schema import read_table
 from dbtbench.errors import MissingError, UsageError
-from dbtbench.files import digest
+from dbtbench.runtime.files import digest
 from dbtbench.task import BASELINE
 
 MOST_BYTES = 2**25

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dbtbench import catalogue, plugins
+from dbtbench import plugins
 from dbtbench.data.dataset import KEY, DBTDataset
 from dbtbench.data.schema import read_table
 from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.leaderboard.board import check_runs, same
 from dbtbench.leaderboard.records import Record, read_result
+from dbtbench.pipeline import catalogue
 from dbtbench.task import Task
 from dbtbench.workspace import Workspace
 

@@ -21,15 +21,15 @@ import torch
 from joblib import cpu_count
 
 from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX, laterality, projection
-from dbtbench.data.dicom.writing import write_tomosynthesis
+from dbtbench.dicom.writing import write_tomosynthesis
 from dbtbench.errors import DBTBenchError, UsageError
-from dbtbench.files import claim_folder, csv_text, write_text
-from dbtbench.parallel import Pool, one_thread
 from dbtbench.phantom.anatomy import Breast, draw_breasts
 from dbtbench.phantom.lesions import Lesion, draw_lesion
 from dbtbench.phantom.reconstruction import WINDOW
 from dbtbench.phantom.simulation import PRESETS, Box, Preset, box_of, simulate
-from dbtbench.progress import progress
+from dbtbench.runtime.files import claim_folder, csv_text, write_text
+from dbtbench.runtime.pool import Pool, one_thread
+from dbtbench.runtime.progress import progress
 
 VIEWS = ("lcc", "lmlo", "rcc", "rmlo")
 SCREENING = {"normal": 4581 / 5060, "actionable": 278 / 5060, "benign": 112 / 5060, "cancer": 89 / 5060}

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from dbtbench.errors import MissingError
-from dbtbench.files import write_text
-from dbtbench.training import distributed
+from dbtbench.runtime import distributed
+from dbtbench.runtime.files import write_text
 from dbtbench.training.state import State
 
 METRICS = "metrics.jsonl"

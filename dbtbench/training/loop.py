@@ -24,9 +24,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dbtbench.errors import DivergedError, UsageError
-from dbtbench.progress import say
-from dbtbench.stopping import Terminated, deferred
-from dbtbench.training import distributed
+from dbtbench.runtime import distributed
+from dbtbench.runtime.progress import say
+from dbtbench.runtime.signals import Terminated, deferred
 from dbtbench.training.log import METRICS, Log
 from dbtbench.training.state import State, Training
 

@@ -15,9 +15,9 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
 from dbtbench.errors import StaleError
-from dbtbench.files import atomic_path, digest
 from dbtbench.recipe import Recipe
-from dbtbench.training import distributed
+from dbtbench.runtime import distributed
+from dbtbench.runtime.files import atomic_path, digest
 
 
 class Training(Recipe):

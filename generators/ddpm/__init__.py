@@ -23,17 +23,8 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from dbtbench.data.dataset import LABELS, DBTDataset, Volume, laterality
-from dbtbench.errors import UsageError
-from dbtbench.generator import Generator, Layout, Sample
-from dbtbench.progress import say
-from dbtbench.report.preview import draw_middle_slices
-from dbtbench.runs import Run
-from dbtbench.training import distributed
-from dbtbench.training.loop import Draw, Preview, Training, fit
-
-from .backbone import Backbone, build, check_slices
-from .conditions import PROJECTIONS, Told, boxes_untold, conditions, dropped, stacked, untold
-from .diffusion import (
+from dbtbench.diffusion.preconditioning import Measured, Preconditioned
+from dbtbench.diffusion.process import (
     Loss,
     ScheduleName,
     Target,
@@ -44,9 +35,25 @@ from .diffusion import (
     target_of,
     to_data,
 )
-from .precondition import Measured, Preconditioned
-from .sampling import SAMPLERS, Denoiser, SamplerName, guided
-from .unet import GROUPS
+from dbtbench.diffusion.sampling import SAMPLERS, Denoiser, SamplerName, guided
+from dbtbench.errors import UsageError
+from dbtbench.figures.preview import draw_middle_slices
+from dbtbench.generator import Generator, Layout, Sample
+from dbtbench.networks.backbone import Backbone, build, check_slices
+from dbtbench.networks.conditioning import (
+    PROJECTIONS,
+    Told,
+    boxes_untold,
+    conditions,
+    dropped,
+    stacked,
+    untold,
+)
+from dbtbench.networks.unet import GROUPS
+from dbtbench.runs import Run
+from dbtbench.runtime import distributed
+from dbtbench.runtime.progress import say
+from dbtbench.training.loop import Draw, Preview, Training, fit
 
 Channels = Annotated[int, Field(gt=0, multiple_of=GROUPS)]
 

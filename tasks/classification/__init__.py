@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from dbtbench.data.dataset import KEY, DBTDataset
 from dbtbench.errors import MissingError, UsageError
 from dbtbench.metrics.classification import classification_scores
-from dbtbench.progress import progress
 from dbtbench.runs import Run
+from dbtbench.runtime import distributed
+from dbtbench.runtime.progress import progress
 from dbtbench.task import Arm, Evaluation, Task
-from dbtbench.training import distributed
 from dbtbench.training.batches import Batches
 from dbtbench.training.loop import Draw, Loss, Training, fit
 

@@ -16,10 +16,10 @@ from dbtbench.data.dataset import GRID_BOX, Boxes, DBTDataset
 from dbtbench.errors import DBTBenchError, MissingError
 from dbtbench.metrics import froc
 from dbtbench.metrics.afroc import score_afroc
-from dbtbench.progress import progress
 from dbtbench.runs import Run
+from dbtbench.runtime import distributed
+from dbtbench.runtime.progress import progress
 from dbtbench.task import Arm, Evaluation, Task
-from dbtbench.training import distributed
 from dbtbench.training.batches import Batches
 from dbtbench.training.loop import Draw, Loss, Training, fit
 

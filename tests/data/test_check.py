@@ -14,11 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from dbtbench.cli import app
-from dbtbench.data.bcs_dbt.ingest import ImportSettings, import_bcs_dbt
-from dbtbench.data.boxes import to_grid
 from dbtbench.data.check import as_text, check_dataset
 from dbtbench.data.dataset import GRID_BOX, DBTDataset, content_fingerprint
 from dbtbench.data.writer import DatasetWriter
+from dbtbench.exchange.bcs_dbt.ingest import ImportSettings, import_bcs_dbt
+from dbtbench.geometry.boxes import to_grid
 
 GRID = (4, 12, 10)
 SIZE = (60, 480, 300)

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dbtbench import generation
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
 from dbtbench.generator import Layout, Sample, draw_layouts, mirrored
 from dbtbench.generators.ddpm import DDPM, DDPMRecipe
-from dbtbench.generators.ddpm.conditions import box_mask, conditions
+from dbtbench.networks.conditioning import box_mask, conditions
+from dbtbench.pipeline import generate
 from dbtbench.recipe import folder_of, names, resolve
 from dbtbench.runs import Run
 
@@ -156,7 +156,7 @@ def test_an_unconditional_model_is_told_neither_label_nor_view(paper: DDPM) -> N
 
 def test_an_unconditional_model_is_asked_for_lesion_free_volumes(paper: DDPM, toy: DBTDataset) -> None:
     assert not paper.follows_boxes
-    assert all(len(layout.boxes) == 0 for layout in generation.plan(paper, toy, n=4, positives=1.0))
+    assert all(len(layout.boxes) == 0 for layout in generate.plan(paper, toy, n=4, positives=1.0))
 
 
 def test_layouts_with_other_seeds_give_other_samples(fitted: DDPM, layouts: list[Layout]) -> None:

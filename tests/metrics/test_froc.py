@@ -17,7 +17,7 @@ from dbtbench.errors import UsageError
 from dbtbench.metrics.froc import froc_curve, match_boxes, mean_sensitivity, outcomes, score_dbtex
 from dbtbench.metrics.resampling import patients
 
-ORACLE = Path(__file__).parents[1] / "data" / "dbtex_oracle"
+ORACLE = Path(__file__).parents[1] / "oracles" / "dbtex"
 OFFICIAL: dict[str, dict[str, float]] = json.loads((ORACLE / "official_outputs.json").read_text())
 literally = runpy.run_path(str(Path(__file__).with_name("dbtex_reference.py")))["score_literally"]
 

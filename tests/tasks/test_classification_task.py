@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from dbtbench.arms import with_shuffled_boxes
 from dbtbench.data.dataset import KEY, DBTDataset
 from dbtbench.errors import DivergedError, MissingError, UsageError
 from dbtbench.metrics.classification import auroc
 from dbtbench.metrics.resampling import patients
+from dbtbench.pipeline.arms import with_shuffled_boxes
 from dbtbench.recipe import names, resolve
 from dbtbench.runs import Run
-from dbtbench.stopping import Terminated
+from dbtbench.runtime.signals import Terminated
 from dbtbench.task import Arm, Evaluation
 from dbtbench.tasks import classification
 from dbtbench.tasks.classification import Classification, ClassificationRecipe

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from dbtbench.errors import DBTBenchError
-from dbtbench.stopping import TERMINATED
-from dbtbench.training import distributed
+from dbtbench.runtime import distributed
+from dbtbench.runtime.signals import TERMINATED
 from dbtbench.training.loop import METRICS, STATE, WEIGHTS
 
 STEPS = 60
@@ -28,9 +28,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dbtbench.training import distributed
+from dbtbench.runtime import distributed
 from dbtbench.training.loop import Training, fit
-from dbtbench.stopping import terminable
+from dbtbench.runtime.signals import terminable
 
 folder, step, victim, pause = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 recipe = Training(steps={STEPS}, batch=8, micro_batch=2, lr=1e-2, warmup=2, ema=0.9)
@@ -55,8 +55,8 @@ with terminable(quiet=distributed.launched()), distributed.worker():
 """
 LAUNCHER = """
 import sys
-from dbtbench.training import distributed
-from dbtbench.stopping import terminable
+from dbtbench.runtime import distributed
+from dbtbench.runtime.signals import terminable
 with terminable():
     distributed.launch(2, sys.argv[2:], (sys.argv[1],))
 """

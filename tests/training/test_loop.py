@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dbtbench.errors import DBTBenchError, MissingError, StaleError
-from dbtbench.training import distributed, loop
+from dbtbench.runtime import distributed
+from dbtbench.training import loop
 from dbtbench.training.log import TENSORBOARD
 from dbtbench.training.loop import METRICS, PREVIEW, STATE, WEIGHTS, Draw, Training, fit
 

@@ -1,0 +1,1 @@
+"""Data in and out: collections and files become data sets, and data sets become files."""

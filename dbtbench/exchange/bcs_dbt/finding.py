@@ -1,0 +1,228 @@
+"""Where the files of a collection's volumes are: by the paths in the tables, else by the files' headers.
+
+The tables name each file twice, for the two layouts that the archive's downloader offers, and the downloader
+puts everything below a folder `manifest-NUMBER`. In its descriptive layout a series folder is called
+`20566.000000-32081` in one place and `20566.000000-NA-32081` in the other.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import re
+import stat
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from dbtbench.data.dataset import KEY, laterality, projection
+from dbtbench.errors import UnreadableError
+from dbtbench.exchange.bcs_dbt.header_index import read_headers
+from dbtbench.exchange.bcs_dbt.tables import PATHS, VIEW, mark
+from dbtbench.runtime.pool import Pool
+from dbtbench.runtime.progress import progress, say
+
+NOT_DOWNLOADED = "not downloaded"
+LEAVES = "path leaves the collection"
+SHARED = "several rows name this file"
+AMBIGUOUS = "several files could be this volume"
+
+SERIES = re.compile(r"(?<=\.000000-)(NA-)?")
+SERIES_UID = r"/(\d+(?:\.\d+)+)/[^/]*$"
+"""The series in a classic path: PATIENT/StudyInstanceUID/SeriesInstanceUID/1-1.dcm."""
+Groups = Mapping[Any, Sequence[int]]
+"""Indices of rows or of files, by what they have in common."""
+NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+"""Errors that say that there is no such file."""
+
+
+def find_files(root: Path, volumes: pd.DataFrame, pool: Pool, cache: Path) -> pd.DataFrame:
+    """Find the file of every volume.
+
+    A row's file is the first that exists of its descriptive and its classic path, each below `root`, below a
+    `manifest-*` folder in it, and, where `root` is the path's own first folder, in it. Rows without one are
+    looked up in the headers of the files that no row names: by the series in their classic path, else by
+    PatientID, StudyUID and view. The side in the headers is believed only in studies whose files show both:
+    in BCS-DBT it reads L on right breasts too.
+
+    Args:
+        root: the folder that the paths are relative to.
+        volumes: `Tables.volumes`.
+        pool: the workers that read headers.
+        cache: JSON file of what the headers said, so that a second call reads nothing again.
+
+    Returns:
+        The volumes with `file` (relative to `root`, with forward slashes; "" where there is none) and `bytes`
+        (-1 where there is none); `reason` and `detail` are filled in where none was given before.
+    """
+    folder = _Folder(root.resolve())
+    found = []
+    with progress("find files", len(volumes), "rows") as advance:
+        for texts in zip(*(volumes[name] for name in PATHS), strict=True):
+            found.append(_locate(folder, texts))
+            advance()
+    table = volumes.assign(file=[f.file for f in found], bytes=[f.bytes for f in found])
+    why, how = (pd.Series([f[k] for f in found], volumes.index, dtype=str) for k in (2, 3))
+    mark(table, why != "", why, how)
+    volumes_of = table[table["file"] != ""].drop_duplicates([*KEY, "file"])["file"].value_counts()
+    rivals = table["file"].map(volumes_of).fillna(0).astype(int)
+    mark(table, rivals > 1, SHARED, rivals.astype(str) + " volumes")
+    if ((table["reason"] == "") & (table["file"] == "")).any():
+        claimed = {path for f in found for path in f.claimed}
+        headers = read_headers(folder.base, claimed, pool, cache)
+        before = (table["file"] != "").sum()
+        _match(table, headers)
+        if len(headers):
+            matched = (table["file"] != "").sum() - before
+            say(f"{len(headers)} files that no row names: {matched} found their row by their headers")
+        missing = table["file"] == ""
+        mark(table, missing & (table[PATHS] == "").all(axis=1), "no row in the file-paths table", "")
+        mark(table, missing, NOT_DOWNLOADED, "")
+    return table
+
+
+class _Entry(NamedTuple):
+    """What a path leads to: its real path, and its size (-1 for what is no file)."""
+
+    path: str
+    bytes: int
+
+
+class _Folder:
+    """The collection's folder, which no path may leave; every folder in it is looked at once."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self._prefixes = [(), *((path.name,) for path in sorted(base.glob("manifest-*")))]
+        self._step = functools.cache(self._look)
+
+    def candidates(self, text: str) -> Iterator[_Entry]:
+        """All files that a path of the tables can mean, the likeliest first.
+
+        Raises:
+            UnreadableError: when the path or a link in it leads out of the folder, or cannot be followed.
+        """
+        slashed = text.replace("\\", "/")
+        parts = tuple(part for part in slashed.split("/") if part not in ("", "."))
+        if slashed.startswith("/") or ".." in parts or re.match("[A-Za-z]:", slashed):
+            raise UnreadableError(LEAVES, text)
+        spellings = [parts]
+        if len(parts) > 1 and (gap := SERIES.search(parts[-2])):
+            other = parts[-2][: gap.start()] + ("" if gap[1] else "NA-") + parts[-2][gap.end() :]
+            spellings.append((*parts[:-2], other, parts[-1]))
+        for spelling in spellings:
+            within = [spelling[1:]] if spelling[:1] == (self.base.name,) else []
+            for path in [*(prefix + spelling for prefix in self._prefixes), *within]:
+                entry = self._walk(path)
+                if entry is not None and entry.bytes >= 0:
+                    yield entry
+
+    def _walk(self, parts: tuple[str, ...]) -> _Entry | None:
+        entry: _Entry | None = _Entry(str(self.base), -1)
+        for part in parts:
+            if entry is None:
+                break
+            entry = self._step(entry.path, part)
+        return entry
+
+    def _look(self, folder: str, name: str) -> _Entry | None:
+        path = Path(folder, name)
+        try:
+            status = path.lstat()
+            if stat.S_ISLNK(status.st_mode):
+                path = path.resolve(strict=True)
+                status = path.stat()
+        except (ValueError, RuntimeError):  # a NUL byte, no such characters in file names; links in a circle
+            return None
+        except OSError as error:
+            if error.errno in NOWHERE:
+                return None
+            raise UnreadableError("file cannot be reached", f"{path}: {error.strerror}") from error
+        if not path.is_relative_to(self.base):
+            raise UnreadableError(LEAVES, f"{name} is a link out")
+        return _Entry(str(path), status.st_size if stat.S_ISREG(status.st_mode) else -1)
+
+
+class _Located(NamedTuple):
+    """A row's file and its size, or why there is none; and every file that the row's paths lead to."""
+
+    file: str
+    bytes: int
+    reason: str
+    detail: str
+    claimed: list[str]
+
+
+def _locate(folder: _Folder, texts: Sequence[str]) -> _Located:
+    entries: list[_Entry] = []
+    try:
+        for text in filter(None, texts):
+            # All of them, not the first: a copy in the other layout must not pass for another row's file.
+            entries += folder.candidates(text)
+    except UnreadableError as error:
+        return _Located("", -1, error.reason, error.detail, [entry.path for entry in entries])
+    if not entries:
+        return _Located("", -1, "", "", [])
+    file = Path(entries[0].path).relative_to(folder.base).as_posix()
+    return _Located(file, entries[0].bytes, "", "", [entry.path for entry in entries])
+
+
+def _match(table: pd.DataFrame, headers: pd.DataFrame) -> None:
+    """Give rows without a file the one file of their series, or of their patient, study and view."""
+    # Rejected rows count too: their files may be there and must not pass for another row's.
+    lost = table[(table["file"] == "") & table["View"].str.fullmatch(VIEW)]
+    lost = lost.sort_values("reason", kind="stable").drop_duplicates(KEY)
+    series = table["classic_path"].str.extract(SERIES_UID, expand=False).fillna("")
+    # A copy of a file that another row has must not pass for this one's, so a series names its row alone.
+    named = headers["series"].isin(set(series) - {""})
+    by_series = lost[series[lost.index].isin(set(headers["series"]) - {""})]
+    rows, files = by_series.groupby(series).groups, headers[named].groupby("series").groups
+    _give(table, headers, rows, files)
+    lost, headers = lost.drop(index=by_series.index), headers[~named].reset_index(drop=True)
+    _give(table, headers, *_by_view(lost, headers))
+
+
+def _by_view(lost: pd.DataFrame, headers: pd.DataFrame) -> tuple[Groups, Groups]:
+    """Rows and files by patient, study, projection and, where it is known, side."""
+    headers = _keyed(headers, lost)
+    sides = headers[headers["side"] != ""].groupby(["patient", "study"])["side"].nunique()
+    trusted = set(sides.index[sides == 2])
+    views = {"projection": lost["View"].map(projection), "side": lost["View"].map(laterality)}
+    rows = _grouped(lost.assign(patient=lost["PatientID"], study=lost["StudyUID"], **views), trusted)
+    return rows, _grouped(headers, trusted)
+
+
+def _give(table: pd.DataFrame, headers: pd.DataFrame, rows: Groups, files: Groups) -> None:
+    """Give a file to its row where a group has one of each, and tell where it has more."""
+    details = pd.Series("", table.index, dtype=str)
+    matches = {}
+    for key in rows.keys() & files.keys():
+        if len(rows[key]) == len(files[key]) == 1:
+            matches[rows[key][0]] = files[key][0]
+        else:
+            names = ", ".join(headers["file"][files[key][:3]])
+            details[rows[key]] = f"{len(rows[key])} rows, {len(files[key])} files: {names}"
+    for column in ("file", "bytes"):
+        table.loc[list(matches), column] = headers[column][list(matches.values())].to_numpy()
+    mark(table, details != "", AMBIGUOUS, details)
+
+
+def _grouped(frame: pd.DataFrame, trusted: set[tuple[str, str]]) -> Groups:
+    """Indices by patient, study, projection, and by side in studies where it is trusted."""
+    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    columns = (frame[name] for name in ("patient", "study", "projection", "side"))
+    for index, patient, study, shows, side in zip(frame.index, *columns, strict=True):
+        groups[patient, study, shows, side if (patient, study) in trusted else ""].append(index)
+    return groups
+
+
+def _keyed(headers: pd.DataFrame, lost: pd.DataFrame) -> pd.DataFrame:
+    """Headers with `study` as the tables call it, and `patient` from the study where the header has none."""
+    patients = lost.drop_duplicates(["PatientID", "StudyUID"]).drop_duplicates("StudyUID", keep=False)
+    patient_of = patients.set_index("StudyUID")["PatientID"]
+    study = headers["study"].where(headers["study"].isin(lost["StudyUID"]), headers["study_uid"])
+    patient = headers["patient"].where(headers["patient"] != "", study.map(patient_of).fillna(""))
+    return headers.assign(study=study, patient=patient)

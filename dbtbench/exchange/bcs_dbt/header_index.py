@@ -1,0 +1,154 @@
+"""What the headers of a collection's files say: whose they are and which view they show."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pydicom
+from pydicom.filereader import read_file_meta_info, read_partial
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import BreastTomosynthesisImageStorage, DeflatedExplicitVRLittleEndian
+
+from dbtbench.dicom.header import item_of
+from dbtbench.runtime.files import read_json, write_text
+from dbtbench.runtime.pool import Pool
+from dbtbench.runtime.progress import progress
+
+SMALLEST = 132
+"""Bytes before a DICOM file's first element: the preamble and the magic word."""
+SAVE_EVERY = 2000
+"""Headers between two writes of the cache."""
+CACHE_VERSION = 1
+
+PROJECTIONS = {
+    "399162004": "cc", "R-10242": "cc", "CC": "cc",
+    "399368009": "mlo", "R-10226": "mlo", "MLO": "mlo",
+}  # fmt: skip
+"""View codes of PS3.16 CID 4014 (SNOMED CT, and SRT as older files have it) and values of ViewPosition."""
+TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in (
+    "SOPClassUID", "PatientID", "StudyID", "StudyInstanceUID", "SeriesInstanceUID", "ViewPosition",
+    "ViewCodeSequence", "ImageLaterality", "SharedFunctionalGroupsSequence",
+)]  # fmt: skip
+FRAMES = Tag("PerFrameFunctionalGroupsSequence")
+HEADER = ["patient", "study", "study_uid", "series", "projection", "side"]
+
+
+def read_headers(base: Path, claimed: set[str], pool: Pool, cache: Path) -> pd.DataFrame:
+    """Read the headers of all tomosynthesis files in a folder but some; each is read only once.
+
+    Args:
+        base: the folder, without links in its path.
+        claimed: absolute paths of files that are not wanted.
+        pool: the workers.
+        cache: JSON file of what was read before, by path, size and time of change. It is also written when
+            the work is interrupted.
+
+    Returns:
+        One row a file: what `read_identity` returned, `file` (relative to `base`) and `bytes`.
+    """
+    files = dict(_unclaimed(base, claimed))
+    known = {file: entry for file, entry in _load(cache).items() if files.get(file) == entry[:2]}
+    todo = {str(base / file): file for file in files if file not in known}
+    if todo:
+        try:
+            with progress("read headers", len(files), "files", done=len(known)) as advance:
+                for count, (path, header) in enumerate(pool.run(read_identity, list(todo)), 1):
+                    if header is not None:
+                        known[todo[path]] = [*files[todo[path]], header]
+                    if count % SAVE_EVERY == 0:
+                        _save(cache, known)
+                    advance()
+        finally:
+            _save(cache, known)
+    rows = [
+        {**known[file][2], "file": file, "bytes": known[file][0]}
+        for file in files
+        if file in known and known[file][2]
+    ]
+    return pd.DataFrame(rows, columns=[*HEADER, "file", "bytes"])
+
+
+def read_identity(path: str) -> dict[str, str] | None:
+    """Read in a file's header which volume it is; its pixels are not read.
+
+    Returns:
+        `patient`, `study` (StudyID), `study_uid` (StudyInstanceUID), `series` (SeriesInstanceUID),
+        `projection` (cc, mlo), `side` (l, r), each "" where the header does not say; an empty dictionary for
+        what is no readable Breast Tomosynthesis object; None where the disk did not give the file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            meta = read_file_meta_info(path)
+            if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+                return {}  # its header cannot be read without inflating all of it, to whatever size
+            with Path(path).open("rb") as file:
+                # Stopping before the groups of each frame, not only before the pixels, saves nearly all time.
+                return _identity(read_partial(file, lambda tag, *_: tag >= FRAMES, specific_tags=TAGS))
+    except OSError:
+        return None
+    except Exception:  # a broken header can raise nearly anything in the parser
+        return {}
+
+
+def _unclaimed(base: Path, claimed: set[str]) -> Iterator[tuple[str, list[int]]]:
+    """Files that no row names: path relative to `base`, [size, time of change].
+
+    Links are not followed: what they lead to inside the folder is met at its own place.
+    """
+    for where, folders, names in os.walk(base):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(where, name)
+            if name.startswith(".") or str(path) in claimed or not _is_text(str(path)):
+                continue
+            try:
+                status = path.lstat()
+            except OSError:  # gone meanwhile
+                continue
+            if stat.S_ISREG(status.st_mode) and status.st_size > SMALLEST:
+                yield path.relative_to(base).as_posix(), [status.st_size, status.st_mtime_ns]
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _load(cache: Path) -> dict[str, list[Any]]:
+    try:
+        content = read_json(cache)
+    except (OSError, ValueError):
+        return {}
+    known = isinstance(content, dict) and content.get("version") == CACHE_VERSION
+    return dict(content["files"]) if known else {}
+
+
+def _save(cache: Path, known: dict[str, list[Any]]) -> None:
+    write_text(cache, json.dumps({"version": CACHE_VERSION, "files": known}, separators=(",", ":")))
+
+
+def _identity(ds: pydicom.Dataset) -> dict[str, str]:
+    if ds.get("SOPClassUID") != BreastTomosynthesisImageStorage:
+        return {}
+    view, shared = item_of(ds, "ViewCodeSequence"), item_of(ds, "SharedFunctionalGroupsSequence")
+    codes = (view.get("CodeValue"), ds.get("ViewPosition"))
+    side = item_of(shared, "FrameAnatomySequence").get("FrameLaterality") or ds.get("ImageLaterality")
+    return {
+        "patient": str(ds.get("PatientID") or "").strip(),
+        "study": str(ds.get("StudyID") or "").strip(),
+        "study_uid": str(ds.get("StudyInstanceUID") or ""),
+        "series": str(ds.get("SeriesInstanceUID") or ""),
+        "projection": next((PROJECTIONS[str(code)] for code in codes if str(code) in PROJECTIONS), ""),
+        "side": {"L": "l", "R": "r"}.get(str(side), ""),
+    }

@@ -1,0 +1,299 @@
+"""A data set leaves: each volume as a file that other programs read, and tables that bring it back.
+
+OUT/export.json                    what was exported
+OUT/000012-DBT-P00003-lcc.dcm      one file a volume: .dcm, .nii.gz or .npz
+OUT/volumes.csv                    file, PatientID, StudyUID, View, label, split
+OUT/boxes.csv                      file, z0 … x1 (voxels of that file, half-open), Class
+OUT/BCS-DBT-labels-train-v2.csv    beside DICOM files: the three tables of BCS-DBT for each split
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, NATIVE_BOX, SPACING, DBTDataset, Volume, laterality
+from dbtbench.dicom.volume import image_laterality
+from dbtbench.dicom.writing import (
+    BITS_STORED,
+    DRAWN,
+    RESAMPLED,
+    SMALLEST,
+    Derivation,
+    orientation_of,
+    write_tomosynthesis,
+)
+from dbtbench.errors import UsageError
+from dbtbench.exchange.volumes.arrays import NOMINAL
+from dbtbench.runtime.files import atomic_path, claim_folder, csv_text, write_text
+from dbtbench.runtime.progress import progress, say
+
+VERSION = 1
+"""Raise it when the same data set gives other files than before."""
+RECORD = "export.json"
+SUFFIXES = {"dicom": ".dcm", "nifti": ".nii.gz", "npz": ".npz"}
+AXES = ("slices", "rows", "columns")
+NOMINAL_MM = (1.0, 0.1, 0.1)
+"""Distances between the original voxels (slices, rows, columns) where a file does not say, as BCS-DBT's do
+not: those of its scanners are about that."""
+LARGEST = 2**BITS_STORED - 1
+IDENTIFIER, DESCRIPTION = 16, 1024
+"""Characters that StudyID (VR SH) and a description (ST) may have."""
+
+Spacing = tuple[float, float, float]
+
+
+def export_dataset(dataset: DBTDataset, out: Path, format_: str, split: str | None = None) -> list[Path]:
+    """Write a data set's volumes as files; what an earlier, killed call wrote is kept.
+
+    Values are those of the data set, in [0, 1] as displayed: float32 in NIfTI, whose axes are columns, rows
+    and slices, and in NPZ (`volume` (D, H, W), `spacing` of slices, rows and columns in mm, NaN where
+    unknown, `boxes` (n, 6)); 10 bits in DICOM.
+
+    Args:
+        dataset: real or synthetic.
+        out: the folder; made if need be.
+        format_: `dicom`, `nifti` or `npz`.
+        split: only this split's volumes.
+
+    Returns:
+        Every file of the export.
+
+    Raises:
+        UsageError: for an unknown format or split, nothing to export, a folder that holds something else,
+            or a grid that is too small for DICOM.
+    """
+    if format_ not in SUFFIXES:
+        raise UsageError(f"no format named {format_!r}", f"known: {', '.join(SUFFIXES)}")
+    chosen = dataset if split is None else dataset.select(split)
+    if not len(chosen):
+        raise UsageError(
+            f"{dataset.name} has no volume{f' in the split {split}' if split else ''}",
+            f"see `dbtbench data info --data {dataset.name}`",
+        )
+    if format_ == "dicom" and min(dataset.grid[1:]) < SMALLEST:
+        raise UsageError(
+            f"{dataset.name}: DICOM files need at least {SMALLEST} × {SMALLEST} pixels, "
+            f"not {dataset.grid[1]} × {dataset.grid[2]}",
+            "export nifti or npz, or import on a larger grid",
+        )
+    claim_folder(out, RECORD, _record(chosen, format_, split), "export")
+    files = [name + SUFFIXES[format_] for name in map(_stem, chosen.cases.to_dict("records"))]
+    turned = _write_volumes(chosen, [out / file for file in files], format_)
+    tables = _tables(chosen, files)
+    if format_ == "dicom":
+        tables |= _bcs_dbt_tables(chosen, files, turned)
+    for name, table in tables.items():
+        write_text(out / name, csv_text(table))
+    return [out / RECORD, *(out / name for name in [*files, *tables])]
+
+
+def _record(dataset: DBTDataset, format_: str, split: str | None) -> dict[str, Any]:
+    """What the files depend on."""
+    return {
+        "export": VERSION,
+        "data": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "source": dataset.meta["source"],
+        "format": format_,
+        "split": split or "all",
+    }
+
+
+def _stem(case: Mapping[str, Any]) -> str:
+    """A file's name: unique by the case's number, and the view is a word of it."""
+    return f"{case['case']:06d}-{_plain(case['PatientID'])}-{case['View']}"
+
+
+def _plain(text: str, length: int = 48) -> str:
+    """The end of a name, with nothing in it that a path or a DICOM attribute could not hold."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[-length:]
+
+
+def spacing_of(case: Mapping[str, Any], grid: tuple[int, int, int]) -> tuple[Spacing, bool]:
+    """Distances between the voxels of a stored volume.
+
+    Args:
+        case: its row of cases.csv; data sets made before there were columns for it have `pixel_mm` only.
+        grid: slices, rows, columns.
+
+    Returns:
+        mm between slices, rows and columns, and whether one of them is nominal (`NOMINAL_MM`).
+    """
+    spacing, nominal = list[float](), False
+    for name, axis, usual, n in zip(SPACING, AXES, NOMINAL_MM, grid, strict=True):
+        scale = case[axis] / n
+        stored = _length(case.get(name))
+        pixel = None if axis == "slices" else _length(case.get("pixel_mm"))
+        nominal |= stored is None and pixel is None
+        spacing.append(stored or (pixel or usual) * scale)
+    z, y, x = spacing
+    return (z, y, x), nominal
+
+
+def _length(mm: Any) -> float | None:
+    """A positive number of mm; None where there is none."""
+    return None if mm is None or not 0 < float(mm) < np.inf else float(mm)
+
+
+def _write_volumes(dataset: DBTDataset, paths: list[Path], format_: str) -> set[int]:
+    """Write what is not there yet.
+
+    Returns:
+        For DICOM, the cases that the official laterality rule does not show as they are.
+    """
+    cases = dataset.cases.to_dict("records")
+    done = sum(path.is_file() for path in paths)
+    if done == len(paths):
+        say(f"{dataset.name}: already exported")
+    turned = set()
+    with progress(f"export {dataset.name}", len(paths), done=done) as advance:
+        for case, path in zip(cases, paths, strict=True):
+            there = path.is_file()
+            if there and format_ != "dicom":
+                continue
+            volume = dataset.volumes([case["case"]])[0, 0]
+            if image_laterality(_ten_bits(volume[0])) != laterality(case["View"]):
+                turned.add(case["case"])
+            if not there:
+                WRITERS[format_](path, volume, case, dataset)
+                advance()
+    return turned
+
+
+def _ten_bits(values: Volume) -> NDArray[np.uint16]:
+    scaled: NDArray[np.uint16] = np.rint(values * LARGEST).astype(np.uint16)
+    return scaled
+
+
+def _write_dicom(path: Path, volume: Volume, case: Mapping[str, Any], dataset: DBTDataset) -> None:
+    """A Breast Tomosynthesis object that says it is derived, and what drew it if nobody was imaged."""
+    (z_mm, y_mm, x_mm), nominal = spacing_of(case, dataset.grid)
+    kind = "synthetic" if dataset.synthetic else "resampled"
+    write_tomosynthesis(
+        path,
+        _ten_bits(volume),
+        view=case["View"],
+        patient_id=_plain(case["PatientID"]),
+        study_id=_plain(case["StudyUID"], IDENTIFIER),
+        pixel_mm=(y_mm, x_mm),
+        slice_mm=z_mm,
+        window=(LARGEST / 2, LARGEST),
+        uid_seed=f"{dataset.fingerprint} {case['PatientID']} {case['StudyUID']}",
+        model=f"{kind} volume",
+        series_description=f"{case['View']} {kind}",
+        derivation=_derivation(dataset, nominal),
+    )
+
+
+def _derivation(dataset: DBTDataset, nominal: bool) -> Derivation:
+    source, note = dataset.meta["source"], f"; {NOMINAL}" if nominal else ""
+    if dataset.synthetic:
+        drawn = f"drawn by {source['generator']} (version {source['version']}, run {source['run']})"
+        text = f"synthetic: {drawn}, not a patient{note}"
+    else:
+        window = dataset.meta["intensity"].get("window", "unknown")
+        grid = " x ".join(map(str, dataset.grid))
+        text = f"resampled to {grid} voxels and windowed ({window}), from the data set {dataset.name}{note}"
+    text = text.encode("ascii", "replace").decode()[:DESCRIPTION]
+    return Derivation(text, DRAWN if dataset.synthetic else RESAMPLED)
+
+
+def _write_nifti(path: Path, volume: Volume, case: Mapping[str, Any], dataset: DBTDataset) -> None:
+    """Columns, rows, slices, with an affine to mm in patient coordinates."""
+    from nibabel import Nifti1Image
+
+    spacing, nominal = spacing_of(case, dataset.grid)
+    image: Any = Nifti1Image(np.ascontiguousarray(volume.T), None)  # type: ignore[no-untyped-call]
+    affine = affine_of(case["View"], spacing)
+    image.set_sform(affine, code="scanner")
+    image.set_qform(affine, code="scanner")
+    image.header.set_xyzt_units("mm")
+    if nominal:
+        image.header["descrip"] = NOMINAL
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(gzip.compress(image.to_bytes(), mtime=0))  # a time would make the bytes differ
+
+
+def affine_of(view: str, spacing: Spacing) -> NDArray[np.float64]:
+    """From voxel indices (column, row, slice) to mm to the right, anterior and superior.
+
+    DICOM counts to the left and posterior, hence the two signs. The first voxel lies at the origin.
+
+    Args:
+        view: lcc, lmlo, rcc or rmlo.
+        spacing: mm between slices, rows and columns.
+
+    Returns:
+        (4, 4).
+    """
+    (along_row, along_column), step = orientation_of(view)
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack([along_row, along_column, step], axis=1) * spacing[::-1]
+    affine[:2] *= -1
+    return affine
+
+
+def _write_npz(path: Path, volume: Volume, case: Mapping[str, Any], dataset: DBTDataset) -> None:
+    spacing = np.array([case.get(name) for name in SPACING], float)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, volume=volume, spacing=spacing, boxes=dataset.boxes_of(case["case"]))
+
+
+Writer = Callable[[Path, Volume, Mapping[str, Any], DBTDataset], None]
+WRITERS: dict[str, Writer] = {"dicom": _write_dicom, "nifti": _write_nifti, "npz": _write_npz}
+
+
+def _tables(dataset: DBTDataset, files: list[str]) -> dict[str, pd.DataFrame]:
+    file_of = dict(zip(dataset.cases["case"], files, strict=True))
+    boxes = dataset.boxes.assign(file=dataset.boxes["case"].map(file_of))
+    return {
+        "volumes.csv": dataset.cases.assign(file=files)[["file", *KEY, "label", "split"]],
+        "boxes.csv": boxes[["file", *GRID_BOX, "Class"]],
+    }
+
+
+def _bcs_dbt_tables(dataset: DBTDataset, files: list[str], turned: set[int]) -> dict[str, pd.DataFrame]:
+    """The tables that `data import bcs-dbt` reads, for each split that has volumes."""
+    cases = dataset.cases.assign(descriptive_path=files, classic_path=files)
+    for label in LABELS:
+        cases[label.capitalize()] = (cases["label"] == label).astype(int)
+    boxes = _native(dataset, turned)
+    tables = {}
+    for split, rows in cases.groupby("split"):
+        mine = boxes[boxes["case"].isin(rows["case"])]
+        for name, table, columns in (
+            ("labels", rows, [label.capitalize() for label in LABELS]),
+            ("file-paths", rows, ["descriptive_path", "classic_path"]),
+            ("boxes", mine, NATIVE_BOX),
+        ):
+            tables[f"BCS-DBT-{name}-{split}-v2.csv"] = table[[*KEY, *columns]]
+    if turned:
+        say(
+            f"{len(turned)} of {len(cases)} volumes do not show their view's laterality: "
+            "readers that go by the pixels, as BCS-DBT's own does, turn them by 180°"
+        )
+    return tables
+
+
+def _native(dataset: DBTDataset, turned: set[int]) -> pd.DataFrame:
+    """Boxes in the DBTex columns and in pixels of the exported files, as the official reader shows them."""
+    depth, height, width = dataset.grid
+    boxes = dataset.boxes.copy()
+    z, y, x = ((boxes[f"{axis}0"], boxes[f"{axis}1"]) for axis in "zyx")
+    turn = boxes["case"].isin(turned)
+    return boxes.assign(
+        Slice=np.clip((z[0] + z[1]) // 2, 0, depth - 1).astype(int),
+        X=x[0].where(~turn, width - x[1]),
+        Y=y[0].where(~turn, height - y[1]),
+        Width=x[1] - x[0],
+        Height=y[1] - y[0],
+        VolumeSlices=depth,
+    )

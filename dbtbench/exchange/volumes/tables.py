@@ -1,0 +1,224 @@
+"""The tables of volumes that were made elsewhere: which files there are, what they show, and their boxes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dbtbench.data.dataset import GRID_BOX, KEY, LABELS
+from dbtbench.errors import MissingError, UsageError
+from dbtbench.exchange.account import UNREAD
+from dbtbench.exchange.bcs_dbt.tables import VIEW, decoded, mark
+from dbtbench.exchange.volumes.arrays import SUFFIXES
+
+NATIVE = ["Slice", "X", "Y", "Width", "Height"]
+VIEW_WORD = re.compile(r"(?<![a-z])(?:lcc|lmlo|rcc|rmlo)(?![a-z])")
+LEAVES = "path leaves the folder"
+HELD_OUT = "not of the training split"
+
+
+@dataclass(frozen=True)
+class SampleTables:
+    """What is to be imported.
+
+    Attributes:
+        volumes: one row a volume: KEY, `file` (relative to the folder), `bytes` (-1 where there is none),
+            `label`, and `reason` and `detail` of why it cannot be imported ("" where it can).
+        boxes: one row a box: KEY and number (`volume`) of its volume's row, its numbers (`GRID_BOX` in voxels
+            of the file's array, or `NATIVE` in its pixels), `Class`, `AD`, `text` (the numbers as they
+            stand), `reason`, `detail`.
+        digests: SHA-256 of each table's file.
+    """
+
+    volumes: pd.DataFrame
+    boxes: pd.DataFrame
+    digests: dict[str, str]
+
+
+def read_sample_tables(
+    root: Path, name: str, boxes: Path | None = None, cases: Path | None = None
+) -> SampleTables:
+    """Find the volumes below a folder, and read what the tables say of them.
+
+    Without a table of volumes there is one for each file with a known suffix, in the order of their paths.
+    Where no view is given, it is the last of the words lcc, lmlo, rcc and rmlo in the file's path; where no
+    label is given, it is the worst class of the volume's boxes, else normal.
+
+    Args:
+        root: the folder.
+        name: of the data set: `NAME-000012` is the patient of a volume whose patient is not given.
+        boxes: the table of boxes, relative to here or to `root`; `root/boxes.csv` when None.
+        cases: the table of volumes, likewise; `root/volumes.csv` when None.
+
+    Raises:
+        MissingError: when the folder, or a table that is named, is not there, or there is no volume.
+        UsageError: when a table cannot be read or lacks a column.
+    """
+    if not root.is_dir():
+        raise MissingError(f"{root} is not a folder", "name the folder that holds the volumes")
+    cases, boxes = _table(root, cases, "volumes.csv"), _table(root, boxes, "boxes.csv")
+    named = _read_csv(cases, ["file"]).to_dict("records") if cases else _listing(root)
+    if not named:
+        known = ", ".join((".dcm", *SUFFIXES))
+        raise MissingError(f"no volume in {cases or root}", f"files that are read: {known}")
+    volumes = pd.DataFrame([_volume(root, name, index, given) for index, given in enumerate(named)])
+    for columns, reason in (
+        (["file"], "duplicate row"),
+        (KEY, "another volume has its patient, study, view"),
+    ):
+        repeated = volumes[volumes["reason"] == ""].duplicated(columns)
+        mark(volumes, repeated.reindex(volumes.index, fill_value=False), reason, volumes["file"])
+    table = _boxes(_read_csv(boxes, ["file", "Class"]), boxes, volumes) if boxes else _no_boxes()
+    good = table[table["reason"] == ""]
+    worst = {volume: max(found, key=LABELS.index) for volume, found in good.groupby("volume")["Class"]}
+    volumes["label"] = [label or worst.get(index, LABELS[0]) for index, label in enumerate(volumes["label"])]
+    files = [path for path in (cases, boxes) if path]
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return SampleTables(volumes, table, digests)
+
+
+def _table(root: Path, given: Path | None, usual: str) -> Path | None:
+    """The table that is meant, if there is one."""
+    if given is None:
+        return root / usual if (root / usual).is_file() else None
+    for path in (given, root / given):
+        if path.is_file():
+            return path
+    raise MissingError(f"no table {given}", f"it is looked for here and in {root}")
+
+
+def _read_csv(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
+    """The cells of a table as text: UTF-8 or Latin-1, with commas, semicolons or tabs."""
+    text, separator = decoded(path.name, path.read_bytes())
+    try:
+        table = pd.read_csv(
+            io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True
+        )
+    except ValueError as error:
+        raise UsageError(
+            f"{path.name} is not a CSV file: {error}", "write a table with one heading"
+        ) from error
+    table = table.rename(columns=str.strip)
+    missing = [column for column in wanted if column not in table]
+    if missing or not table.columns.is_unique or not isinstance(table.index, pd.RangeIndex):
+        raise UsageError(
+            f"{path.name} has {f'no column {missing[0]}' if missing else 'columns that are not told apart'}",
+            f"needed: {', '.join(wanted)}; found: {', '.join(map(str, table.columns))}",
+        )
+    return table.fillna("").apply(lambda column: column.str.strip())
+
+
+def _listing(root: Path) -> list[dict[str, str]]:
+    """Every file below a folder that may be a volume, by path."""
+    found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return [
+        {"file": file}
+        for file in sorted(path.as_posix() for path in found if not _hidden(path))
+        if file.lower().endswith((".dcm", *SUFFIXES))
+    ]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _volume(root: Path, name: str, index: int, given: Mapping[str, str]) -> dict[str, Any]:
+    """One row of `SampleTables.volumes`."""
+    file, size, reason = _locate(root, given["file"])
+    words = VIEW_WORD.findall(file.lower())
+    view = given.get("View", "").lower() or (words[-1] if words else "")
+    patient = given.get("PatientID", "") or f"{name}-{index:06d}"
+    label, split = given.get("label", "").lower(), given.get("split", "").lower()
+    problems = [
+        (reason != "", reason, given["file"]),
+        (view == "", "no view in the name", file),
+        (not re.fullmatch(VIEW, view), "not a view", view),
+        (label not in ("", *LABELS), "not a label", label),
+        (split not in ("", "train"), HELD_OUT, split),
+    ]
+    reason, detail = next(((why, what) for wrong, why, what in problems if wrong), ("", ""))
+    key = dict(zip(KEY, (patient, given.get("StudyUID", "") or patient, view), strict=True))
+    return {**key, "file": file, "bytes": size, "label": label, "reason": reason, "detail": detail}
+
+
+def _locate(root: Path, text: str) -> tuple[str, int, str]:
+    """A file's path relative to the folder, its size, and why it cannot be used ("" where it can)."""
+    slashed = text.replace("\\", "/")
+    relative = PurePosixPath(slashed)
+    if relative.is_absolute() or ".." in relative.parts or re.match("[A-Za-z]:", slashed):
+        return relative.as_posix(), -1, LEAVES
+    try:
+        path = (root / relative).resolve(strict=True)
+        if not path.is_relative_to(root.resolve()):
+            return relative.as_posix(), -1, LEAVES
+        if path.is_file():
+            return relative.as_posix(), path.stat().st_size, ""
+    except (OSError, RuntimeError, ValueError):  # not there, a loop of links, a name that no file can have
+        pass
+    return relative.as_posix(), -1, "file not found"
+
+
+def _no_boxes() -> pd.DataFrame:
+    return pd.DataFrame(columns=[*KEY, "volume", "Class", "reason", "detail"], dtype=object)
+
+
+def _boxes(table: pd.DataFrame, path: Path, volumes: pd.DataFrame) -> pd.DataFrame:
+    """The boxes, with their volumes and what is wrong with them."""
+    columns = next((form for form in (GRID_BOX, NATIVE) if set(form) <= set(table.columns)), None)
+    if columns is None:
+        raise UsageError(
+            f"{path.name} says no place of a box", f"needed: {', '.join(GRID_BOX)}; or {', '.join(NATIVE)}"
+        )
+    numbers = table[columns].apply(pd.to_numeric, errors="coerce").astype(float)
+    owners = _owners(table["file"], volumes)
+    rows = volumes[KEY].reindex([volume for volume, _ in owners]).fillna("").reset_index(drop=True)
+    classes = table["Class"].str.lower()
+    distorted = pd.to_numeric(table["AD"], errors="coerce").fillna(0) if "AD" in table else 0
+    boxes = rows.assign(
+        volume=[volume for volume, _ in owners],
+        **numbers,
+        Class=classes,
+        AD=distorted,
+        text=[", ".join(cells) for cells in table[columns].itertuples(index=False)],
+        reason=[reason for _, reason in owners],
+        detail=[text if reason else "" for text, (_, reason) in zip(table["file"], owners, strict=True)],
+    )
+    mark(boxes, ~np.isfinite(numbers).all(axis=1), "box has no position", boxes["text"])
+    mark(boxes, ~_sizes(numbers), "box has no size", boxes["text"])
+    mark(boxes, ~classes.isin(LABELS), "not a class", classes)
+    refused = boxes["volume"].isin(volumes.index[volumes["reason"] != ""])
+    mark(boxes, refused, UNREAD, table["file"])
+    return boxes
+
+
+def _sizes(numbers: pd.DataFrame) -> pd.Series:
+    """Which boxes have a size along every axis they name."""
+    if "Width" in numbers:
+        return (numbers[["Width", "Height"]] > 0).all(axis=1)
+    low, high = numbers[GRID_BOX[:3]].to_numpy(), numbers[GRID_BOX[3:]].to_numpy()
+    return pd.Series((low < high).all(axis=1), index=numbers.index)
+
+
+def _owners(files: Iterable[str], volumes: pd.DataFrame) -> list[tuple[int, str]]:
+    """For each box the number of the volume whose path or whose file's name it gives; else -1 and why."""
+    by_path = {file: index for index, file in reversed(list(volumes["file"].items()))}
+    by_name: dict[str, list[int]] = {}
+    for file, index in by_path.items():
+        by_name.setdefault(PurePosixPath(file).name, []).append(index)
+    owners = []
+    for text in files:
+        named = PurePosixPath(text.replace("\\", "/")).as_posix()
+        found = [by_path[named]] if named in by_path else by_name.get(named, [])
+        if len(found) == 1:
+            owners.append((found[0], ""))
+        else:
+            owners.append((-1, "several volumes have this name" if found else "no such volume"))
+    return owners

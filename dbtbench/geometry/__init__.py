@@ -1,0 +1,1 @@
+"""Views and laterality, boxes, and resampling onto a grid."""

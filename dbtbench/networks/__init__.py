@@ -1,0 +1,1 @@
+"""Networks and their conditioning, for any generator that learns."""

@@ -1,0 +1,157 @@
+"""Arms by name: what each trains on, and the controls without which a gain means nothing.
+
+none                 the real training split alone: the floor
+oversample           placebo: half of every batch is the real training split once more
+more-real[:SHARE]    the training split and (that share of) the split `reserve`: the ceiling, and the points
+                     of the learning curve
+NAME[:RATIO]         half of every batch is synthetic; RATIO synthetic volumes for each real training volume,
+                     all that there are unless told
+NAME:shuffled-boxes  control: the boxes of lesions are those of other synthetic volumes
+NAME:only            the synthetic volumes alone
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from dbtbench.data.dataset import ARMS_OF_REAL, GRID_BOX, DBTDataset, laterality
+from dbtbench.errors import DBTBenchError, MissingError, UsageError
+from dbtbench.generator import mirrored
+from dbtbench.pipeline.generate import find_augmentation
+from dbtbench.runtime.progress import say
+from dbtbench.task import BASELINE, CEILING, PLACEBO, Arm
+from dbtbench.workspace import Workspace
+
+SHUFFLED, ONLY = "shuffled-boxes", "only"
+LARGEST_RATIO = 1000.0
+
+
+def make_arm(workspace: Workspace, name: str, real: DBTDataset) -> Arm:
+    """The arm of that name.
+
+    Args:
+        workspace: where synthetic data sets are.
+        name: see above.
+        real: the real data set.
+
+    Raises:
+        MissingError: when nothing was drawn, or too little, or the data set has no reserve.
+        StaleError: when the generator saw another split than the one to be tested on.
+        UsageError: for a name that is none.
+    """
+    source, number, control = _parsed(name)
+    train = real.select("train")
+    if source == BASELINE:
+        return Arm(name, real, train)
+    if source == PLACEBO:
+        return Arm(name, real, train, train)
+    if source == CEILING:
+        return Arm(name, real, _with_reserve(real, 1.0 if number is None else number))
+    added = find_augmentation(workspace, source, real)
+    if number is not None:
+        added = _first(added, round(number * len(train)), source, real)
+    if control == SHUFFLED:
+        added = with_shuffled_boxes(added)
+    return Arm(name, real, added) if control == ONLY else Arm(name, real, train, added)
+
+
+def default_arms(
+    workspace: Workspace, patterns: Sequence[str], augmentations: Sequence[str], real: DBTDataset
+) -> list[Arm]:
+    """The arms that a task runs when none are named.
+
+    Args:
+        workspace: where synthetic data sets are.
+        patterns: the task's (`Task.arms`); `AUG` stands for each augmentation.
+        augmentations: what `--aug` names; these must be there, while other arms are left out when the data
+            cannot give them.
+        real: the real data set.
+
+    Raises:
+        MissingError, StaleError, UsageError: as `make_arm`, for an augmentation.
+    """
+    names = [
+        name
+        for pattern in patterns
+        for name in (
+            [pattern.replace("AUG", aug) for aug in augmentations] if "AUG" in pattern else [pattern]
+        )
+    ]
+    arms = []
+    for name in dict.fromkeys(names):
+        try:
+            arms.append(make_arm(workspace, name, real))
+        except DBTBenchError as error:
+            if name in augmentations or name == BASELINE:
+                raise
+            say(f"without the arm {name}: {error}" + (f" ({error.hint})" if error.hint else ""))
+    return arms
+
+
+def _parsed(name: str) -> tuple[str, float | None, str]:
+    """Source, number and control of an arm's name."""
+    source, *rest = name.split(":")
+    number, control = None, ""
+    if rest and rest[0] not in (SHUFFLED, ONLY):
+        try:
+            number = float(rest.pop(0))
+        except ValueError:
+            number = np.nan
+    if rest:
+        control = rest.pop(0)
+    known = control in ("", SHUFFLED, ONLY) if source not in ARMS_OF_REAL else not control
+    largest = 1.0 if source == CEILING else LARGEST_RATIO
+    numbered = number is None or 0 < number <= largest
+    if not source or rest or not known or not numbered or (number and source in (BASELINE, PLACEBO)):
+        raise UsageError(
+            f"no arm named {name!r}",
+            "none, oversample, more-real[:SHARE] or a generator's or data set's "
+            "NAME[:RATIO][:shuffled-boxes | :only]",
+        )
+    return source, number, control
+
+
+def _with_reserve(real: DBTDataset, share: float) -> DBTDataset:
+    """The training split and a share of the reserve's patients; a larger share holds the smaller ones."""
+    reserve = real.select("reserve").cases
+    if reserve.empty:
+        raise MissingError(
+            f"{real.name} has no reserve of real volumes",
+            "import it with --reserve SHARE, which sets a share of the training patients aside",
+        )
+    patients = sorted(reserve["PatientID"].unique(), key=lambda p: hashlib.sha256(p.encode()).hexdigest())
+    chosen = patients[: round(share * len(patients))]
+    return real.take((real.cases["split"] == "train") | real.cases["PatientID"].isin(chosen))
+
+
+def _first(added: DBTDataset, n: int, source: str, real: DBTDataset) -> DBTDataset:
+    if not 1 <= n <= len(added):
+        raise MissingError(
+            f"{added.name} has {len(added)} volumes where {n} are wanted",
+            f"run `dbtbench generate {source} --data {real.name} --n {n}`",
+        )
+    return added.take(np.arange(len(added)) < n)
+
+
+def with_shuffled_boxes(dataset: DBTDataset) -> DBTDataset:
+    """The same volumes, where each one with lesions has the boxes of another, mirrored if of the other side.
+
+    Raises:
+        UsageError: when there is no other.
+    """
+    sides = dataset.cases.set_index("case")["View"].map(laterality)
+    order = np.random.default_rng(0).permutation(dataset.boxes["case"].unique())
+    if len(order) < 2:
+        raise UsageError(
+            f"{dataset.name} has too few volumes with lesions to exchange their boxes", "draw more with --n"
+        )
+    old = dataset.boxes["case"]
+    new = old.map(dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True)))
+    boxes = dataset.boxes.assign(case=new)
+    crossing = (old.map(sides) != new.map(sides)).to_numpy()
+    boxes.loc[crossing, GRID_BOX] = mirrored(boxes.loc[crossing, GRID_BOX].to_numpy(), dataset.grid[2])
+    return replace(dataset, boxes=boxes)

@@ -1,0 +1,191 @@
+"""A task is run for each arm and seed, and every run leaves a record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dbtbench import plugins, recipe
+from dbtbench.data.dataset import DBTDataset
+from dbtbench.errors import DBTBenchError, UsageError
+from dbtbench.pipeline.arms import default_arms, make_arm
+from dbtbench.runs import Run, open_run
+from dbtbench.runtime.files import write_text
+from dbtbench.runtime.pool import Pool, one_thread, worker_number
+from dbtbench.runtime.progress import progress, say
+from dbtbench.task import BASELINE, Arm, Evaluation, Task
+from dbtbench.workspace import Workspace
+
+
+def evaluate(
+    workspace: Workspace,
+    task_name: str,
+    data: DBTDataset,
+    augmentations: Sequence[str] = (),
+    seeds: int | None = None,
+    recipe_name: str = "default",
+    overrides: Mapping[str, str] | None = None,
+    fresh: bool = False,
+    arms: Sequence[str] | None = None,
+    pool: Pool | None = None,
+) -> list[Path]:
+    """Run a task for every arm, with the same seeds.
+
+    Arms and seeds are independent of each other; what a run scores does not depend on the pool.
+
+    Args:
+        workspace: where runs and data sets are kept.
+        task_name: the task.
+        data: the real data set.
+        augmentations: generators, or names of synthetic data sets.
+        seeds: how many seeds, from 0; the task's own number when None.
+        recipe_name: which of the task's recipes.
+        overrides: `key: text` settings over the recipe.
+        fresh: run again even what was done.
+        arms: the arms to run beside `none`; the task's own, for these augmentations, when None.
+        pool: the workers; on a cluster they must see the workspace under the same name.
+
+    Returns:
+        The finished runs' folders: arms in order, seeds within an arm.
+
+    Raises:
+        DBTBenchError: when a run's process died twice; the others are done.
+        MissingError: for an unknown task, an augmentation that was not drawn or an arm that cannot be had.
+        StaleError: when an augmentation's generator saw another split.
+        UsageError: for a wrong recipe, setting or arm.
+    """
+    cls: type[Task[Any]] = plugins.load(plugins.get("tasks", task_name))
+    task = cls(recipe.resolve(cls.recipe_class, recipe.folder_of(cls), recipe_name, overrides))
+    seeds = cls.seeds if seeds is None else seeds
+    if seeds < 1:
+        raise UsageError(f"{seeds} seeds are too few", "use --seeds 5 or more")
+    if arms is None:
+        chosen = default_arms(workspace, cls.arms, augmentations, data)
+    else:
+        names = dict.fromkeys([BASELINE, *augmentations, *arms])
+        chosen = [make_arm(workspace, name, data) for name in names]
+    jobs = [
+        _Job(workspace.evaluations / task_name, task_name, task, arm, n)
+        for arm in chosen
+        for n in range(seeds)
+    ]
+    _run_all(jobs, pool or Pool(), fresh)
+    return [job.run.path for job in jobs]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One arm with one seed."""
+
+    folder: Path
+    task_name: str
+    task: Task[Any]
+    arm: Arm
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.task_name} {self.arm.name} seed {self.seed}"
+
+    @property
+    def run(self) -> Run:
+        """Where its results are."""
+        return Run.of(self.folder, self.identity)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything the scores depend on."""
+        return {
+            "task": self.task_name,
+            "version": self.task.version,
+            "primary": self.task.primary,
+            "recipe": self.task.recipe.model_dump(mode="json"),
+            "data": self.arm.real.identity,
+            "arm": self.arm.name,
+            "augmentation": _augmentation(self.arm),
+            "seed": self.seed,
+        }
+
+
+def _augmentation(arm: Arm) -> dict[str, Any] | None:
+    """What a record says of the synthetic volumes."""
+    if arm.synthetic is None:
+        return None
+    source = arm.synthetic.meta["source"]
+    return {
+        "name": arm.synthetic.name,
+        "fingerprint": arm.synthetic.fingerprint,
+        **{key: source[key] for key in ("generator", "version", "run", "recipe")},
+        "volumes": len(arm.synthetic),
+    }
+
+
+def _run_all(jobs: Sequence[_Job], pool: Pool, fresh: bool) -> None:
+    """Run what is not done; a process that dies costs its own run only.
+
+    Raises:
+        DBTBenchError: at the end, naming the runs whose process died twice.
+        UsageError: when a cluster's workers have threads: random numbers and log are the process's own.
+    """
+    if pool.threaded:
+        raise UsageError(
+            "runs cannot share a process, and the cluster's workers have several threads",
+            "start them with `dask worker tcp://HOST:PORT --nthreads 1 --nworkers N`",
+        )
+    todo = []
+    for job in jobs:
+        if fresh or not job.run.finished:
+            todo.append(job)
+        else:
+            say(f"{job}: already done")
+    if pool.here:
+        for job in todo:
+            say(f"{job}: {job.run.path}")
+            _evaluate(job, fresh)
+        return
+    died = []
+    with progress(jobs[0].task_name, len(jobs), "runs", done=len(jobs) - len(todo)) as advance:
+        for job, done in pool.run(partial(_evaluate_quietly, fresh=fresh), todo):
+            advance(1, str(job))
+            if done is None:
+                died.append(str(job))
+    if died:
+        raise DBTBenchError(
+            f"the process of {', '.join(died)} died", "is there enough memory? Use fewer --jobs"
+        )
+
+
+def _evaluate_quietly(job: _Job, fresh: bool) -> bool:
+    """One run in a process beside others: it reports to `log.txt`, and takes the next GPU if there is any."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(worker_number() % torch.cuda.device_count())
+    job.run.path.mkdir(parents=True, exist_ok=True)
+    with (job.run.path / "log.txt").open("a", encoding="utf-8") as log, redirect_stderr(log):
+        _evaluate(job, fresh)
+    return True
+
+
+def _evaluate(job: _Job, fresh: bool) -> None:
+    """One run, on one thread, so that its numbers do not depend on the number of cores."""
+    with one_thread(), open_run(job.folder, job.identity, fresh) as run:
+        if fresh or not run.finished:
+            _write(job.task.evaluate(job.arm, job.seed, run), job.arm, run)
+
+
+def _write(evaluation: Evaluation, arm: Arm, run: Run) -> None:
+    """Write tables and scores, then the record, which makes the run finished."""
+    for name, table in (("predictions", evaluation.predictions), ("outcomes", evaluation.outcomes)):
+        if table is not None:
+            write_text(run.path / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
+    lines = ["metric,value", *(f"{metric},{value!r}" for metric, value in evaluation.scores.items())]
+    write_text(run.path / "scores.csv", "\n".join(lines) + "\n")
+    scores = {
+        metric: None if math.isnan(value) else float(value) for metric, value in evaluation.scores.items()
+    }
+    run.finish(scores=scores, counts={**evaluation.counts, **arm.counts})

@@ -1,0 +1,95 @@
+"""SIGTERM, which a cluster sends before it kills: what was done is kept, and the command exits with 143."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dbtbench.runtime.progress import say
+
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code, by the convention of shells."""
+
+WATCH_SECONDS = 0.5
+
+
+class Terminated(SystemExit):
+    """SIGTERM came; what was done is kept."""
+
+    def __init__(self) -> None:
+        super().__init__(TERMINATED)
+
+
+@contextmanager
+def terminable(quiet: bool = False) -> Iterator[None]:
+    """Let SIGTERM unwind what runs, and say that the same command continues.
+
+    Args:
+        quiet: another process says it.
+
+    Raises:
+        Terminated: when SIGTERM came.
+    """
+    try:
+        with _handled(_raise):
+            yield
+    except Terminated:
+        if not quiet:
+            say("terminated: the same command continues")
+        raise
+
+
+@contextmanager
+def deferred() -> Iterator[Callable[[], bool]]:
+    """Put SIGTERM off; gives a function that says whether it has come.
+
+    Raises:
+        Terminated: at the end, when SIGTERM came; also instead of an error, as one that comes after it is
+            most often that other processes have left.
+    """
+    came = threading.Event()
+    try:
+        with _handled(lambda *_: came.set()):
+            yield came.is_set
+    finally:
+        if came.is_set():
+            raise Terminated
+
+
+@contextmanager
+def _handled(handler: Callable[..., Any]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _raise(*_: object) -> None:
+    raise Terminated
+
+
+@contextmanager
+def dying_with_parent() -> Iterator[None]:
+    """End this process when its parent is gone: torchrun's workers are not told when it is killed."""
+    parent, over = os.getppid(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(WATCH_SECONDS):
+            if os.getppid() != parent:
+                os._exit(1)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

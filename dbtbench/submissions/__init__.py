@@ -1,0 +1,1 @@
+"""DBTex prediction files of any number of teams: reading and ranking, without images."""

@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+
+from dbtbench.data.dataset import NATIVE_BOX, DBTDataset
+from dbtbench.dicom.volume import image_laterality, read_volume
+from dbtbench.errors import DBTBenchError, MissingError, UsageError
+from dbtbench.exchange.bcs_dbt.ingest import ImportSettings, import_bcs_dbt
+from dbtbench.runtime.pool import Pool
+
+
+@pytest.fixture(scope="module")
+def imported(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> DBTDataset:
+    return import_bcs_dbt(collection, tmp_path_factory.mktemp("datasets") / "phantom", ImportSettings())
+
+
+@pytest.fixture
+def copy(collection: Path, tmp_path: Path) -> Path:
+    """A collection that a test may damage."""
+    return Path(shutil.copytree(collection, tmp_path / "copy"))
+
+
+def files(root: Path) -> list[Path]:
+    return sorted(root.rglob("*.dcm"))
+
+
+def test_every_row_of_the_tables_is_imported(imported: DBTDataset, collection: Path) -> None:
+    labels = pd.read_csv(collection / "BCS-DBT-labels-train-v2.csv")
+    assert imported.cases["PatientID"].tolist() == labels["PatientID"].tolist()
+    assert imported.cases["View"].tolist() == labels["View"].tolist()
+    nothing: dict[str, int] = {}
+    assert imported.meta["account"] == {
+        **{"rows": 16, "imported": 16, "rejected": nothing, "missing": 0},
+        "boxes": {"rows": 4, "imported": 4, "rejected": nothing, "missing": 0},
+    }
+    assert imported.grid == (8, 64, 64)
+
+
+def test_volumes_are_windowed_and_as_displayed(imported: DBTDataset, collection: Path) -> None:
+    rotated = 0
+    for case in imported.cases.itertuples():
+        stored = pydicom.dcmread(collection / case.file)
+        window = stored.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence[0]
+        centre, width = float(window.WindowCenter), float(window.WindowWidth)
+        expected = (stored.pixel_array - (centre - 0.5)) / (width - 1) + 0.5  # PS3.3 C.11.2.1.2.1
+        expected = np.clip(expected, 0, 1)
+        expected = expected[:, ::-1, ::-1] if case.flipped else expected
+        volume = imported.volumes([case.case])[0, 0]
+        np.testing.assert_allclose(volume, expected, atol=1e-4)  # the grid is the phantom's own
+        assert image_laterality((volume[0] * 1000).astype(np.uint16)) == case.View[0]
+        rotated += case.flipped
+    assert 0 < rotated < len(imported)
+
+
+def test_boxes_keep_their_native_columns_and_lie_in_the_grid(imported: DBTDataset, collection: Path) -> None:
+    table = pd.read_csv(collection / "BCS-DBT-boxes-train-v2.csv")
+    assert len(imported.boxes) == len(table) > 0
+    pd.testing.assert_frame_equal(imported.boxes[NATIVE_BOX], table[NATIVE_BOX], check_dtype=False)
+    for box in imported.boxes.itertuples():
+        assert 0 <= box.z0 < box.z1 <= 8
+        assert (box.x0, box.x1, box.y0, box.y1) == (box.X, box.X + box.Width, box.Y, box.Y + box.Height)
+
+
+def test_a_coarser_grid_holds_area_means(collection: Path, imported: DBTDataset, tmp_path: Path) -> None:
+    small = import_bcs_dbt(collection, tmp_path / "small", ImportSettings((4, 32, 16)))
+    means = imported.volumes()[:, 0].reshape(-1, 4, 2, 32, 2, 16, 4).mean(axis=(2, 4, 6))
+    np.testing.assert_allclose(small.volumes()[:, 0], means, atol=1e-4)
+    np.testing.assert_allclose(small.boxes["x1"], imported.boxes["x1"] / 4)
+
+
+def test_torchio_is_the_other_way_to_resample(collection: Path, imported: DBTDataset, tmp_path: Path) -> None:
+    other = import_bcs_dbt(collection, tmp_path / "t", ImportSettings((8, 32, 32), "torchio"))
+    assert other.meta["intensity"] == {"window": "dicom", "resample": "torchio", "exact": False}
+    area = imported.volumes()[:, 0].reshape(-1, 8, 32, 2, 32, 2).mean(axis=(3, 5))
+    correlation = np.corrcoef(other.volumes().ravel(), area.ravel())[0, 1]
+    assert correlation > 0.97
+    with pytest.raises(UsageError, match="'nearest'"):
+        ImportSettings(resample="nearest")
+
+
+@pytest.mark.parametrize("window", ["duke", "none"])
+def test_the_window_is_recorded_and_changes_what_is_stored(
+    collection: Path, imported: DBTDataset, tmp_path: Path, window: str
+) -> None:
+    other = import_bcs_dbt(collection, tmp_path / window, ImportSettings(window=window))
+    assert other.meta["intensity"]["window"] == window
+    assert other.fingerprint != imported.fingerprint
+    with pytest.raises(UsageError, match="'full'"):
+        ImportSettings(window="full")
+
+
+def test_a_grid_that_no_chunk_can_hold_is_an_error() -> None:
+    with pytest.raises(UsageError, match="too large"):
+        ImportSettings((1024, 1024, 1025))
+
+
+def test_an_import_where_nothing_is_readable_is_an_error(copy: Path, tmp_path: Path) -> None:
+    for file in files(copy):
+        file.unlink()
+    with pytest.raises(MissingError, match=r"none of the 16 volumes.*not downloaded \(16\)"):
+        import_bcs_dbt(copy, tmp_path / "d", ImportSettings())
+
+
+def test_a_partial_download_is_imported_and_what_comes_later_is_added(
+    copy: Path, imported: DBTDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = files(copy)[3:9]
+    for file in late:
+        file.rename(tmp_path / file.relative_to(copy).as_posix().replace("/", "_"))
+    first = import_bcs_dbt(copy, tmp_path / "phantom", ImportSettings())
+    assert first.meta["account"]["imported"] == 10
+    assert first.meta["account"]["missing"] == 6
+    assert set(pd.read_csv(first.path / "rejected.csv")["reason"]) == {"not downloaded"}
+    for file in late:
+        (tmp_path / file.relative_to(copy).as_posix().replace("/", "_")).rename(file)
+    read = _count_readings(monkeypatch)
+    second = import_bcs_dbt(copy, tmp_path / "phantom", ImportSettings())
+    assert len(read) == 6
+    assert contents(second) == contents(imported)
+
+
+def test_a_file_that_changed_is_read_again(
+    copy: Path, imported: DBTDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = files(copy)[5]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-3000])
+    first = import_bcs_dbt(copy, tmp_path / "phantom", ImportSettings())
+    assert sum(first.meta["account"]["rejected"].values()) == 1
+    file.write_bytes(whole)
+    read = _count_readings(monkeypatch)
+    assert contents(import_bcs_dbt(copy, tmp_path / "phantom", ImportSettings())) == contents(imported)
+    assert read == [file]
+
+
+def contents(dataset: DBTDataset) -> dict[str, bytes]:
+    return {str(p.relative_to(dataset.path)): p.read_bytes() for p in dataset.path.rglob("*") if p.is_file()}
+
+
+def _count_readings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    read, calls = read_volume, []
+
+    def counting(path: Path, *args: Any, **settings: Any) -> Any:
+        calls.append(path)
+        return read(path, *args, **settings)
+
+    monkeypatch.setattr("dbtbench.exchange.bcs_dbt.ingest.read_volume", counting)
+    return calls
+
+
+@pytest.mark.parametrize("how", ["processes", "cluster"])
+def test_any_number_of_workers_makes_the_same_bytes(
+    collection: Path, imported: DBTDataset, tmp_path: Path, how: str
+) -> None:
+    if how == "processes":
+        with Pool(2) as pool:
+            made = import_bcs_dbt(collection, tmp_path / "phantom", ImportSettings(), pool)
+    else:
+        distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+        with (
+            distributed.LocalCluster(
+                2, threads_per_worker=1, dashboard_address=":0", memory_limit=0
+            ) as cluster,
+            Pool(dask=cluster.scheduler_address) as pool,
+        ):
+            made = import_bcs_dbt(collection, tmp_path / "phantom", ImportSettings(), pool)
+    assert contents(made) == contents(imported)
+
+
+def test_an_import_that_was_interrupted_reads_nothing_twice(
+    collection: Path, imported: DBTDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, calls = read_volume, []
+
+    def dying(path: Path, *args: Any, **settings: Any) -> Any:
+        calls.append(path)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return read(path, *args, **settings)
+
+    monkeypatch.setattr("dbtbench.exchange.bcs_dbt.ingest.read_volume", dying)
+    with pytest.raises(KeyboardInterrupt):
+        import_bcs_dbt(collection, tmp_path / "phantom", ImportSettings())
+    again = import_bcs_dbt(collection, tmp_path / "phantom", ImportSettings())
+    assert len(calls) == 7 + 16 - 6
+    assert contents(again) == contents(imported)
+
+
+def test_an_import_that_was_killed_again_and_again_ends_with_the_same_bytes(
+    collection: Path, imported: DBTDataset, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "dbtbench", "data", "import", "bcs-dbt", str(collection)]
+    command += ["--name", "phantom", "--jobs", "2", "--workspace", str(tmp_path)]
+    for done in (1, 5, 9):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 60
+        while _lines_of_journal(tmp_path) < done and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    again = DBTDataset.open(tmp_path / "datasets" / "phantom")
+    assert contents(again) == contents(imported)
+
+
+def _lines_of_journal(workspace: Path) -> int:
+    return sum(p.read_bytes().count(b"\n") for p in workspace.rglob("journal.jsonl"))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 600 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], capture_output=True
+    ).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_full_disk_is_an_error_and_the_import_continues_afterwards(
+    collection: Path, imported: DBTDataset, disk: Path, jobs: int
+) -> None:
+    with Pool(jobs) as pool:
+        with pytest.raises(DBTBenchError, match="no space is left") as error:
+            import_bcs_dbt(collection, disk / "phantom", ImportSettings(), pool)
+        assert "the same command continues" in error.value.hint
+        assert _lines_of_journal(disk) > 0
+        subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
+        again = import_bcs_dbt(collection, disk / "phantom", ImportSettings(), pool)
+    assert contents(again) == contents(imported)
+
+
+def test_a_volume_whose_process_dies_is_one_row(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class DyingPool(Pool):
+        def run(self, function: Any, items: Any) -> Any:
+            yield from ((item, None if item.index == 3 else function(item)) for item in items)
+
+    made = import_bcs_dbt(collection, tmp_path / "d", ImportSettings(), DyingPool())
+    assert made.meta["account"]["rejected"] == {"the process that read it died": 1}
+
+
+def test_a_worker_that_does_not_see_the_collection_stops_the_import(collection: Path, tmp_path: Path) -> None:
+    class BlindPool(Pool):
+        def run(self, function: Any, items: Any) -> Any:
+            yield from ((i, function.func(tmp_path / "elsewhere", *function.args[1:], i)) for i in items)
+
+    with pytest.raises(MissingError, match=r"elsewhere.* is not there on"):
+        import_bcs_dbt(collection, tmp_path / "d", ImportSettings(), BlindPool())
+
+
+def test_a_finished_import_is_found_again(
+    collection: Path, imported: DBTDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbtbench.exchange.bcs_dbt.ingest.read_volume", None)
+    assert import_bcs_dbt(collection, imported.path, ImportSettings()).fingerprint == imported.fingerprint
+    with pytest.raises(UsageError, match="other settings"):
+        import_bcs_dbt(collection, imported.path, ImportSettings(seed=1))

@@ -1,0 +1,264 @@
+"""What stands on the board: values, gains with their intervals, and verdicts, from records and outcomes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from dbtbench import leaderboard
+from dbtbench.errors import MissingError, StaleError, UsageError
+from dbtbench.runtime.files import digest, read_json, write_json
+from dbtbench.workspace import Workspace
+
+PRIMARY = "mean_sensitivity_positive"
+Make = Callable[..., Any]
+
+
+def board_of(evaluated: Workspace) -> pd.DataFrame:
+    """The primary metric's rows, by arm."""
+    board = leaderboard.rank(run.parent for run in evaluated.evaluations.glob("*/*/run.json"))
+    return board[board["primary"] == 1].set_index("arm")
+
+
+def test_values_are_means_over_seeds_and_gains_are_paired(
+    tmp_path: Path, make_record: Make, write_run: Make
+) -> None:
+    work = Workspace(tmp_path)
+    for arm, values in (("none", (0.25, 0.5, 0.75)), ("ddpm", (0.5, 0.75))):
+        for seed, value in enumerate(values):
+            write_run(work.evaluations, make_record(arm, seed, scores={PRIMARY: value}))
+    board = board_of(work)
+    assert board.loc["none", ["value", "seeds", "gain"]].tolist() == [0.5, 3, 0.0]
+    # ddpm has seeds 0 and 1 only: its baseline is none's mean over these two
+    assert board.loc["ddpm", ["value", "seeds", "baseline", "gain"]].tolist() == [0.625, 2, 0.375, 0.25]
+    assert board.loc["ddpm", "gains"] == "0:0.250000 1:0.250000"
+
+
+def test_gains_have_intervals_p_values_and_a_verdict_from_the_outcomes(evaluated: Workspace) -> None:
+    board = board_of(evaluated)
+    ddpm = board.loc["ddpm"]
+    assert ddpm["gain"] == pytest.approx(0.2)
+    assert 0 <= ddpm["gain_low"] < 0.2 < ddpm["gain_high"]
+    assert ddpm["p"] <= ddpm["p_holm"] <= 1
+    assert ddpm["recovered"] == pytest.approx(2 / 3)
+    assert 0 < ddpm["equivalent"] < 36  # more-real has 36 volumes more and gains more
+    assert ddpm["verdict"].startswith("ddpm: +0.20 mean sensitivity over none [")
+    assert "not distinguishable from none" in board.loc["oversample", "verdict"]
+    assert math.isnan(board.loc["more-real", "p_holm"])
+    assert board.loc["none", "verdict"] == ""
+    assert board["method"].drop("none").str.startswith("hierarchical bootstrap").all()
+
+
+def test_only_the_primary_metric_has_statistics(evaluated: Workspace) -> None:
+    rows = leaderboard.rank(run.parent for run in evaluated.evaluations.glob("*/*/run.json")).query(
+        "primary == 0"
+    )
+    assert set(rows["metric"]) == {"other"}
+    assert rows["gain"].notna().all()
+    assert rows[["gain_low", "p", "p_holm", "recovered", "equivalent", "verdict"]].isna().all(axis=None)
+    assert set(rows["verified"]) == {"no"}
+
+
+def test_what_was_run_stands_beside_the_numbers(evaluated: Workspace, make_record: Make) -> None:
+    row = board_of(evaluated).loc["ddpm"]
+    assert row[["generator", "generator_version", "generator_run"]].tolist() == ["ddpm", 1, "0123456789ab"]
+    assert row["generator_recipe"] == digest({"steps": 9})[:12]
+    assert row[["synthetic_volumes", "real_volumes", "ratio", "steps"]].tolist() == [24, 12, 2.0, 250]
+    assert row[["patients", "volumes", "boxes", "seconds"]].tolist() == [10, 40, 10, 7.5]
+
+
+def test_a_score_is_verified_where_there_are_outcomes_that_give_it(evaluated: Workspace) -> None:
+    run = next(r for r in evaluated.evaluations.glob("*/*/run.json") if read_json(r)["arm"] == "ddpm")
+    assert set(board_of(evaluated)["verified"]) == {"outcomes"}
+    (run.parent / "outcomes.csv").unlink()
+    board = board_of(evaluated)
+    assert board.loc[["none", "ddpm"], "verified"].tolist() == ["outcomes", "no"]
+    assert math.isnan(
+        board.loc["ddpm", "gain_low"]
+    )  # an interval from some of its seeds would be another arm's
+    assert "outcomes" in board.loc["ddpm", "verdict"]
+
+
+def test_outcomes_that_do_not_give_the_score_are_an_error_that_names_the_run(evaluated: Workspace) -> None:
+    run = next(r for r in evaluated.evaluations.glob("*/*/run.json") if read_json(r)["arm"] == "ddpm").parent
+    file = run / "outcomes.csv"
+    file.write_text(file.read_text().replace("P9,S9,lcc,0,\n", "P9,S9,lcc,0,0.95\n"))
+    with pytest.raises(StaleError, match=f"{run.name} .ddpm, seed .*its outcomes give {PRIMARY}"):
+        leaderboard.publish(evaluated, evaluated.root / "results")
+
+
+def test_outcomes_of_other_lesions_are_an_error(
+    evaluated: Workspace, make_record: Make, make_outcomes: Make, write_run: Make
+) -> None:
+    write_run(
+        evaluated.evaluations, make_record("classic"), make_outcomes(4, patients=9)
+    )  # the hardest patient is left out
+    with pytest.raises(StaleError, match="other test volumes or lesions"):
+        leaderboard.publish(evaluated, evaluated.root / "results")
+
+
+def test_runs_that_name_different_primary_metrics_are_an_error(
+    evaluated: Workspace, make_record: Make, write_run: Make
+) -> None:
+    write_run(evaluated.evaluations, make_record("classic", primary="other"))
+    with pytest.raises(StaleError, match="primary metric"):
+        leaderboard.publish(evaluated, evaluated.root / "results")
+
+
+def test_fewer_than_five_seeds_are_too_few_to_tell(
+    tmp_path: Path, make_record: Make, make_outcomes: Make, write_run: Make
+) -> None:
+    work = Workspace(tmp_path)
+    for seed in range(4):
+        write_run(work.evaluations, make_record("none", seed), make_outcomes(2))
+        write_run(work.evaluations, make_record("ddpm", seed), make_outcomes(9))
+    assert board_of(work).loc["ddpm", "verdict"].endswith("4 seeds: too few seeds to tell")
+
+
+def test_without_a_baseline_there_is_no_gain_and_an_undefined_score_stays_empty(
+    tmp_path: Path, make_record: Make, make_outcomes: Make, write_run: Make
+) -> None:
+    work = Workspace(tmp_path)
+    write_run(work.evaluations, make_record("ddpm"), make_outcomes(3))
+    write_run(work.evaluations, make_record("classic", scores={PRIMARY: None}))
+    board = board_of(work)
+    assert board["gain"].isna().all()
+    assert math.isnan(board.loc["classic", "value"])
+    assert board.loc["ddpm", "verdict"] == "ddpm: no run of none to compare with"
+
+
+def test_an_arm_that_shares_no_seed_with_the_baseline_is_not_compared(
+    tmp_path: Path, make_record: Make, make_outcomes: Make, write_run: Make
+) -> None:
+    work = Workspace(tmp_path)
+    write_run(work.evaluations, make_record("none", 0), make_outcomes(3))
+    write_run(work.evaluations, make_record("ddpm", 1), make_outcomes(9))
+    assert board_of(work).loc["ddpm", "verdict"] == "ddpm: no seed in common with none"
+
+
+def test_two_synthetic_data_sets_of_one_arm_are_two_arms(
+    evaluated: Workspace, make_record: Make, make_outcomes: Make, write_run: Make
+) -> None:
+    other = make_record("ddpm")["augmentation"] | {"name": "b", "fingerprint": "f" * 64}
+    for seed in range(5):
+        write_run(evaluated.evaluations, make_record("ddpm", seed, augmentation=other), make_outcomes(3))
+    rows = board_of(evaluated).loc["ddpm"]
+    assert rows["synthetic_fingerprint"].nunique() == 2
+    assert rows["gain"].round(6).tolist() == [0.2, -0.18]
+    assert [verdict.split(":")[0] for verdict in rows["verdict"]] == [
+        f"ddpm {digest('ddpm')[:6]}",
+        "ddpm ffffff",
+    ]
+    text = leaderboard.summary(leaderboard.rank(r.parent for r in evaluated.evaluations.glob("*/*/run.json")))
+    assert "ddpm ffffff ×5" in text
+
+
+def test_of_two_runs_of_one_arm_and_seed_the_first_stands(
+    tmp_path: Path, make_record: Make, write_run: Make
+) -> None:
+    work = Workspace(tmp_path)
+    renamed = {"name": "e", "fingerprint": "a" * 64, "split_hash": "b" * 64}
+    write_run(
+        work.evaluations,
+        make_record(scores={PRIMARY: 0.9}, data=renamed, created="2026-02-01T00:00:00+00:00"),
+    )
+    write_run(work.evaluations, make_record(scores={PRIMARY: 0.4}))
+    assert board_of(work).loc["none", ["value", "seeds"]].tolist() == [0.4, 1]
+
+
+def test_runs_that_may_not_be_compared_stand_on_different_boards(
+    tmp_path: Path, make_record: Make, write_run: Make
+) -> None:
+    work = Workspace(tmp_path)
+    other = {"name": "d", "fingerprint": "a" * 64, "split_hash": "c" * 64}
+    changes: list[dict[str, Any]] = [{}, {"version": 2}, {"recipe": {"steps": 2}}, {"data": other}]
+    for change in changes:
+        write_run(work.evaluations, make_record(**change))
+    assert leaderboard.publish(work, tmp_path / "results")["board"].nunique() == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"arm": "<b>"}, "arm"),
+        ({"arm": "../../x"}, "arm"),
+        ({"task": "../x"}, "task"),
+        ({"device": "\x1b[2J"}, "device"),
+        ({"device": "x" * 201}, "device"),
+        ({"scores": {PRIMARY: float("inf")}}, "scores"),
+        ({"scores": {PRIMARY: "0.9"}}, "scores"),
+        ({"scores": {PRIMARY: 1.0, "a|b": 1.0}}, "scores"),
+        ({"scores": {"other": 1.0}}, PRIMARY),
+        ({"seed": -1}, "seed"),
+        ({"data": {"name": "d", "fingerprint": "short", "split_hash": "b" * 64}}, "fingerprint"),
+        ({"recipe": {"lr": float("nan")}}, "recipe"),
+        ({"created": "yesterday"}, "created"),
+        ({"commit": "$(rm)"}, "commit"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_record_that_is_not_as_it_should_be_is_refused(
+    tmp_path: Path, make_record: Make, change: dict[str, Any], said: str
+) -> None:
+    file = tmp_path / "run.json"
+    write_json(file, make_record())
+
+    file.write_text(json.dumps(make_record(**change)))
+    with pytest.raises(UsageError, match=said) as caught:
+        leaderboard.rank([tmp_path])
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "PatientID,StudyUID,View,box\nP,S,lcc,0\n",
+        "PatientID,StudyUID,View,box,Score\n",
+        "PatientID,StudyUID,View,box,Score\n,S,lcc,0,0.5\n",
+        "PatientID,StudyUID,View,box,Score\nP,S,lcc,half,0.5\n",
+        "PatientID,StudyUID,View,box,Score\nP,S,lcc,0,high\n",
+        "PatientID,StudyUID,View,box,Score\nP,S,lcc,0,inf\n",
+        "PatientID,StudyUID,View,box,Score\nP,S,lcc,-2,0.5\n",
+        "PatientID,StudyUID,View,box,Score\nP,S,lcc,0,0.5\nP,S,lcc,-1,\n",
+        "PatientID,StudyUID,View,box,Score\nP,S,lcc,0,0.5\nQ,S,lcc,-1,0.1\n",
+        "PatientID,StudyUID,View,box,Score\n\x1b[2J,S,lcc,0,0.5\n",
+        "PatientID,StudyUID,View,positive,Score\nP,S,lcc,1,0.5\n",
+    ],
+)
+def test_outcomes_that_are_not_as_they_should_be_are_refused(
+    tmp_path: Path, make_record: Make, write_run: Make, text: str
+) -> None:
+    run = write_run(tmp_path, make_record())
+    (run / "outcomes.csv").write_text(text)
+    with pytest.raises(UsageError, match="outcomes cannot be read") as caught:
+        leaderboard.rank([run])
+    assert str(caught.value).isprintable()
+
+
+def test_classification_is_resampled_too(tmp_path: Path, make_record: Make) -> None:
+    rows = [(f"P{n}", f"S{n}", "lcc", n % 2, 0.5 + 0.1 * (n % 2) - 0.01 * n) for n in range(20)]
+    table = pd.DataFrame(rows, columns=["PatientID", "StudyUID", "View", "positive", "Score"])
+    truth, scores = table["positive"] == 1, table["Score"]
+    wins = [float(p > q) for p in scores[truth] for q in scores[~truth]]
+    runs = [tmp_path / f"{arm}{seed}" for arm in ("none", "ddpm") for seed in range(5)]
+    for number, run in enumerate(runs):
+        made = make_record(
+            "none" if number < 5 else "ddpm", number % 5, task="classification", primary="auroc"
+        )
+        write_json(run / "run.json", made | {"scores": {"auroc": sum(wins) / len(wins)}})
+        table.to_csv(run / "outcomes.csv", index=False)
+    board = leaderboard.rank(runs).set_index("arm")
+    assert board.loc["ddpm", ["gain", "gain_low", "gain_high"]].tolist() == [0, 0, 0]
+    assert set(board["verified"]) == {"outcomes"}
+
+
+def test_no_runs_at_all_is_an_error_with_the_next_command(tmp_path: Path) -> None:
+    with pytest.raises(MissingError) as caught:
+        leaderboard.publish(Workspace(tmp_path), tmp_path / "results")
+    assert "dbtbench evaluate" in caught.value.hint

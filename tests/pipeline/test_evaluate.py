@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dbtbench import plugins
+from dbtbench.data.dataset import DBTDataset
+from dbtbench.errors import MissingError, UsageError
+from dbtbench.metrics import froc
+from dbtbench.pipeline import generate
+from dbtbench.pipeline.evaluate import evaluate
+from dbtbench.recipe import Recipe
+from dbtbench.runs import Run
+from dbtbench.runtime.pool import Pool
+from dbtbench.task import Arm, Evaluation, Task
+from dbtbench.tasks.detection import Detection, DetectionRecipe
+from dbtbench.workspace import Workspace
+
+
+class CountRecipe(Recipe):
+    factor: float = 1.0
+
+
+class Count(Task[CountRecipe]):
+    """Scores the number of training volumes."""
+
+    recipe_class = CountRecipe
+    primary = "volumes"
+    seeds = 2
+    evaluated = 0
+
+    def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
+        type(self).evaluated += 1
+        synthetic = 0 if arm.synthetic is None else len(arm.synthetic)
+        volumes = self.recipe.factor * (len(arm.train) + synthetic) + seed
+        table = pd.DataFrame({"PatientID": ["P1"], "Score": [0.1 + 0.2]})
+        return Evaluation({"volumes": volumes, "undefined": float("nan")}, {"volumes": 3}, table)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("count", f"{__name__}:Count", "dbtbench.tasks")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [point] if group == "dbtbench.tasks" else [])
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+    monkeypatch.setattr(Count, "evaluated", 0)
+
+
+@pytest.fixture
+def work(tmp_path: Path, toy: DBTDataset) -> Workspace:
+    work = Workspace(tmp_path)
+    generate.draw(work, generate.fit(work, "classic", toy), n=4)
+    return work
+
+
+def test_every_arm_is_run_with_the_same_seeds(work: Workspace, toy: DBTDataset) -> None:
+    runs = evaluate(work, "count", toy, ["classic"])
+    records = [json.loads((run / "run.json").read_text()) for run in runs]
+    assert [(r["arm"], r["seed"]) for r in records] == [
+        ("none", 0),
+        ("none", 1),
+        ("classic", 0),
+        ("classic", 1),
+    ]
+    assert [r["scores"]["volumes"] for r in records] == [16, 17, 20, 21]
+    assert records[2]["augmentation"]["generator"] == "classic"
+    assert records[0]["data"]["split_hash"] == toy.split_hash
+
+
+def test_scores_and_predictions_lie_beside_the_record(work: Workspace, toy: DBTDataset) -> None:
+    run = evaluate(work, "count", toy, seeds=1)[0]
+    assert (run / "scores.csv").read_text() == "metric,value\nvolumes,16.0\nundefined,nan\n"
+    assert (run / "predictions.csv").read_text() == "PatientID,Score\nP1,0.30000000000000004\n"
+    assert json.loads((run / "run.json").read_text())["scores"]["undefined"] is None
+
+
+def test_finished_runs_are_found_again_and_fresh_runs_them_anew(work: Workspace, toy: DBTDataset) -> None:
+    evaluate(work, "count", toy)
+    evaluate(work, "count", toy)
+    assert Count.evaluated == 2
+    evaluate(work, "count", toy, seeds=3)
+    assert Count.evaluated == 3
+    evaluate(work, "count", toy, fresh=True)
+    assert Count.evaluated == 5
+
+
+def test_another_recipe_is_another_run(work: Workspace, toy: DBTDataset) -> None:
+    evaluate(work, "count", toy, seeds=1)
+    run = evaluate(work, "count", toy, seeds=1, overrides={"factor": "2"})[0]
+    assert json.loads((run / "run.json").read_text())["scores"]["volumes"] == 32
+
+
+def test_an_augmentation_that_was_not_drawn_stops_before_anything_is_run(
+    work: Workspace, toy: DBTDataset
+) -> None:
+    with pytest.raises(MissingError, match="'ddpm'"):
+        evaluate(work, "count", toy, ["classic", "ddpm"])
+    assert Count.evaluated == 0
+
+
+def test_no_seeds_are_too_few(work: Workspace, toy: DBTDataset) -> None:
+    with pytest.raises(UsageError, match="0 seeds"):
+        evaluate(work, "count", toy, seeds=0)
+
+
+def test_named_arms_replace_the_controls_and_the_floor_stays(work: Workspace, toy: DBTDataset) -> None:
+    runs = evaluate(work, "count", toy, seeds=1, arms=["oversample", "classic:only"])
+    records = [json.loads((run / "run.json").read_text()) for run in runs]
+    assert [record["arm"] for record in records] == ["none", "oversample", "classic:only"]
+    assert [record["counts"]["training_real"] for record in records] == [*[len(toy.select("train"))] * 2, 0]
+    assert [record["counts"]["training_synthetic"] for record in records] == [0, 0, 4]
+
+
+def test_numbers_do_not_depend_on_the_number_of_jobs(
+    tmp_path: Path, toy: DBTDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found: list[list[tuple[str, list[bytes]]]] = []
+    for jobs in (1, 2):
+        work = Workspace(tmp_path / str(jobs))
+        with Pool(jobs) as pool:
+            runs = evaluate(
+                work, "detection", toy, seeds=2, recipe_name="smoke", arms=["oversample"], pool=pool
+            )
+        names = ("predictions.csv", "scores.csv", "outcomes.csv", "weights.safetensors")
+        found.append([(run.name, [(run / name).read_bytes() for name in names]) for run in runs])
+    assert found[0] == found[1]
+    assert len({files[0] for _, files in found[0]}) == 4
+    said = capsys.readouterr().err
+    assert "detection: 4/4 runs" in said
+    log = tmp_path / "2" / "evaluations" / "detection" / found[1][0][0] / "log.txt"
+    assert "train (none, seed 0)" in log.read_text(encoding="utf-8")
+
+
+def test_what_one_run_left_is_found_again_by_several_jobs(
+    tmp_path: Path, toy: DBTDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = Workspace(tmp_path)
+    evaluate(work, "detection", toy, seeds=1, recipe_name="smoke", arms=[])
+    capsys.readouterr()
+    with Pool(2) as pool:
+        evaluate(work, "detection", toy, seeds=1, recipe_name="smoke", arms=[], pool=pool)
+    assert "none seed 0: already done" in capsys.readouterr().err
+
+
+def test_recorded_scores_are_those_of_the_predictions(tmp_path: Path, toy: DBTDataset) -> None:
+    work = Workspace(tmp_path)
+    (run,) = evaluate(work, "detection", toy, seeds=1, recipe_name="smoke", arms=[])
+    record = json.loads((run / "run.json").read_text())
+    predictions = pd.read_csv(run / "predictions.csv", dtype={"PatientID": str, "StudyUID": str})
+    again = Detection(DetectionRecipe()).score(toy, predictions)
+    assert again == pytest.approx(record["scores"], nan_ok=True, abs=1e-12)
+    outcomes = pd.read_csv(run / "outcomes.csv", dtype={"PatientID": str, "StudyUID": str})
+    everybody = [[1] * outcomes["PatientID"].nunique()]
+    assert froc.mean_sensitivity(outcomes, everybody) == pytest.approx(
+        record["scores"]["mean_sensitivity_positive"], abs=1e-12
+    )
+
+
+@pytest.mark.slow
+def test_a_cluster_s_workers_give_the_same_numbers(tmp_path: Path, toy: DBTDataset) -> None:
+    distributed = pytest.importorskip("distributed", reason="distributed is an extra")
+    found = []
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        for name, dask in (("here", None), ("there", cluster.scheduler_address)):
+            with Pool(1, dask) as pool:
+                runs = evaluate(
+                    Workspace(tmp_path / name),
+                    "detection",
+                    toy,
+                    seeds=2,
+                    recipe_name="smoke",
+                    arms=[],
+                    pool=pool,
+                )
+            found.append([(run.name, (run / "predictions.csv").read_bytes()) for run in runs])
+    assert found[0] == found[1]
+
+
+@pytest.mark.slow
+def test_a_cluster_whose_workers_have_threads_is_refused(tmp_path: Path, toy: DBTDataset) -> None:
+    distributed = pytest.importorskip("distributed", reason="distributed is an extra")
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None
+        ) as cluster,
+        Pool(1, cluster.scheduler_address) as pool,
+        pytest.raises(UsageError, match="several threads"),
+    ):
+        evaluate(Workspace(tmp_path), "detection", toy, seeds=1, arms=[], pool=pool)

@@ -1,0 +1,152 @@
+"""Several processes: asked-for GPUs, training on the same numbers, and one error for all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dbtbench.data.dataset import DBTDataset
+from dbtbench.errors import DBTBenchError, MissingError
+from dbtbench.runtime import distributed
+
+PROGRAM = """
+import sys
+from pathlib import Path
+
+from dbtbench.data.dataset import DBTDataset
+from dbtbench.errors import DBTBenchError
+from dbtbench.generators.ddpm import DDPM, DDPMRecipe
+from dbtbench.runtime.progress import say
+from dbtbench.runs import Run
+from dbtbench.runtime import distributed
+
+data, folder, failing = sys.argv[1:]
+recipe = DDPMRecipe(
+    steps=4, batch=4, micro_batch=2, lr=2e-4, warmup=0,
+    dim=8, mults=(1, 2), blocks=1, unshuffle=4, factorised=True,
+)
+with distributed.worker():
+    if distributed.rank() == int(failing):
+        raise DBTBenchError("the detector fell off")
+    DDPM(recipe).fit(DBTDataset.open(Path(data)).select("train"), Run(Path(folder), {}))
+    say(f"{distributed.rank()} of {distributed.size()} has {distributed.share(range(5))}")
+"""
+
+COMPILED = """
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dbtbench.runtime import distributed
+from dbtbench.training import loop
+
+folder, compiled = Path(sys.argv[1]), sys.argv[2] == "compiled"
+graphs = []
+
+def keep(graph, inputs):
+    graphs.append(graph)
+    return graph.forward
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.SiLU(), nn.Linear(16, 1))
+
+    def forward(self, x):
+        return self.net(x)
+
+def loss(net, draw):
+    x = torch.rand(8, 4, generator=draw.generator)[draw.part]
+    return (net(x)[:, 0] - x.sum(1)).square().mean()
+
+in_place = nn.Module.compile
+nn.Module.compile = lambda net: in_place(net, backend=keep)
+distributed.compiles = lambda: True
+loop.COMPILED_STEPS = 1
+torch.manual_seed(0)
+with distributed.worker():
+    recipe = loop.Training(steps=6, batch=8, micro_batch=2, lr=1e-2, ema=0.9)
+    loop.fit(Net(), loss, recipe, folder, seed=0, compiled=compiled)
+    assert bool(graphs) == compiled
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str]:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    return (str(path),)
+
+
+def test_two_processes_train_what_one_trains(
+    toy: DBTDataset, tmp_path: Path, program: tuple[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """To rounding: each takes its share of the same global batch. Process 0 alone speaks."""
+    for processes in (1, 2):
+        distributed.launch(processes, [str(toy.path), str(tmp_path / str(processes)), "-1"], program)
+    one, two = (
+        [json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
+        for n in ("1", "2")
+    )
+    assert [line["processes"] for line in two] == [2] * 4
+    said = capfd.readouterr().err
+    assert "0 of 1 has range(0, 5)\n" in said
+    assert "0 of 2 has [0, 2, 4]\n" in said
+    assert "1 of 2" not in said
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-4)
+    first, second = (load_file(tmp_path / n / "weights.safetensors") for n in ("1", "2"))
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=1e-4, msg=name)
+
+
+def test_a_failing_process_is_named_once_with_its_cause(
+    toy: DBTDataset, tmp_path: Path, program: tuple[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DBTBenchError, match=r"rank 1 of 2 processes failed: .*the detector fell off"):
+        distributed.launch(2, [str(toy.path), str(tmp_path / "run"), "1"], program)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_processes_that_compile_train_the_same_under_the_same_names(tmp_path: Path) -> None:
+    path = tmp_path / "compiled.py"
+    path.write_text(COMPILED)
+    for name in ("plain", "compiled"):
+        distributed.launch(2, [str(tmp_path / name), name], (str(path),))
+    plain, compiled = (load_file(tmp_path / name / "weights.safetensors") for name in ("plain", "compiled"))
+    assert sorted(compiled) == ["net.0.bias", "net.0.weight", "net.2.bias", "net.2.weight"]
+    torch.testing.assert_close(compiled, plain)
+
+
+@pytest.mark.parametrize("gpus", [1, 4])
+def test_more_gpus_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus - 1)
+    with pytest.raises(MissingError, match=f"{gpus} GPUs? asked for, {gpus - 1} visible") as caught:
+        distributed.check_gpus(gpus)
+    assert "--gpus 0" in caught.value.hint
+    assert ("--gpus 1" in caught.value.hint) == (gpus > 1)
+    assert caught.value.exit_code == 3
+
+
+def test_a_process_that_was_not_launched_trains_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    with distributed.worker():
+        assert (distributed.rank(), distributed.size()) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "free", "home"), [("cuda", 200, "cuda"), ("cuda", 199, "cpu"), ("cpu", 0, "cpu")]
+)
+def test_data_lie_on_the_device_unless_they_need_half_of_its_free_memory(
+    monkeypatch: pytest.MonkeyPatch, kind: str, free: int, home: str
+) -> None:
+    monkeypatch.setattr(distributed, "device", lambda: torch.device(kind))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 1000))
+    assert distributed.home(100).type == home
