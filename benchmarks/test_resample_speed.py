@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from dbtbench.data.dataset import Volume
 from dbtbench.geometry.resample import area_mean, torchio_resize
+from dbtbench.geometry.views import Volume
 
 SHAPE, GRID = (48, 1024, 768), (8, 64, 64)
 FASTER = 2

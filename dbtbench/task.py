@@ -8,12 +8,14 @@ from typing import ClassVar, Generic
 
 import pandas as pd
 
-from dbtbench.data.dataset import ARMS_OF_REAL, DBTDataset
+from dbtbench.data.dataset import DBTDataset
 from dbtbench.recipe import AnyRecipe, Recipe
 from dbtbench.runs import Run
 
-BASELINE, PLACEBO, CEILING = ARMS_OF_REAL
+BASELINE, PLACEBO, CEILING = "none", "oversample", "more-real"
 """The arms that train on the real training split only, on nothing but that twice, and on more real data."""
+ARMS_OF_REAL = (BASELINE, PLACEBO, CEILING)
+"""Arms without synthetic volumes: no data set is called so."""
 
 
 @dataclass(frozen=True)

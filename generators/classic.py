@@ -13,8 +13,9 @@ import torch
 import torchio as tio
 from pydantic import Field
 
-from dbtbench.data.dataset import Boxes, DBTDataset, Volume, laterality, projection
-from dbtbench.generator import Generator, Layout, Sample, mirrored
+from dbtbench.data.dataset import DBTDataset
+from dbtbench.generator import Generator, Layout, Sample
+from dbtbench.geometry.views import Boxes, Volume, laterality, mirrored, projection
 from dbtbench.recipe import Recipe
 from dbtbench.runs import Run
 

@@ -3,7 +3,8 @@ import pytest
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
-from dbtbench.generator import draw_layouts, mirrored
+from dbtbench.geometry.views import mirrored
+from dbtbench.layouts import draw_layouts
 
 
 def test_a_layout_depends_on_its_number_not_on_how_many_are_drawn(toy: DBTDataset) -> None:

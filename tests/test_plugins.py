@@ -1,13 +1,9 @@
-import ast
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
-import dbtbench
 from dbtbench import plugins
 from dbtbench.errors import DBTBenchError, MissingError
 
@@ -51,28 +47,3 @@ def test_listing_imports_no_plugin() -> None:
         "sys.exit(any(m.startswith(heavy) for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_plugins_and_toolkit_keep_to_their_sides() -> None:
-    forbidden = ("dbtbench.generators", "dbtbench.tasks")
-    package = Path(dbtbench.__file__).parent
-    rooms = [package, *(Path(p) for kind in plugins.KINDS for p in _search(f"dbtbench.{kind}"))]
-    files = [file for room in rooms for file in room.rglob("*.py")]
-    assert len(files) > 30
-    assert not [(file.name, name) for file in files for name in _imports(file) if name.startswith(forbidden)]
-
-
-def _search(package: str) -> list[str]:
-    spec = find_spec(package)
-    assert spec is not None
-    return list(spec.submodule_search_locations or [])
-
-
-def _imports(file: Path) -> list[str]:
-    found = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found += [name.name for name in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found.append(node.module or "")
-    return found

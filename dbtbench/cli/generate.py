@@ -71,8 +71,7 @@ def generate(
 
     Example: dbtbench generate ddpm --gpus 4
     """
-    from dbtbench.data.writer import check_synthetic_name
-    from dbtbench.pipeline.catalogue import choose_dataset
+    from dbtbench.pipeline.catalogue import check_synthetic_name, choose_dataset
     from dbtbench.pipeline.sweep import Sweep, parse
     from dbtbench.runtime import distributed
     from dbtbench.workspace import Workspace

@@ -91,11 +91,12 @@ def volumes(
     Example: dbtbench data import volumes my-gan --name my-gan --data duke --boxes boxes.csv
     """
     from dbtbench.exchange.volumes.ingest import TRUST, import_samples
-    from dbtbench.pipeline.catalogue import choose_dataset
+    from dbtbench.pipeline.catalogue import check_synthetic_name, choose_dataset
     from dbtbench.workspace import Workspace
 
     work = Workspace.find(workspace)
     path = work.datasets / checked_name(name)
+    check_synthetic_name(path)
     dataset = import_samples(root, path, choose_dataset(work, data), boxes, cases, fresh)
     typer.echo(f"{TRUST} {data}", err=json)
     print_account(dataset.meta["account"], path, json)

@@ -15,10 +15,10 @@ import pandas as pd
 import zarr
 
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, SPLITS, DBTDataset, content_fingerprint
+from dbtbench.data.schema import NOT_DOWNLOADED
 from dbtbench.errors import DBTBenchError
-from dbtbench.exchange.bcs_dbt.finding import NOT_DOWNLOADED
-from dbtbench.exchange.bcs_dbt.tables import VIEW
 from dbtbench.geometry.boxes import to_grid
+from dbtbench.geometry.views import VIEW
 from dbtbench.runtime.progress import progress
 
 SHOWN = 3

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import zarr
-from numpy.typing import NDArray
 
 from dbtbench.data.schema import read_description, read_table
 from dbtbench.errors import DBTBenchError, UsageError
+from dbtbench.geometry.views import Boxes, Volume
 from dbtbench.runtime.files import digest
 
 LABELS = ("normal", "actionable", "benign", "cancer")
@@ -28,8 +28,6 @@ SPLITS = ("train", "reserve", "validation", "test")
 """`reserve` holds training patients that an import was told to set aside: no generator sees them, and no arm
 but those that measure what more real data would give."""
 FULL_SCALE = 65535
-ARMS_OF_REAL = ("none", "oversample", "more-real")
-"""Arms of an evaluation that have no synthetic volumes: no data set is called so."""
 
 KEY = ["PatientID", "StudyUID", "View"]
 SPACING = ["z_mm", "y_mm", "x_mm"]
@@ -64,19 +62,6 @@ BOX_FILLED = {
     **dict.fromkeys([*GRID_BOX, "Slice", "X", "Y", "Width", "Height"], float),
 }
 """The same for boxes.csv."""
-
-Volume = NDArray[np.float32]
-Boxes = NDArray[np.float32]
-
-
-def laterality(view: str) -> str:
-    """`"l"` or `"r"`, of a view such as `lcc` or `rmlo2`."""
-    return view[0]
-
-
-def projection(view: str) -> str:
-    """`"cc"` or `"mlo"`, of a view such as `lcc` or `rmlo2`."""
-    return "mlo" if view[1:].startswith("mlo") else "cc"
 
 
 @dataclass(frozen=True)

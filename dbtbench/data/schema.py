@@ -14,6 +14,10 @@ from pandas.errors import ParserWarning
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 FORMAT = 1
+NOT_DOWNLOADED = "not downloaded"
+"""Why a volume or box that a table names is missing: it is no fault, and it is counted by itself."""
+NO_LABEL = "no row in the labels table"
+"""Why a volume or box was rejected that only another table names."""
 LARGEST = 2**53
 """Whole numbers beyond it are not exact in the float64 that pandas reads a column with gaps into."""
 

@@ -16,20 +16,18 @@ import pandas as pd
 import zarr
 from filelock import FileLock, Timeout
 
-from dbtbench import plugins
 from dbtbench.data.dataset import (
-    ARMS_OF_REAL,
     BOX_COLUMNS,
     CASE_COLUMNS,
     FULL_SCALE,
     KEY,
     REJECTED_COLUMNS,
     DBTDataset,
-    Volume,
     content_fingerprint,
 )
 from dbtbench.data.schema import FORMAT
 from dbtbench.errors import DBTBenchError, MissingError, UsageError
+from dbtbench.geometry.views import Volume
 from dbtbench.runtime.files import atomic_path, csv_text, digest, write_json, write_text
 
 SHARD_BYTES = 2**23
@@ -285,19 +283,12 @@ def split_digest(splits: Mapping[str, str]) -> str:
     return digest(dict(splits))
 
 
-def check_synthetic_name(path: Path) -> None:
-    """Refuse a name that means something else on the command line, or that would replace real data.
-
-    Args:
-        path: where the synthetic data set would lie.
+def check_not_real(path: Path) -> None:
+    """Refuse to put a synthetic data set where a real one lies.
 
     Raises:
-        UsageError: when it cannot be called so.
+        UsageError: when there is a real data set at `path`.
     """
-    if path.name in ARMS_OF_REAL or path.name in plugins.find("generators"):
-        raise UsageError(
-            f"{path.name!r} already means something for `evaluate --aug`", "choose another --name"
-        )
     if (path / "dataset.json").is_file() and not DBTDataset.open(path).synthetic:
         raise UsageError(f"the data set {path.name!r} exists and is real", "choose another --name")
 

@@ -17,8 +17,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import BreastTomosynthesisImageStorage, JPEG2000Lossless, generate_uid
 
 from dbtbench import __version__
-from dbtbench.data.dataset import laterality, projection
 from dbtbench.errors import UsageError
+from dbtbench.geometry.views import laterality, projection
 from dbtbench.runtime.files import atomic_path
 
 BITS_STORED = 10

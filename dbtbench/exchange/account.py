@@ -10,10 +10,9 @@ from typing import Any
 import pandas as pd
 
 from dbtbench.data.dataset import KEY
+from dbtbench.data.schema import NO_LABEL, NOT_DOWNLOADED
 from dbtbench.data.writer import Entry
 from dbtbench.errors import MissingError
-from dbtbench.exchange.bcs_dbt.finding import NOT_DOWNLOADED
-from dbtbench.exchange.bcs_dbt.tables import NO_LABEL
 
 UNREAD = "its volume was rejected"
 OUTSIDE = "box lies outside the volume"

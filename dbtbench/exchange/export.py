@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, NATIVE_BOX, SPACING, DBTDataset, Volume, laterality
+from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, NATIVE_BOX, SPACING, DBTDataset
 from dbtbench.dicom.volume import image_laterality
 from dbtbench.dicom.writing import (
     BITS_STORED,
@@ -32,6 +32,7 @@ from dbtbench.dicom.writing import (
 )
 from dbtbench.errors import UsageError
 from dbtbench.exchange.volumes.arrays import NOMINAL
+from dbtbench.geometry.views import Volume, laterality
 from dbtbench.runtime.files import atomic_path, claim_folder, csv_text, write_text
 from dbtbench.runtime.progress import progress, say
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dbtbench.data.dataset import Volume
 from dbtbench.figures.comparison import CELL, GAP, INK, LEFT, MARGIN, font
+from dbtbench.geometry.views import Volume
 from dbtbench.runtime.files import atomic_path
 
 

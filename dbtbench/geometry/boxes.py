@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dbtbench.data.dataset import Boxes
+from dbtbench.geometry.views import Boxes
 
 DEPTH_SHARE = 0.25
 """Depth given to a box, as a share of the volume's slices: the tables name one slice only, and the DBTex rule

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dbtbench.data.dataset import Boxes, Volume
+from dbtbench.geometry.views import Boxes, Volume
 from dbtbench.metrics.mask import Mask
 
 LOW, HIGH = 1, 99

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, signal, stats
 from sklearn.mixture import GaussianMixture
 
-from dbtbench.data.dataset import Volume
+from dbtbench.geometry.views import Volume
 from dbtbench.metrics.mask import Mask
 
 LEVELS = 256

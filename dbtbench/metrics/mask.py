@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from dbtbench.data.dataset import Volume
+from dbtbench.geometry.views import Volume
 
 GREY_LEVEL = 1 / 256
 SMOOTHING = (0.5, 0.7, 0.7)

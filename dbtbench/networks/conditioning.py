@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dbtbench.data.dataset import LABELS, Boxes, Volume, laterality, projection
-from dbtbench.generator import mirrored
+from dbtbench.data.dataset import LABELS
+from dbtbench.geometry.views import Boxes, Volume, laterality, mirrored, projection
 
 PROJECTIONS = ("cc", "mlo")
 UNTOLD_LABEL, UNTOLD_PROJECTION, UNTOLD_MASK = len(LABELS), len(PROJECTIONS), -1.0

@@ -20,9 +20,10 @@ import pandas as pd
 import torch
 from joblib import cpu_count
 
-from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX, laterality, projection
+from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX
 from dbtbench.dicom.writing import write_tomosynthesis
 from dbtbench.errors import DBTBenchError, UsageError
+from dbtbench.geometry.views import laterality, projection
 from dbtbench.phantom.anatomy import Breast, draw_breasts
 from dbtbench.phantom.lesions import Lesion, draw_lesion
 from dbtbench.phantom.reconstruction import WINDOW

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dbtbench.data.dataset import laterality, projection
+from dbtbench.geometry.views import laterality, projection
 from dbtbench.phantom.acquisition import Geometry, expose, project
 from dbtbench.phantom.anatomy import FIELD_MM, Breast, Outline, attenuation, compose
 from dbtbench.phantom.lesions import Lesion, insert, locate

@@ -18,12 +18,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from dbtbench.data.dataset import ARMS_OF_REAL, GRID_BOX, DBTDataset, laterality
+from dbtbench.data.dataset import GRID_BOX, DBTDataset
 from dbtbench.errors import DBTBenchError, MissingError, UsageError
-from dbtbench.generator import mirrored
+from dbtbench.geometry.views import laterality, mirrored
 from dbtbench.pipeline.generate import find_augmentation
 from dbtbench.runtime.progress import say
-from dbtbench.task import BASELINE, CEILING, PLACEBO, Arm
+from dbtbench.task import ARMS_OF_REAL, BASELINE, CEILING, PLACEBO, Arm
 from dbtbench.workspace import Workspace
 
 SHUFFLED, ONLY = "shuffled-boxes", "only"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from dbtbench import plugins
 from dbtbench.data.dataset import DBTDataset
+from dbtbench.data.writer import check_not_real
 from dbtbench.errors import UsageError
 from dbtbench.runtime.progress import say
+from dbtbench.task import ARMS_OF_REAL
 from dbtbench.workspace import Workspace
 
 
@@ -33,3 +38,19 @@ def choose_dataset(workspace: Workspace, name: str | None) -> DBTDataset:
 
     say("no data set yet: making the embedded phantom (`dbtbench data phantom` makes others)")
     return default_data.make(workspace)
+
+
+def check_synthetic_name(path: Path) -> None:
+    """Refuse a name that means something else on the command line, or that would replace real data.
+
+    Args:
+        path: where the synthetic data set would lie.
+
+    Raises:
+        UsageError: when it cannot be called so.
+    """
+    if path.name in ARMS_OF_REAL or path.name in plugins.find("generators"):
+        raise UsageError(
+            f"{path.name!r} already means something for `evaluate --aug`", "choose another --name"
+        )
+    check_not_real(path)

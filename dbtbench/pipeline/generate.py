@@ -11,16 +11,11 @@ from typing import Any
 
 from dbtbench import plugins, recipe
 from dbtbench.data.dataset import GRID_BOX, SPACING, DBTDataset
-from dbtbench.data.writer import (
-    DatasetWriter,
-    Entry,
-    check_synthetic_name,
-    entry_of,
-    find_finished,
-    store_volume,
-)
+from dbtbench.data.writer import DatasetWriter, Entry, entry_of, find_finished, store_volume
 from dbtbench.errors import MissingError, StaleError, UsageError
-from dbtbench.generator import Generator, Layout, draw_layouts
+from dbtbench.generator import Generator, Layout
+from dbtbench.layouts import draw_layouts
+from dbtbench.pipeline.catalogue import check_synthetic_name
 from dbtbench.recipe import Recipe
 from dbtbench.runs import Run, open_run
 from dbtbench.runtime import distributed

@@ -14,8 +14,8 @@ import pandas as pd
 
 from dbtbench.data.dataset import KEY
 from dbtbench.errors import UsageError
-from dbtbench.exchange.bcs_dbt.tables import VIEW as VIEW_NAME
 from dbtbench.exchange.csv_columns import read_columns
+from dbtbench.geometry.views import VIEW as VIEW_NAME
 from dbtbench.metrics.froc import BOX_NUMBERS, PREDICTION_NUMBERS, VIEW
 from dbtbench.runtime.progress import say
 

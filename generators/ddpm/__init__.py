@@ -22,7 +22,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_v
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
-from dbtbench.data.dataset import LABELS, DBTDataset, Volume, laterality
+from dbtbench.data.dataset import LABELS, DBTDataset
+from dbtbench.diffusion.guidance import guided
 from dbtbench.diffusion.preconditioning import Measured, Preconditioned
 from dbtbench.diffusion.process import (
     Loss,
@@ -35,10 +36,11 @@ from dbtbench.diffusion.process import (
     target_of,
     to_data,
 )
-from dbtbench.diffusion.sampling import SAMPLERS, Denoiser, SamplerName, guided
+from dbtbench.diffusion.sampling import SAMPLERS, Denoiser, SamplerName
 from dbtbench.errors import UsageError
 from dbtbench.figures.preview import draw_middle_slices
 from dbtbench.generator import Generator, Layout, Sample
+from dbtbench.geometry.views import Volume, laterality
 from dbtbench.networks.backbone import Backbone, build, check_slices
 from dbtbench.networks.conditioning import (
     PROJECTIONS,

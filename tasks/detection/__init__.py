@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from dbtbench.data.dataset import GRID_BOX, Boxes, DBTDataset
+from dbtbench.data.dataset import GRID_BOX, DBTDataset
 from dbtbench.errors import DBTBenchError, MissingError
+from dbtbench.geometry.views import Boxes
 from dbtbench.metrics import froc
 from dbtbench.metrics.afroc import score_afroc
 from dbtbench.runs import Run

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dbtbench.data.dataset import KEY, Boxes, DBTDataset
+from dbtbench.data.dataset import KEY, DBTDataset
 from dbtbench.geometry.boxes import to_native
+from dbtbench.geometry.views import Boxes
 
 GEOMETRY = ["X", "Width", "Y", "Height", "Z", "Depth"]
 PREDICTION_COLUMNS = [*KEY, *GEOMETRY, "Score"]

@@ -19,8 +19,8 @@ from monai.networks.blocks.feature_pyramid_network import FeaturePyramidNetwork
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dbtbench.data.dataset import Boxes
 from dbtbench.errors import UsageError
+from dbtbench.geometry.views import Boxes
 
 NORM_GROUPS = 8
 """Groups of every GroupNorm; MONAI's heads have this number written in."""

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import zarr
 
-from dbtbench.data.dataset import DBTDataset, laterality, projection
+from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
+from dbtbench.geometry.views import laterality, projection
 
 
 def test_the_store_is_zarr_3_with_one_chunk_a_case(toy: DBTDataset) -> None:

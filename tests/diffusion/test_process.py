@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dbtbench.diffusion.guidance import guided
 from dbtbench.diffusion.process import (
     SCHEDULES,
     SMALLEST_SNR,
@@ -35,14 +36,7 @@ from dbtbench.diffusion.process import (
     to_data,
     zero_terminal_snr,
 )
-from dbtbench.diffusion.sampling import (
-    SAMPLERS,
-    Denoiser,
-    SamplerName,
-    even_in_snr,
-    guided,
-    trailing,
-)
+from dbtbench.diffusion.sampling import SAMPLERS, Denoiser, SamplerName, even_in_snr, trailing
 
 ABAR = zero_terminal_snr(cosine(1000))
 WEIGHTS, MEANS, WIDTHS = torch.tensor([0.6, 0.4]), torch.tensor([-0.9, 0.3]), torch.tensor([0.03, 0.12])

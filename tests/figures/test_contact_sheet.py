@@ -13,9 +13,10 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from dbtbench.data.dataset import LABELS, DBTDataset, Volume
+from dbtbench.data.dataset import LABELS, DBTDataset
 from dbtbench.figures.comparison import BOX, tile
 from dbtbench.figures.contact_sheet import TILES, choose, draw_contact_sheet
+from dbtbench.geometry.views import Volume
 
 META = {"name": "made", "grid": [1, 2, 2], "intensity": {"window": "dicom"}}
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 import torchio as tio
 
-from dbtbench.data.dataset import Boxes, DBTDataset
-from dbtbench.generator import Layout, draw_layouts
+from dbtbench.data.dataset import DBTDataset
+from dbtbench.generator import Layout
 from dbtbench.generators.classic import (
     Classic,
     ClassicRecipe,
@@ -21,6 +21,8 @@ from dbtbench.generators.classic import (
     to_torchio,
     upside_down,
 )
+from dbtbench.geometry.views import Boxes
+from dbtbench.layouts import draw_layouts
 from dbtbench.runs import Run
 
 NOTHING = {"degrees": 0, "scale": 0, "shift": 0, "gamma": 0, "blur": 0, "noise": 0}

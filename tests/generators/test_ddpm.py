@@ -14,8 +14,10 @@ from torch import Tensor
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
-from dbtbench.generator import Layout, Sample, draw_layouts, mirrored
+from dbtbench.generator import Layout, Sample
 from dbtbench.generators.ddpm import DDPM, DDPMRecipe
+from dbtbench.geometry.views import mirrored
+from dbtbench.layouts import draw_layouts
 from dbtbench.networks.conditioning import box_mask, conditions
 from dbtbench.pipeline import generate
 from dbtbench.recipe import folder_of, names, resolve

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dbtbench.data.dataset import Volume
+from dbtbench.geometry.views import Volume
 from dbtbench.metrics.contrast import lesion_cnr, michelson_contrast, percentile_range, rms_contrast
 
 GRID = (8, 40, 40)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from dbtbench.data.dataset import DBTDataset, Volume
+from dbtbench.data.dataset import DBTDataset
+from dbtbench.geometry.views import Volume
 from dbtbench.metrics.mask import Mask, breast_mask, li_threshold
 
 GRID = (8, 64, 64)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbtbench.data.dataset import GRID_BOX, DBTDataset, laterality
+from dbtbench.data.dataset import GRID_BOX, DBTDataset
 from dbtbench.errors import MissingError, StaleError, UsageError
-from dbtbench.generator import mirrored
+from dbtbench.geometry.views import laterality, mirrored
 from dbtbench.pipeline import generate
 from dbtbench.pipeline.arms import default_arms, make_arm, with_shuffled_boxes
 from dbtbench.tasks.detection import Detection

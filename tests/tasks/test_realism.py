@@ -12,9 +12,10 @@ import pytest
 from scipy import ndimage
 
 from dbtbench import plugins
-from dbtbench.data.dataset import BOX_COLUMNS, KEY, DBTDataset, Volume
+from dbtbench.data.dataset import BOX_COLUMNS, KEY, DBTDataset
 from dbtbench.data.writer import DatasetWriter
 from dbtbench.errors import UsageError
+from dbtbench.geometry.views import Volume
 from dbtbench.metrics import histogram
 from dbtbench.runs import Run
 from dbtbench.task import Arm, Evaluation

@@ -18,14 +18,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from dbtbench.data.dataset import KEY, laterality, projection
+from dbtbench.data.dataset import KEY
+from dbtbench.data.schema import NOT_DOWNLOADED
 from dbtbench.errors import UnreadableError
 from dbtbench.exchange.bcs_dbt.header_index import read_headers
-from dbtbench.exchange.bcs_dbt.tables import PATHS, VIEW, mark
+from dbtbench.exchange.bcs_dbt.tables import PATHS, mark
+from dbtbench.geometry.views import VIEW, laterality, projection
 from dbtbench.runtime.pool import Pool
 from dbtbench.runtime.progress import progress, say
 
-NOT_DOWNLOADED = "not downloaded"
 LEAVES = "path leaves the collection"
 SHARED = "several rows name this file"
 AMBIGUOUS = "several files could be this volume"

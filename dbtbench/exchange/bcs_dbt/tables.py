@@ -19,7 +19,9 @@ import numpy as np
 import pandas as pd
 
 from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX, SPLITS
+from dbtbench.data.schema import NO_LABEL
 from dbtbench.errors import MissingError, UsageError
+from dbtbench.geometry.views import VIEW
 from dbtbench.runtime.progress import say
 
 CLASSES = [label.capitalize() for label in LABELS]
@@ -31,12 +33,10 @@ OPTIONAL = "VolumeSlices"
 OFFICIAL = tuple(split for split in SPLITS if split != "reserve")
 SPLIT_WORDS = {**{split: split for split in OFFICIAL}, "val": "validation"}
 VOLUME_COLUMNS = [*KEY, "label", "split", *PATHS, "reason", "detail"]
-NO_LABEL = "no row in the labels table"
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}
 
 EXACT = 2**53
 """Whole numbers below it are the same as float64 and as int64."""
-VIEW = r"[lr](?:cc|mlo)[0-9]*"
 IDENTIFIER = r"(?![=+\-@])[^\x00-\x1f\x7f-\x9f]+"
 """No control characters, and nothing that a spreadsheet would execute."""
 

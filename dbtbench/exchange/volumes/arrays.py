@@ -11,9 +11,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dbtbench.data.dataset import Volume
 from dbtbench.dicom.header import MAX_VOXELS
 from dbtbench.errors import UnreadableError
+from dbtbench.geometry.views import Volume
 
 NOMINAL = "nominal spacing"
 """What a file says whose distances between voxels are not known; an export writes it, and it is read here."""

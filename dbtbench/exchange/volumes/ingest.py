@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from dbtbench.data.dataset import GRID_BOX, KEY, DBTDataset, Volume, sizes
+from dbtbench.data.dataset import GRID_BOX, KEY, DBTDataset, sizes
 from dbtbench.data.writer import (
     DatasetWriter,
     Entry,
-    check_synthetic_name,
+    check_not_real,
     entry_of,
     find_finished,
     store_volume,
@@ -33,6 +33,7 @@ from dbtbench.exchange.volumes.arrays import SUFFIXES, read_array
 from dbtbench.exchange.volumes.tables import NATIVE, SampleTables, read_sample_tables
 from dbtbench.geometry.boxes import to_grid
 from dbtbench.geometry.resample import area_mean
+from dbtbench.geometry.views import Volume
 from dbtbench.runtime.files import digest
 from dbtbench.runtime.progress import progress, say
 
@@ -84,7 +85,7 @@ def import_samples(
         MissingError: when the folder or a table is not there, or no volume can be imported.
         UsageError: when a table cannot be used, or the name is another's.
     """
-    check_synthetic_name(path)
+    check_not_real(path)
     tables = read_sample_tables(root, path.name, boxes, cases)
     files = tables.volumes[["file", "bytes"]].to_numpy().tolist()
     recipe = {"import": VERSION, "tables": tables.digests, "files": digest(files)}

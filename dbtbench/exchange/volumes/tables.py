@@ -16,8 +16,9 @@ import pandas as pd
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS
 from dbtbench.errors import MissingError, UsageError
 from dbtbench.exchange.account import UNREAD
-from dbtbench.exchange.bcs_dbt.tables import VIEW, decoded, mark
+from dbtbench.exchange.bcs_dbt.tables import decoded, mark
 from dbtbench.exchange.volumes.arrays import SUFFIXES
+from dbtbench.geometry.views import VIEW
 
 NATIVE = ["Slice", "X", "Y", "Width", "Height"]
 VIEW_WORD = re.compile(r"(?<![a-z])(?:lcc|lmlo|rcc|rmlo)(?![a-z])")

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dbtbench.exchange.bcs_dbt.finding import LEAVES, NOT_DOWNLOADED, SHARED, find_files
+from dbtbench.data.schema import NOT_DOWNLOADED
+from dbtbench.exchange.bcs_dbt.finding import LEAVES, SHARED, find_files
 from dbtbench.runtime.pool import Pool
 
 COLLECTION = "Breast-Cancer-Screening-DBT"

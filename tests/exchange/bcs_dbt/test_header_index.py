@@ -13,11 +13,13 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, DigitalMammographyXRayImageStorageForPresentation
 
-from dbtbench.data.dataset import KEY, laterality
+from dbtbench.data.dataset import KEY
+from dbtbench.data.schema import NOT_DOWNLOADED
 from dbtbench.dicom.writing import write_tomosynthesis
 from dbtbench.exchange.bcs_dbt import header_index
-from dbtbench.exchange.bcs_dbt.finding import AMBIGUOUS, NOT_DOWNLOADED, find_files
+from dbtbench.exchange.bcs_dbt.finding import AMBIGUOUS, find_files
 from dbtbench.exchange.bcs_dbt.tables import read_tables
+from dbtbench.geometry.views import laterality
 from dbtbench.runtime.pool import Pool
 
 MANIFEST = "manifest-1617905855234"

@@ -138,14 +138,6 @@ def test_the_data_set_says_what_is_taken_on_trust(toy: DBTDataset, root: Path, t
     assert made.meta["intensity"] == toy.meta["intensity"]
 
 
-@pytest.mark.parametrize("name", ["ddpm", "classic", "none"])
-def test_a_name_that_means_something_else_is_refused(
-    toy: DBTDataset, root: Path, tmp_path: Path, name: str
-) -> None:
-    with pytest.raises(UsageError, match="already means something"):
-        import_samples(root, tmp_path / name, toy)
-
-
 def test_real_data_are_never_replaced(
     make_toy: Callable[..., DBTDataset], root: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,29 @@
+"""Views, sides and mirror images of breasts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+VIEW = r"[lr](?:cc|mlo)[0-9]*"
+"""Names of views: the four standard ones, and further ones of the same kind such as `rmlo2`."""
+
+Volume = NDArray[np.float32]
+Boxes = NDArray[np.float32]
+
+
+def laterality(view: str) -> str:
+    """`"l"` or `"r"`, of a view such as `lcc` or `rmlo2`."""
+    return view[0]
+
+
+def projection(view: str) -> str:
+    """`"cc"` or `"mlo"`, of a view such as `lcc` or `rmlo2`."""
+    return "mlo" if view[1:].startswith("mlo") else "cc"
+
+
+def mirrored(boxes: Boxes, width: int) -> Boxes:
+    """Boxes of the left-right mirror image of a volume with `width` columns."""
+    out = boxes.copy()
+    out[:, 2], out[:, 5] = width - boxes[:, 5], width - boxes[:, 2]
+    return out

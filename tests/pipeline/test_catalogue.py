@@ -1,0 +1,32 @@
+"""Names of data sets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dbtbench.errors import UsageError
+from dbtbench.pipeline.catalogue import check_synthetic_name
+
+NAMES = ["ddpm", "classic", "none", "more-real"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_means_something_else_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="already means something"):
+        check_synthetic_name(tmp_path / name)
+
+
+def test_an_import_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    command = ["data", "import", "volumes", str(tmp_path / "absent"), "--name", "ddpm", "--data", "toy"]
+    done = subprocess.run(
+        [sys.executable, "-m", "dbtbench", *command, "--workspace", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "'ddpm' already means something" in done.stderr
