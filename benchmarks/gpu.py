@@ -29,7 +29,7 @@ from dbtbench.diffusion.process import schedule, to_data
 from dbtbench.diffusion.sampling import SAMPLERS
 from dbtbench.generators.ddpm import DDPMRecipe
 from dbtbench.runtime.files import write_json
-from dbtbench.runtime.progress import say
+from dbtbench.runtime.progress import log
 
 TIMES, SAMPLE_STEPS = 1000, 50
 SHARES = (0.1, 0.3, 1.0)
@@ -106,7 +106,7 @@ class Bench:
 
     def measure(self, name: str, network: Network, compiled: bool) -> Row:
         """One row, at the largest batch that fits."""
-        say(f"{name}{', compiled' if compiled else ''}")
+        log.info(f"{name}{', compiled' if compiled else ''}")
         network.net.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         batch = self.batch
         while True:

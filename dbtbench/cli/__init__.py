@@ -9,7 +9,7 @@ import typer
 
 from dbtbench.cli import data, demo, doctor, evaluate, generate, leaderboard, listing, picture, score, show
 from dbtbench.errors import DBTBenchError
-from dbtbench.runtime.signals import terminable
+from dbtbench.runtime.signals import handle_sigterm
 
 INTERRUPTED = 130
 
@@ -53,7 +53,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
-        with terminable(quiet="RANK" in os.environ):  # torchrun's workers leave that line to their parent
+        with handle_sigterm(quiet="RANK" in os.environ):  # torchrun's workers leave that line to their parent
             code = app(args=[a for a in arguments if a != "--debug"], standalone_mode=False)
     except Exception as error:
         if debug:

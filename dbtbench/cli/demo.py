@@ -20,20 +20,20 @@ def demo(workspace: WorkspaceOption = None) -> None:
     from dbtbench.pipeline import default_data, generate
     from dbtbench.pipeline.evaluate import evaluate
     from dbtbench.runtime.pool import Pool, cores_or_gpus
-    from dbtbench.runtime.progress import say
+    from dbtbench.runtime.progress import log
     from dbtbench.workspace import Workspace
 
     work = Workspace.find(workspace)
-    say("1/5 phantom patients as DICOM files, and their import")
+    log.info("1/5 phantom patients as DICOM files, and their import")
     data = default_data.make(work)
-    say("2/5 generators: fit to the training split, draw as many volumes again")
+    log.info("2/5 generators: fit to the training split, draw as many volumes again")
     made = {name: generate.draw(work, generate.fit(work, name, data, r)) for name, r in RECIPES.items()}
-    say("3/5 a lesion detector, trained without and with them")
+    log.info("3/5 a lesion detector, trained without and with them")
     with Pool(cores_or_gpus()) as pool:  # without the controls, and with few seeds: it is to end in minutes
         evaluate(work, "detection", data, list(made), seeds=3, recipe_name="demo", arms=[], pool=pool)
-    say("4/5 realism of what was drawn")
+    log.info("4/5 realism of what was drawn")
     evaluate(work, "realism", data, list(made))
-    say("5/5 leaderboard and picture")
+    log.info("5/5 leaderboard and picture")
     results = work.root / "results"
     board = leaderboard.publish(work, results)
     picture = work.root / "demo.png"

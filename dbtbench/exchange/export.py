@@ -34,7 +34,7 @@ from dbtbench.errors import UsageError
 from dbtbench.exchange.volumes.arrays import NOMINAL
 from dbtbench.geometry.views import Volume, laterality
 from dbtbench.runtime.files import atomic_path, claim_folder, csv_text, write_text
-from dbtbench.runtime.progress import progress, say
+from dbtbench.runtime.progress import log, progress
 
 VERSION = 1
 """Raise it when the same data set gives other files than before."""
@@ -153,7 +153,7 @@ def _write_volumes(dataset: DBTDataset, paths: list[Path], format_: str) -> set[
     cases = dataset.cases.to_dict("records")
     done = sum(path.is_file() for path in paths)
     if done == len(paths):
-        say(f"{dataset.name}: already exported")
+        log.info(f"{dataset.name}: already exported")
     turned = set()
     with progress(f"export {dataset.name}", len(paths), done=done) as advance:
         for case, path in zip(cases, paths, strict=True):
@@ -277,7 +277,7 @@ def _bcs_dbt_tables(dataset: DBTDataset, files: list[str], turned: set[int]) -> 
         ):
             tables[f"BCS-DBT-{name}-{split}-v2.csv"] = table[[*KEY, *columns]]
     if turned:
-        say(
+        log.info(
             f"{len(turned)} of {len(cases)} volumes do not show their view's laterality: "
             "readers that go by the pixels, as BCS-DBT's own does, turn them by 180°"
         )

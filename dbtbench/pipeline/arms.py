@@ -22,7 +22,7 @@ from dbtbench.data.dataset import GRID_BOX, DBTDataset
 from dbtbench.errors import DBTBenchError, MissingError, UsageError
 from dbtbench.geometry.views import laterality, mirrored
 from dbtbench.pipeline.generate import find_augmentation
-from dbtbench.runtime.progress import say
+from dbtbench.runtime.progress import log
 from dbtbench.task import ARMS_OF_REAL, BASELINE, CEILING, PLACEBO, Arm
 from dbtbench.workspace import Workspace
 
@@ -88,7 +88,7 @@ def default_arms(
         except DBTBenchError as error:
             if name in augmentations or name == BASELINE:
                 raise
-            say(f"without the arm {name}: {error}" + (f" ({error.hint})" if error.hint else ""))
+            log.info(f"without the arm {name}: {error}" + (f" ({error.hint})" if error.hint else ""))
     return arms
 
 

@@ -8,7 +8,7 @@ from dbtbench import plugins
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.data.writer import check_not_real
 from dbtbench.errors import UsageError
-from dbtbench.runtime.progress import say
+from dbtbench.runtime.progress import log
 from dbtbench.task import ARMS_OF_REAL
 from dbtbench.workspace import Workspace
 
@@ -36,7 +36,7 @@ def choose_dataset(workspace: Workspace, name: str | None) -> DBTDataset:
         return real[0]
     from dbtbench.pipeline import default_data
 
-    say("no data set yet: making the embedded phantom (`dbtbench data phantom` makes others)")
+    log.info("no data set yet: making the embedded phantom (`dbtbench data phantom` makes others)")
     return default_data.make(workspace)
 
 

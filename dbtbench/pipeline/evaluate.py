@@ -19,7 +19,7 @@ from dbtbench.pipeline.arms import default_arms, make_arm
 from dbtbench.runs import Run, open_run
 from dbtbench.runtime.files import write_text
 from dbtbench.runtime.pool import Pool, one_thread, worker_number
-from dbtbench.runtime.progress import progress, say
+from dbtbench.runtime.progress import log, progress
 from dbtbench.task import BASELINE, Arm, Evaluation, Task
 from dbtbench.workspace import Workspace
 
@@ -143,10 +143,10 @@ def _run_all(jobs: Sequence[_Job], pool: Pool, fresh: bool) -> None:
         if fresh or not job.run.finished:
             todo.append(job)
         else:
-            say(f"{job}: already done")
+            log.info(f"{job}: already done")
     if pool.here:
         for job in todo:
-            say(f"{job}: {job.run.path}")
+            log.info(f"{job}: {job.run.path}")
             _evaluate(job, fresh)
         return
     died = []
@@ -166,7 +166,7 @@ def _evaluate_quietly(job: _Job, fresh: bool) -> bool:
     if torch.cuda.is_available():
         torch.cuda.set_device(worker_number() % torch.cuda.device_count())
     job.run.path.mkdir(parents=True, exist_ok=True)
-    with (job.run.path / "log.txt").open("a", encoding="utf-8") as log, redirect_stderr(log):
+    with (job.run.path / "log.txt").open("a", encoding="utf-8") as file, redirect_stderr(file):
         _evaluate(job, fresh)
     return True
 

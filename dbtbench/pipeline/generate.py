@@ -20,7 +20,7 @@ from dbtbench.recipe import Recipe
 from dbtbench.runs import Run, open_run
 from dbtbench.runtime import distributed
 from dbtbench.runtime.files import digest
-from dbtbench.runtime.progress import say
+from dbtbench.runtime.progress import log
 from dbtbench.workspace import Workspace
 
 BLOCK = 32
@@ -184,7 +184,7 @@ def _finished(path: Path, request: Mapping[str, Any], fresh: bool) -> bool:
     """Whether the data set is there, as process 0 sees it."""
     if distributed.rank() > 0 or find_finished(path, request, fresh) is None:
         return False
-    say(f"{path.name}: already drawn")
+    log.info(f"{path.name}: already drawn")
     return True
 
 

@@ -19,7 +19,7 @@ from dbtbench.pipeline import generate
 from dbtbench.pipeline.evaluate import evaluate
 from dbtbench.runtime import distributed
 from dbtbench.runtime.files import csv_text, digest, read_json, write_text
-from dbtbench.runtime.progress import say
+from dbtbench.runtime.progress import log
 from dbtbench.workspace import Workspace
 
 REALISM = "realism"
@@ -113,7 +113,7 @@ class Sweep:
         rows = self._measured(workspace, None, dict.fromkeys(self.grid))
         fitted: list[dict[str, Any]] = []
         for number, (generator, settings) in enumerate(zip(generators, self.combinations(), strict=True), 1):
-            say(f"sweep {number}/{len(generators)}: {self._named(generator)}")
+            log.info(f"sweep {number}/{len(generators)}: {self._named(generator)}")
             fitting = generator.recipe.fitting()
             drawn = self._drawn(workspace, settings, fresh, fresh and fitting not in fitted)
             fitted.append(fitting)
@@ -128,7 +128,7 @@ class Sweep:
         try:
             fitted = generate.fit(workspace, self.generator, self.data, self.recipe, settings, fit_again)
         except DivergedError as error:
-            say(f"{error}; the sweep goes on")
+            log.info(f"{error}; the sweep goes on")
             return None
         return generate.draw(workspace, fitted, self.n, self.seed, self.positives, fresh)
 
@@ -142,7 +142,7 @@ class Sweep:
             runs = evaluate(workspace, REALISM, self.data, [drawn.name] if drawn else [], 1, arms=[])
             record = read_json(runs[-1] / "run.json")
             rows = [{"arm": record["arm"], **swept, **record["scores"]}]
-            say(f"{record['arm']}: {SHOWN[0]} {record['scores'][SHOWN[0]]:.4f}")
+            log.info(f"{record['arm']}: {SHOWN[0]} {record['scores'][SHOWN[0]]:.4f}")
         distributed.from_leader(None)  # the others wait
         return rows
 

@@ -20,8 +20,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dbtbench.errors import DBTBenchError, MissingError
-from dbtbench.runtime.progress import LOG, Advance, progress
-from dbtbench.runtime.signals import TERMINATED, Terminated, dying_with_parent
+from dbtbench.runtime.progress import Advance, log, progress
+from dbtbench.runtime.signals import TERMINATED, Terminated, exit_with_parent
 
 Item = TypeVar("Item")
 
@@ -48,10 +48,17 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def home(size: int) -> torch.device:
-    """Where so many bytes of data should lie: here, unless they need half of the GPU's free memory."""
+def data_device(nbytes: int) -> torch.device:
+    """Choose the device that training data are kept on.
+
+    Args:
+        nbytes: size of the data.
+
+    Returns:
+        `device()`; the CPU when the data would fill more than half of the GPU's free memory.
+    """
     here = device()
-    crowded = here.type == "cuda" and 2 * size > torch.cuda.mem_get_info(here)[0]
+    crowded = here.type == "cuda" and 2 * nbytes > torch.cuda.mem_get_info(here)[0]
     return torch.device("cpu") if crowded else here
 
 
@@ -166,7 +173,7 @@ def worker() -> Iterator[None]:
         yield
         return
     try:
-        with dying_with_parent(), _process_group():
+        with exit_with_parent(), _process_group():
             yield
     except Exception as error:
         if _lost_another(error):
@@ -188,11 +195,11 @@ def _process_group() -> Iterator[None]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("nccl" if cuda else "gloo")
     leader = RankFilter()
-    LOG.addFilter(leader)
+    log.addFilter(leader)
     try:
         yield
     finally:
-        LOG.removeFilter(leader)
+        log.removeFilter(leader)
         dist.destroy_process_group()
 
 

@@ -14,8 +14,9 @@ Advance = Callable[..., None]
 """`advance(n=1, note="")`: n more units are done; the note is shown beside the bar."""
 
 
-LOG = logging.getLogger("dbtbench")
-"""What is said; to stderr, unless who uses the package gives it another handler."""
+log = logging.getLogger("dbtbench")
+"""The log of dbtbench. It goes to stderr, unless a program that uses the package gives it another handler.
+Of several processes that train together, process 0 alone writes it."""
 
 
 class _Stderr(logging.Handler):
@@ -26,14 +27,9 @@ class _Stderr(logging.Handler):
         sys.stderr.flush()
 
 
-LOG.addHandler(_Stderr())
-LOG.setLevel(logging.INFO)
-LOG.propagate = False
-
-
-def say(message: str) -> None:
-    """Print one line of log to stderr; of several processes that train together, process 0 alone does."""
-    LOG.info("%s", message)
+log.addHandler(_Stderr())
+log.setLevel(logging.INFO)
+log.propagate = False
 
 
 @contextmanager
@@ -84,8 +80,8 @@ def _lines(title: str, total: int, unit: str, done: int) -> Iterator[Advance]:
         if now - last >= PLAIN_SECONDS:
             last = now
             left = (now - start) / max(done - first, 1) * (total - done)
-            say(f"{title}: {done}/{total} {unit}, about {left:.0f} s left{', ' + note if note else ''}")
+            log.info(f"{title}: {done}/{total} {unit}, about {left:.0f} s left{', ' + note if note else ''}")
 
     yield advance
     if done > first:
-        say(f"{title}: {done}/{total} {unit} in {time.monotonic() - start:.1f} s")
+        log.info(f"{title}: {done}/{total} {unit} in {time.monotonic() - start:.1f} s")

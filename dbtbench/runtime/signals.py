@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dbtbench.runtime.progress import say
+from dbtbench.runtime.progress import log
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit code, by the convention of shells."""
@@ -25,7 +25,7 @@ class Terminated(SystemExit):
 
 
 @contextmanager
-def terminable(quiet: bool = False) -> Iterator[None]:
+def handle_sigterm(quiet: bool = False) -> Iterator[None]:
     """Let SIGTERM unwind what runs, and say that the same command continues.
 
     Args:
@@ -39,12 +39,12 @@ def terminable(quiet: bool = False) -> Iterator[None]:
             yield
     except Terminated:
         if not quiet:
-            say("terminated: the same command continues")
+            log.info("terminated: the same command continues")
         raise
 
 
 @contextmanager
-def deferred() -> Iterator[Callable[[], bool]]:
+def defer_sigterm() -> Iterator[Callable[[], bool]]:
     """Put SIGTERM off; gives a function that says whether it has come.
 
     Raises:
@@ -77,7 +77,7 @@ def _raise(*_: object) -> None:
 
 
 @contextmanager
-def dying_with_parent() -> Iterator[None]:
+def exit_with_parent() -> Iterator[None]:
     """End this process when its parent is gone: torchrun's workers are not told when it is killed."""
     parent, over = os.getppid(), threading.Event()
 

@@ -17,7 +17,7 @@ from dbtbench.errors import UsageError
 from dbtbench.exchange.csv_columns import read_columns
 from dbtbench.geometry.views import VIEW as VIEW_NAME
 from dbtbench.metrics.froc import BOX_NUMBERS, PREDICTION_NUMBERS, VIEW
-from dbtbench.runtime.progress import say
+from dbtbench.runtime.progress import log
 
 
 def read_labels(paths: Sequence[Path]) -> pd.DataFrame:
@@ -69,7 +69,7 @@ def read_predictions(path: Path, labels: pd.DataFrame) -> pd.DataFrame:
     table = _read(path, PREDICTION_NUMBERS)
     negative = int((table["Depth"] < 0).sum())
     if negative:
-        say(
+        log.info(
             f"{path}: {negative:,} predictions have a Depth below 0, which shifts their centres by half "
             "of it (−1: by half a slice), as by the official rule"
         )
@@ -77,7 +77,7 @@ def read_predictions(path: Path, labels: pd.DataFrame) -> pd.DataFrame:
     unknown = int((~pd.MultiIndex.from_frame(table[VIEW]).isin(known)).sum())
     if unknown:
         share = "all" if unknown == len(table) else f"{unknown:,} of {len(table):,}"
-        say(
+        log.info(
             f"{path}: {share} predictions are on volumes that the labels lack; "
             "they count as false positives, as by the official rule"
         )
@@ -108,7 +108,7 @@ def _read(path: Path, numbers: Sequence[str]) -> pd.DataFrame:
     lower = {view: view.lower() for view in table["View"].unique()}
     mend = {view for view, mended in lower.items() if view != mended and re.fullmatch(VIEW_NAME, mended)}
     if mend:
-        say(f"{path}: {table['View'].isin(mend).sum():,} views in upper case are read as lower case")
+        log.info(f"{path}: {table['View'].isin(mend).sum():,} views in upper case are read as lower case")
     return table.assign(View=table["View"].replace({view: lower[view] for view in mend}))
 
 

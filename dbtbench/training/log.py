@@ -23,7 +23,7 @@ TENSORBOARD = "DBTBENCH_TENSORBOARD"
 METRIC_LINES = 200
 
 
-class Log:
+class MetricsLogger:
     """`metrics.jsonl`: a line every few steps, with the mean loss since the last line, over all processes.
 
     Args:

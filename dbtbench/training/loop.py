@@ -1,10 +1,10 @@
 """The fit loop: global batches, EMA, mixed precision, progress, and exact continuation after a kill.
 
-class MyRecipe(Training):                 # steps, batch, lr, … are settings of the recipe
+class MyRecipe(TrainingRecipe):                 # steps, batch, lr, … are settings of the recipe
     width: int = 32
 
-def loss(net, draw):                      # one part of the global batch of one step
-    rows = torch.randint(n, (recipe.batch,), generator=draw.generator)[draw.part]
+def loss(net, context):                      # one part of the global batch of one step
+    rows = torch.randint(n, (recipe.batch,), generator=context.generator)[context.part]
     return net(volumes[rows]).square().mean()
 
 net = fit(net, loss, recipe, run.path, seed=0, title="my generator")
@@ -25,12 +25,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dbtbench.errors import DivergedError, UsageError
 from dbtbench.runtime import distributed
-from dbtbench.runtime.progress import say
-from dbtbench.runtime.signals import Terminated, deferred
-from dbtbench.training.log import METRICS, Log
-from dbtbench.training.state import State, Training
-
-__all__ = ["METRICS", "Draw", "Loss", "Preview", "Training", "fit"]
+from dbtbench.runtime.progress import log
+from dbtbench.runtime.signals import Terminated, defer_sigterm
+from dbtbench.training.log import MetricsLogger
+from dbtbench.training.recipe import TrainingRecipe
+from dbtbench.training.state import State
 
 WEIGHTS = "weights.safetensors"
 STATE = "state/training.pt"
@@ -44,7 +43,7 @@ COMPILED_STEPS = 500
 
 
 @dataclass(frozen=True)
-class Draw:
+class StepContext:
     """What a loss is asked for.
 
     Attributes:
@@ -59,8 +58,11 @@ class Draw:
     part: slice
 
 
-Loss = Callable[[nn.Module, Draw], torch.Tensor]
-"""`loss(net, draw)`: mean loss (a scalar) over `draw.part`; it calls `net`, not the module that `fit` got."""
+Loss = Callable[[nn.Module, StepContext], torch.Tensor]
+"""`loss(net, context)`: mean loss (a scalar) over `context.part`.
+
+It calls `net`, not the module that `fit` got.
+"""
 
 Preview = Callable[[nn.Module, Path], None]
 """`preview(net, path)`: draw with the averaged network, in evaluation mode, and write a PNG.
@@ -72,7 +74,7 @@ It has random numbers of its own, and leaves the network as it is.
 def fit(
     net: nn.Module,
     loss: Loss,
-    recipe: Training,
+    recipe: TrainingRecipe,
     folder: Path,
     *,
     seed: int,
@@ -130,8 +132,8 @@ def fit(
     if compiled:
         _compile(state)
     keeper = _Keeper(state, folder, checkpoint_seconds, preview, preview_seconds)
-    with closing(Log(folder, state)) as log:
-        _train(state, loss, title, log, keeper)
+    with closing(MetricsLogger(folder, state)) as metrics:
+        _train(state, loss, title, metrics, keeper)
     state.save_weights(folder / WEIGHTS)
     if distributed.rank() == 0:
         (folder / STATE).unlink(missing_ok=True)
@@ -149,20 +151,20 @@ def _compile(state: State) -> None:
         state.net.compile()
 
 
-def _train(state: State, loss: Loss, title: str, log: Log, keeper: _Keeper) -> None:
+def _train(state: State, loss: Loss, title: str, metrics: MetricsLogger, keeper: _Keeper) -> None:
     """The steps that are left."""
     wrapped = distributed.data_parallel(state.net)
     state.net.train()
     steps, done = state.recipe.steps, state.step
-    with deferred() as terminated, distributed.leader_progress(title, steps, "steps", done) as advance:
+    with defer_sigterm() as terminated, distributed.leader_progress(title, steps, "steps", done) as advance:
         while state.step < steps:
-            log.add(_step(state, wrapped, loss))
+            metrics.add(_step(state, wrapped, loss))
             state.step += 1
-            advance(1, log.note())
-            written = log.written()
+            advance(1, metrics.note())
+            written = metrics.written()
             if distributed.any_process(terminated()):
                 keeper.keep()
-                say(f"{title}: state kept at step {state.step} of {steps}")
+                log.info(f"{title}: state kept at step {state.step} of {steps}")
                 raise Terminated
             if written:
                 keeper.keep_when_due()
@@ -208,10 +210,10 @@ def _step(state: State, net: nn.Module, loss: Loss) -> float:
     for first in range(begin, begin + share, state.recipe.micro_batch):
         part = slice(first, min(first + state.recipe.micro_batch, begin + share))
         torch.manual_seed(_mixed(state.seed, state.step, first))
-        draw = Draw(state.step, generator.manual_seed(_mixed(state.seed, state.step)), part)
+        context = StepContext(state.step, generator.manual_seed(_mixed(state.seed, state.step)), part)
         with _unsynchronised(net, part.stop < begin + share):
             with distributed.autocast():
-                value = loss(net, draw) * ((part.stop - part.start) / share)
+                value = loss(net, context) * ((part.stop - part.start) / share)
             value.backward()  # type: ignore[no-untyped-call]
         total += value.detach()
     norm = nn.utils.clip_grad_norm_(net.parameters(), state.recipe.clip)

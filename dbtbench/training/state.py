@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -15,42 +14,15 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
 from dbtbench.errors import StaleError
-from dbtbench.recipe import Recipe
 from dbtbench.runtime import distributed
 from dbtbench.runtime.files import atomic_path, digest
-
-
-class Training(Recipe):
-    """Settings of a training; the recipe of whatever learns inherits them and gives its own defaults.
-
-    Attributes:
-        steps: optimiser steps: a number, never a time, so that the result does not depend on the machine.
-        batch: volumes a step, over all processes.
-        micro_batch: most volumes that a process holds at once; what is more is accumulated.
-        lr: peak learning rate of AdamW.
-        schedule: `linear` decays to 0; `constant` does not; `one-cycle` rises for 30 % of the steps and falls
-            (Smith & Topin, arXiv 1708.07120).
-        warmup: steps over which `linear` and `constant` rise first.
-        weight_decay: of AdamW.
-        clip: largest norm of the gradient.
-        ema: decay of the weights' moving average, which is the result; 0 gives the last weights.
-    """
-
-    steps: PositiveInt
-    batch: PositiveInt
-    micro_batch: PositiveInt = 16
-    lr: PositiveFloat
-    schedule: Literal["linear", "constant", "one-cycle"] = "linear"
-    warmup: NonNegativeInt = 0
-    weight_decay: float = Field(default=0.0, ge=0)
-    clip: PositiveFloat = 1.0
-    ema: float = Field(default=0.999, ge=0, lt=1)
+from dbtbench.training.recipe import TrainingRecipe
 
 
 class State:
     """Everything that a training needs to go on; the random numbers of a step follow from its number."""
 
-    def __init__(self, net: nn.Module, recipe: Training, seed: int) -> None:
+    def __init__(self, net: nn.Module, recipe: TrainingRecipe, seed: int) -> None:
         self.net, self.recipe, self.seed = net, recipe, seed
         self.identity = digest({"recipe": recipe.fitting(), "seed": seed})
         self.step = 0
@@ -108,7 +80,7 @@ class State:
         }
 
 
-def _schedule(optimiser: torch.optim.Optimizer, recipe: Training) -> LRScheduler:
+def _schedule(optimiser: torch.optim.Optimizer, recipe: TrainingRecipe) -> LRScheduler:
     steps = recipe.steps
     if recipe.schedule == "one-cycle":
         return OneCycleLR(optimiser, recipe.lr, total_steps=steps + 1, cycle_momentum=False)

@@ -54,8 +54,9 @@ from dbtbench.networks.conditioning import (
 from dbtbench.networks.unet import GROUPS
 from dbtbench.runs import Run
 from dbtbench.runtime import distributed
-from dbtbench.runtime.progress import say
-from dbtbench.training.loop import Draw, Preview, Training, fit
+from dbtbench.runtime.progress import log
+from dbtbench.training.loop import Preview, StepContext, fit
+from dbtbench.training.recipe import TrainingRecipe
 
 Channels = Annotated[int, Field(gt=0, multiple_of=GROUPS)]
 
@@ -68,7 +69,7 @@ PREVIEW = {"sampler": "dpm++", "sample_steps": 20, "sample_batch": 4}
 """How previews are drawn: a few volumes, in few steps."""
 
 
-class DDPMRecipe(Training):
+class DDPMRecipe(TrainingRecipe):
     """Settings of the DDPM. The defaults are sized for one 80 GB GPU and were not measured here.
 
     Attributes:
@@ -185,7 +186,7 @@ class DDPM(Generator[DDPMRecipe]):
         """Train, continue or load the network (see `dbtbench.training.loop.fit`)."""
         recipe = self.recipe
         if distributed.device().type == "cpu" and recipe.steps * recipe.batch > CPU_VOLUMES:
-            say("ddpm: this recipe is sized for a GPU; --recipe demo trains in minutes on a CPU")
+            log.info("ddpm: this recipe is sized for a GPU; --recipe demo trains in minutes on a CPU")
         torch.manual_seed(recipe.seed)
         net = build(recipe, labels=len(LABELS), projections=len(PROJECTIONS))
         self.grid = train.grid
@@ -313,21 +314,21 @@ class _Objective:
             told.append(conditions(case.label, case.View, boxes, self.train.grid))
             if laterality(case.View) == "r":
                 volumes[row] = volumes[row, ..., ::-1].copy()
-        home = distributed.home(COPIES * volumes.nbytes)
+        home = distributed.data_device(COPIES * volumes.nbytes)
         intensities, known = torch.from_numpy(volumes).to(home), stacked(told, home)
         known = known if self.recipe.conditioned else untold(known)
         self.model.measure(intensities, projections=known[1])
         return self.model.intensities(intensities), known
 
-    def __call__(self, net: nn.Module, draw: Draw) -> Tensor:
+    def __call__(self, net: nn.Module, context: StepContext) -> Tensor:
         """Mean loss over the asked part of the batch."""
         (volumes, told), recipe, abar = self.data, self.recipe, self.model.abar
-        batch, generator, device = recipe.batch, draw.generator, distributed.device()
-        rows = torch.randint(len(volumes), (batch,), generator=generator, device=device)[draw.part]
-        t = torch.randint(1, recipe.times + 1, (batch,), generator=generator, device=device)[draw.part]
+        batch, generator, device = recipe.batch, context.generator, distributed.device()
+        rows = torch.randint(len(volumes), (batch,), generator=generator, device=device)[context.part]
+        t = torch.randint(1, recipe.times + 1, (batch,), generator=generator, device=device)[context.part]
         # Each is left out by itself, and all together; guidance compares with the boxes left out.
-        chance = torch.rand(4, batch, generator=generator, device=device)[:, draw.part] < recipe.drop
-        noise = torch.randn(batch, *volumes.shape[1:], generator=generator, device=device)[draw.part]
+        chance = torch.rand(4, batch, generator=generator, device=device)[:, context.part] < recipe.drop
+        noise = torch.randn(batch, *volumes.shape[1:], generator=generator, device=device)[context.part]
         labels, projections, masks = told
         at = rows.to(volumes.device)
         known = labels[at].to(device), projections[at].to(device), masks[at].to(device)

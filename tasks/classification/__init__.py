@@ -21,7 +21,8 @@ from dbtbench.runtime import distributed
 from dbtbench.runtime.progress import progress
 from dbtbench.task import Arm, Evaluation, Task
 from dbtbench.training.batches import Batches
-from dbtbench.training.loop import Draw, Loss, Training, fit
+from dbtbench.training.loop import Loss, StepContext, fit
+from dbtbench.training.recipe import TrainingRecipe
 
 from .network import LesionClassifier
 
@@ -30,7 +31,7 @@ DECIMALS = 6
 """Of the scores in predictions.csv, from which they are scored."""
 
 
-class ClassificationRecipe(Training):
+class ClassificationRecipe(TrainingRecipe):
     """Settings of the classifier and of its training.
 
     Attributes:
@@ -144,8 +145,8 @@ def _outcomes(test: DBTDataset, predictions: pd.DataFrame) -> pd.DataFrame:
 def _loss_of(batches: Batches) -> Loss:
     """Binary cross-entropy on a step's batch, for `fit`."""
 
-    def loss(net: nn.Module, draw: Draw) -> Tensor:
-        volumes, boxes = batches.read(draw.step, draw.part, draw.generator.device)
+    def loss(net: nn.Module, context: StepContext) -> Tensor:
+        volumes, boxes = batches.read(context.step, context.part, context.generator.device)
         logits: Tensor = net(volumes)
         positive = torch.tensor([float(len(box) > 0) for box in boxes], device=logits.device)
         return F.binary_cross_entropy_with_logits(logits.float(), positive)

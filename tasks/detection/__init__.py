@@ -22,7 +22,8 @@ from dbtbench.runtime import distributed
 from dbtbench.runtime.progress import progress
 from dbtbench.task import Arm, Evaluation, Task
 from dbtbench.training.batches import Batches
-from dbtbench.training.loop import Draw, Loss, Training, fit
+from dbtbench.training.loop import Loss, StepContext, fit
+from dbtbench.training.recipe import TrainingRecipe
 
 from .data import native_predictions
 from .retinanet import LesionDetector, anchor_shapes, check_grid
@@ -30,7 +31,7 @@ from .retinanet import LesionDetector, anchor_shapes, check_grid
 VOLUMES_AT_ONCE = 8
 
 
-class DetectionRecipe(Training):
+class DetectionRecipe(TrainingRecipe):
     """Settings of the detector and of its training.
 
     Attributes:
@@ -133,13 +134,13 @@ class Detection(Task[DetectionRecipe]):
 def _loss_of(batches: Batches) -> Loss:
     """The detector's loss on a step's batch, for `fit`."""
 
-    def loss(net: nn.Module, draw: Draw) -> Tensor:
-        volumes, boxes = batches.read(draw.step, draw.part, draw.generator.device)
+    def loss(net: nn.Module, context: StepContext) -> Tensor:
+        volumes, boxes = batches.read(context.step, context.part, context.generator.device)
         try:
             value: Tensor = net(volumes, boxes)
         except ValueError as error:  # how MONAI reports NaN and Inf
             raise DBTBenchError(
-                f"training the detector failed at step {draw.step}: {error}",
+                f"training the detector failed at step {context.step}: {error}",
                 "lower the learning rate, such as --set lr=0.001",
             ) from error
         return value

@@ -20,7 +20,7 @@ from pathlib import Path
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import DBTBenchError
 from dbtbench.generators.ddpm import DDPM, DDPMRecipe
-from dbtbench.runtime.progress import say
+from dbtbench.runtime.progress import log
 from dbtbench.runs import Run
 from dbtbench.runtime import distributed
 
@@ -33,7 +33,7 @@ with distributed.worker():
     if distributed.rank() == int(failing):
         raise DBTBenchError("the detector fell off")
     DDPM(recipe).fit(DBTDataset.open(Path(data)).select("train"), Run(Path(folder), {}))
-    say(f"{distributed.rank()} of {distributed.size()} has {distributed.share(range(5))}")
+    log.info(f"{distributed.rank()} of {distributed.size()} has {distributed.share(range(5))}")
 """
 
 COMPILED = """
@@ -61,8 +61,8 @@ class Net(nn.Module):
     def forward(self, x):
         return self.net(x)
 
-def loss(net, draw):
-    x = torch.rand(8, 4, generator=draw.generator)[draw.part]
+def loss(net, context):
+    x = torch.rand(8, 4, generator=context.generator)[context.part]
     return (net(x)[:, 0] - x.sum(1)).square().mean()
 
 in_place = nn.Module.compile
@@ -149,4 +149,4 @@ def test_data_lie_on_the_device_unless_they_need_half_of_its_free_memory(
 ) -> None:
     monkeypatch.setattr(distributed, "device", lambda: torch.device(kind))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 1000))
-    assert distributed.home(100).type == home
+    assert distributed.data_device(100).type == home

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from dbtbench.errors import DBTBenchError
 from dbtbench.runtime import distributed
 from dbtbench.runtime.signals import TERMINATED
-from dbtbench.training.loop import METRICS, STATE, WEIGHTS
+from dbtbench.training.log import METRICS
+from dbtbench.training.loop import STATE, WEIGHTS
 
 STEPS = 60
 PROGRAM = f"""
@@ -29,35 +30,36 @@ import torch
 from torch import nn
 
 from dbtbench.runtime import distributed
-from dbtbench.training.loop import Training, fit
-from dbtbench.runtime.signals import terminable
+from dbtbench.training.loop import fit
+from dbtbench.training.recipe import TrainingRecipe
+from dbtbench.runtime.signals import handle_sigterm
 
 folder, step, victim, pause = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-recipe = Training(steps={STEPS}, batch=8, micro_batch=2, lr=1e-2, warmup=2, ema=0.9)
+recipe = TrainingRecipe(steps={STEPS}, batch=8, micro_batch=2, lr=1e-2, warmup=2, ema=0.9)
 
 def network():
     torch.manual_seed(0)
     hidden = (nn.Linear(64, 64), nn.Dropout(0.1), nn.SiLU())
     return nn.Sequential(nn.Linear(4, 64), nn.SiLU(), *hidden, nn.Linear(64, 1))
 
-def loss(net, draw):
+def loss(net, context):
     time.sleep(pause)
-    if draw.step == step and distributed.rank() == victim and not (folder / "killed").exists():
+    if context.step == step and distributed.rank() == victim and not (folder / "killed").exists():
         (folder / "killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    x = torch.rand(8, 4, generator=draw.generator)[draw.part]
+    x = torch.rand(8, 4, generator=context.generator)[context.part]
     return (net(x)[:, 0] - x.sum(1)).square().mean()
 
 folder.mkdir(parents=True, exist_ok=True)
-with terminable(quiet=distributed.launched()), distributed.worker():
+with handle_sigterm(quiet=distributed.launched()), distributed.worker():
     (folder / f"{{distributed.rank()}}.pid").write_text(str(os.getpid()))
     fit(network(), loss, recipe, folder, seed=0, checkpoint_seconds=0)
 """
 LAUNCHER = """
 import sys
 from dbtbench.runtime import distributed
-from dbtbench.runtime.signals import terminable
-with terminable():
+from dbtbench.runtime.signals import handle_sigterm
+with handle_sigterm():
     distributed.launch(2, sys.argv[2:], (sys.argv[1],))
 """
 

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from dbtbench.errors import DBTBenchError, MissingError, StaleError
 from dbtbench.runtime import distributed
 from dbtbench.training import loop
-from dbtbench.training.log import TENSORBOARD
-from dbtbench.training.loop import METRICS, PREVIEW, STATE, WEIGHTS, Draw, Training, fit
+from dbtbench.training.log import METRICS, TENSORBOARD
+from dbtbench.training.loop import PREVIEW, STATE, WEIGHTS, StepContext, fit
+from dbtbench.training.recipe import TrainingRecipe
 
-RECIPE = Training(steps=12, batch=8, micro_batch=8, lr=1e-2, warmup=2, ema=0.9)
+RECIPE = TrainingRecipe(steps=12, batch=8, micro_batch=8, lr=1e-2, warmup=2, ema=0.9)
 
 
 def network() -> nn.Module:
@@ -43,18 +44,18 @@ class Wrapped(nn.Module):
         return y
 
 
-def regression(net: nn.Module, draw: Draw) -> Tensor:
+def regression(net: nn.Module, context: StepContext) -> Tensor:
     """Learn the sum of four numbers, with dropout, so that global random numbers matter too."""
-    x = torch.rand(8, 4, generator=draw.generator)[draw.part]
+    x = torch.rand(8, 4, generator=context.generator)[context.part]
     error: Tensor = net(x)[:, 0] - x.sum(1)
     return error.square().mean()
 
 
-def stopping_at(step: int) -> Callable[[nn.Module, Draw], Tensor]:
-    def loss(net: nn.Module, draw: Draw) -> Tensor:
-        if draw.step == step:
+def stopping_at(step: int) -> Callable[[nn.Module, StepContext], Tensor]:
+    def loss(net: nn.Module, context: StepContext) -> Tensor:
+        if context.step == step:
             raise KeyboardInterrupt
-        return regression(net, draw)
+        return regression(net, context)
 
     return loss
 
@@ -120,8 +121,8 @@ def test_the_state_of_another_training_is_not_continued(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_with_the_step(tmp_path: Path, value: float) -> None:
-    def loss(net: nn.Module, draw: Draw) -> Tensor:
-        return regression(net, draw) * (value if draw.step == 4 else 1)
+    def loss(net: nn.Module, context: StepContext) -> Tensor:
+        return regression(net, context) * (value if context.step == 4 else 1)
 
     with pytest.raises(DBTBenchError, match="diverged at step 4"):
         fit(network(), loss, RECIPE, tmp_path, seed=0)
@@ -129,8 +130,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_step(tmp_path: Path, value: fl
 
 
 def test_accumulation_trains_the_same_as_one_batch(tmp_path: Path) -> None:
-    def loss(net: nn.Module, draw: Draw) -> Tensor:
-        return regression(net.eval(), draw)
+    def loss(net: nn.Module, context: StepContext) -> Tensor:
+        return regression(net.eval(), context)
 
     small = RECIPE.model_copy(update={"micro_batch": 3})
     one = fit(network(), loss, RECIPE, tmp_path / "one", seed=0)
@@ -143,11 +144,11 @@ def test_the_average_warms_up(tmp_path: Path) -> None:
     """With decay 0 the result is the last weights; after two steps the average is 9/11 new and 2/11 old."""
 
     def weights(steps: int, ema: float) -> Tensor:
-        recipe = Training(steps=steps, batch=8, lr=1e-2, ema=ema, warmup=10)
+        recipe = TrainingRecipe(steps=steps, batch=8, lr=1e-2, ema=ema, warmup=10)
         net = fit(nn.Linear(4, 1, bias=False), constant, recipe, tmp_path / f"{steps}-{ema}", seed=0)
         return next(net.parameters()).detach()
 
-    def constant(net: nn.Module, draw: Draw) -> Tensor:
+    def constant(net: nn.Module, context: StepContext) -> Tensor:
         return next(net.parameters()).sum()
 
     torch.manual_seed(0)

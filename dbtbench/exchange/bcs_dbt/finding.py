@@ -25,7 +25,7 @@ from dbtbench.exchange.bcs_dbt.header_index import read_headers
 from dbtbench.exchange.bcs_dbt.tables import PATHS, mark
 from dbtbench.geometry.views import VIEW, laterality, projection
 from dbtbench.runtime.pool import Pool
-from dbtbench.runtime.progress import progress, say
+from dbtbench.runtime.progress import log, progress
 
 LEAVES = "path leaves the collection"
 SHARED = "several rows name this file"
@@ -78,7 +78,7 @@ def find_files(root: Path, volumes: pd.DataFrame, pool: Pool, cache: Path) -> pd
         _match(table, headers)
         if len(headers):
             matched = (table["file"] != "").sum() - before
-            say(f"{len(headers)} files that no row names: {matched} found their row by their headers")
+            log.info(f"{len(headers)} files that no row names: {matched} found their row by their headers")
         missing = table["file"] == ""
         mark(table, missing & (table[PATHS] == "").all(axis=1), "no row in the file-paths table", "")
         mark(table, missing, NOT_DOWNLOADED, "")

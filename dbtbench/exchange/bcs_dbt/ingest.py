@@ -31,7 +31,7 @@ from dbtbench.geometry.boxes import to_grid
 from dbtbench.geometry.resample import METHODS
 from dbtbench.runtime.files import digest
 from dbtbench.runtime.pool import Pool
-from dbtbench.runtime.progress import progress, say
+from dbtbench.runtime.progress import log, progress
 
 GRID = (8, 64, 64)
 VERSION = 2
@@ -120,9 +120,9 @@ def import_bcs_dbt(
     files = digest(volumes[["file", "bytes"]].to_numpy().tolist())
     if finished is not None:
         if finished.meta["source"]["files"] == files:
-            say(f"{path.name}: already imported")
+            log.info(f"{path.name}: already imported")
             return finished
-        say(f"{path.name}: files came or changed since it was imported; adding them")
+        log.info(f"{path.name}: files came or changed since it was imported; adding them")
     source = {"kind": "bcs-dbt", "tables": tables.digest, "files": files}
     split: dict[str, Any] = {"kind": "official" if tables.official_split else "patients"}
     if settings.reserve or not tables.official_split:

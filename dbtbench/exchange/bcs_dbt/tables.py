@@ -22,7 +22,7 @@ from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX, SPLITS
 from dbtbench.data.schema import NO_LABEL
 from dbtbench.errors import MissingError, UsageError
 from dbtbench.geometry.views import VIEW
-from dbtbench.runtime.progress import say
+from dbtbench.runtime.progress import log
 
 CLASSES = [label.capitalize() for label in LABELS]
 PATHS = ["descriptive_path", "classic_path"]
@@ -121,7 +121,7 @@ def _find(root: Path) -> dict[tuple[str, str], Path]:
     for kind, split in [(k, s) for k in COLUMNS for s in splits if (k, s) not in candidates]:
         if kind != "boxes":
             raise MissingError(f"no {kind} table of the split {split} in {root}", _expected(kind, split))
-        say(f"no boxes table of the split {split}: its volumes are taken to have no lesions")
+        log.info(f"no boxes table of the split {split}: its volumes are taken to have no lesions")
     return {(k, s): candidates[k, s][0] for k in COLUMNS for s in splits if (k, s) in candidates}
 
 
@@ -142,7 +142,7 @@ def decoded(name: str, raw: bytes) -> tuple[str, str]:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
-        say(f"{name} is not in UTF-8; it is read as Latin-1")
+        log.info(f"{name} is not in UTF-8; it is read as Latin-1")
         text = raw.decode("latin-1")
     heading = text.lstrip().partition("\n")[0]
     return text, max(",;\t", key=heading.count)
@@ -190,7 +190,7 @@ def _judge_key(name: str, table: pd.DataFrame) -> None:
     right = views.str.fullmatch(VIEW)
     mended = int((right & (views != text.str.strip())).sum())
     if mended:
-        say(f"{name}: {mended} views in upper case are read as lower case")
+        log.info(f"{name}: {mended} views in upper case are read as lower case")
     table["View"] = views.where(right, text)
     mark(table, ~right, "not a view", text)
 

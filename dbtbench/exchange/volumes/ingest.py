@@ -35,7 +35,7 @@ from dbtbench.geometry.boxes import to_grid
 from dbtbench.geometry.resample import area_mean
 from dbtbench.geometry.views import Volume
 from dbtbench.runtime.files import digest
-from dbtbench.runtime.progress import progress, say
+from dbtbench.runtime.progress import log, progress
 
 VERSION = 1
 """Raise it when the same files give another data set than before."""
@@ -92,7 +92,7 @@ def import_samples(
     identity = {"samples": recipe, "name": path.name, "data": data.identity}
     finished = find_finished(path, identity, fresh)
     if finished is not None:
-        say(f"{path.name}: already imported")
+        log.info(f"{path.name}: already imported")
         return finished
     source = {
         "kind": "synthetic",

@@ -1,0 +1,36 @@
+"""The settings that every training has; this file imports no torch, so that recipes are cheap to show."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from dbtbench.recipe import Recipe
+
+
+class TrainingRecipe(Recipe):
+    """Settings of a training; the recipe of whatever learns inherits them and gives its own defaults.
+
+    Attributes:
+        steps: optimiser steps: a number, never a time, so that the result does not depend on the machine.
+        batch: volumes a step, over all processes.
+        micro_batch: most volumes that a process holds at once; what is more is accumulated.
+        lr: peak learning rate of AdamW.
+        schedule: `linear` decays to 0; `constant` does not; `one-cycle` rises for 30 % of the steps and falls
+            (Smith & Topin, arXiv 1708.07120).
+        warmup: steps over which `linear` and `constant` rise first.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient.
+        ema: decay of the weights' moving average, which is the result; 0 gives the last weights.
+    """
+
+    steps: PositiveInt
+    batch: PositiveInt
+    micro_batch: PositiveInt = 16
+    lr: PositiveFloat
+    schedule: Literal["linear", "constant", "one-cycle"] = "linear"
+    warmup: NonNegativeInt = 0
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: PositiveFloat = 1.0
+    ema: float = Field(default=0.999, ge=0, lt=1)
