@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,32 +17,35 @@ from dbtbench.errors import UsageError
 
 
 class Recipe(BaseModel):
-    """Base of every recipe: an unknown key is an error, and a recipe does not change once made.
+    """Base of every recipe: an unknown key is an error, and a recipe cannot be changed.
 
     Attributes:
-        drawing: names of the settings that what was fitted does not depend on, only what is drawn with it;
-            a change of these does not fit anything again.
+        sampling_only: names of the settings that only sampling depends on, not the fitted state; a change of
+            these does not fit again.
+        renamed: old key to new key, for settings that had another name. An entry `old=text` to `new=text`
+            gives the new value too, where that changed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    drawing: ClassVar[frozenset[str]] = frozenset()
+    sampling_only: ClassVar[frozenset[str]] = frozenset()
+    renamed: ClassVar[dict[str, str]] = {}
 
-    def fitting(self) -> dict[str, Any]:
-        """The settings that fitting depends on, as JSON values."""
-        return self.model_dump(mode="json", exclude=set(self.drawing))
+    def fit_settings(self) -> dict[str, Any]:
+        """Give the settings that fitting depends on, as JSON values."""
+        return self.model_dump(mode="json", exclude=set(self.sampling_only))
 
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
 def folder_of(plugin: type) -> Path:
-    """Where a plug-in's class keeps its recipes: `recipes/` in its package; a single module has none."""
+    """Give the folder of a plug-in's recipes: `recipes/` in its package; a single module has none."""
     file = Path(inspect.getfile(plugin))
     return (file.parent if file.name == "__init__.py" else file.with_suffix("")) / "recipes"
 
 
 def names(folder: Path) -> list[str]:
-    """Names of the recipes in `folder` (it need not exist), and always `default`."""
+    """List the recipes in `folder` (it need not exist), and always `default`."""
     return sorted({"default", *(path.stem for path in folder.glob("*.toml"))})
 
 
@@ -56,13 +61,16 @@ def resolve(
         overrides: `key: text`; the text is read as a TOML value where it is one, else as a string.
 
     Raises:
-        UsageError: for an unknown recipe, an unknown key (with the nearest name) or a wrong value.
+        UsageError: for an unknown recipe, an unknown key (with its new or the nearest name) or a wrong value.
     """
     if name not in names(folder):
         raise UsageError(f"no recipe named {name!r}", f"known: {', '.join(names(folder))}")
     file = folder / f"{name}.toml"
     settings: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    settings |= {key: _value(text) for key, text in (overrides or {}).items()}
+    _check_renamed(model, settings, file)
+    changes = {key: _parse_value(text) for key, text in (overrides or {}).items()}
+    _check_renamed(model, changes)
+    settings |= changes
     for key in settings:
         if key not in model.model_fields:
             near = difflib.get_close_matches(key, model.model_fields, 1)
@@ -78,7 +86,25 @@ def resolve(
         ) from error
 
 
-def _value(text: str) -> Any:
+def _check_renamed(model: type[Recipe], settings: Mapping[str, Any], file: Path | None = None) -> None:
+    """Check that settings, of a recipe's file or of `--set` where that is None, have no old key.
+
+    Raises:
+        UsageError: when one has; the hint gives the new setting.
+    """
+    for key, value in settings.items():
+        if key not in model.renamed:
+            continue
+        new, text = model.renamed[key], value if isinstance(value, str) else json.dumps(value)
+        new, _, text = model.renamed.get(f"{key}={text}", f"{new}={text}").partition("=")
+        hint = f"--set {shlex.quote(f'{new}={text}')}"
+        if file:
+            hint = f"in {file}: {new} = {json.dumps(_parse_value(text))}"
+        raise UsageError(f"setting {key!r} is now {new!r}", hint)
+
+
+def _parse_value(text: str) -> Any:
+    """Read text as a TOML value where it is one, else as a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -1,3 +1,5 @@
+"""Tests of recipes: what they are made from, and the errors of wrong settings."""
+
 from pathlib import Path
 from typing import ClassVar
 
@@ -45,10 +47,49 @@ def test_an_unknown_recipe_lists_the_known_ones(folder: Path) -> None:
     assert caught.value.hint == "known: default, quick"
 
 
-def test_settings_of_drawing_are_not_settings_of_fitting() -> None:
+def test_settings_of_sampling_are_not_settings_of_fitting() -> None:
     class Two(recipe.Recipe):
-        drawing: ClassVar[frozenset[str]] = frozenset({"guidance"})
+        sampling_only: ClassVar[frozenset[str]] = frozenset({"guidance_scale"})
         width: int = 8
-        guidance: float = 1.5
+        guidance_scale: float = 1.5
 
-    assert Two(guidance=3).fitting() == {"width": 8}
+    assert Two(guidance_scale=3).fit_settings() == {"width": 8}
+
+
+class Renamed(recipe.Recipe):
+    renamed: ClassVar[dict[str, str]] = {"style": "kind", "style=crumbly": "kind=short", "width": "size"}
+    kind: str = "plain"
+    size: float = 1.0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "hint"),
+    [
+        ("width", "2", "--set size=2"),
+        ("style", "flaky", "--set kind=flaky"),
+        ("style", "crumbly", "--set kind=short"),
+        ("style", '"crumbly"', "--set kind=short"),
+        ("style", "two words", "--set 'kind=two words'"),
+    ],
+)
+def test_an_old_key_of_a_setting_is_an_error_with_the_new_setting(
+    key: str, value: str, hint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"setting '{key}' is now '{Renamed.renamed[key]}'") as caught:
+        recipe.resolve(Renamed, tmp_path, "default", {key: value})
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [("width = 2", "size = 2"), ('style = "crumbly"', 'kind = "short"'), ('style = "a"', 'kind = "a"')],
+)
+def test_an_old_key_in_a_recipe_is_an_error_with_the_new_line_and_the_file(
+    line: str, hint: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "old.toml"
+    file.write_text(f"{line}\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="is now") as caught:
+        recipe.resolve(Renamed, tmp_path, "old")
+    assert caught.value.hint == f"in {file}: {hint}"
+    assert recipe.resolve(Renamed, tmp_path, "default", {"kind": "short"}).kind == "short"

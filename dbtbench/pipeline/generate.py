@@ -86,7 +86,7 @@ def fit(
     identity = {
         "generator": name,
         "version": generator.version,
-        "recipe": generator.recipe.fitting(),
+        "recipe": generator.recipe.fit_settings(),
         "data": data.identity,
     }
     with _shared_run(workspace, name, identity, fresh) as run:

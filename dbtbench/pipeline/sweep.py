@@ -114,7 +114,7 @@ class Sweep:
         fitted: list[dict[str, Any]] = []
         for number, (generator, settings) in enumerate(zip(generators, self.combinations(), strict=True), 1):
             log.info(f"sweep {number}/{len(generators)}: {self._named(generator)}")
-            fitting = generator.recipe.fitting()
+            fitting = generator.recipe.fit_settings()
             drawn = self._drawn(workspace, settings, fresh, fresh and fitting not in fitted)
             fitted.append(fitting)
             swept = self._swept(generator)

@@ -24,7 +24,7 @@ class State:
 
     def __init__(self, net: nn.Module, recipe: TrainingRecipe, seed: int) -> None:
         self.net, self.recipe, self.seed = net, recipe, seed
-        self.identity = digest({"recipe": recipe.fitting(), "seed": seed})
+        self.identity = digest({"recipe": recipe.fit_settings(), "seed": seed})
         self.step = 0
         self.average = AveragedModel(net, multi_avg_fn=_warmed_up_average(recipe.ema))
         self.optimiser = torch.optim.AdamW(

@@ -101,7 +101,7 @@ class DDPMRecipe(TrainingRecipe):
         guidance_rescale: share of the guided prediction's change in contrast that is undone.
     """
 
-    drawing: ClassVar[frozenset[str]] = frozenset(
+    sampling_only: ClassVar[frozenset[str]] = frozenset(
         {
             "sampler",
             "start",

@@ -79,9 +79,9 @@ def test_the_paper_is_what_the_paper_says() -> None:
 
 def test_samplers_do_not_train_again() -> None:
     drawn = {"sampler": "dpm++", "start": "leak", "clip_data": False, "sample_steps": 9}
-    assert smoke(**drawn).fitting() == smoke().fitting()
+    assert smoke(**drawn).fit_settings() == smoke().fit_settings()
     for changed in ({"loss": "mae"}, {"target": "data"}, {"min_snr": 5.0}, {"noise_schedule": "linear"}):
-        assert smoke(**changed).fitting() != smoke().fitting()
+        assert smoke(**changed).fit_settings() != smoke().fit_settings()
 
 
 def test_samples_have_the_grid_the_range_and_the_boxes_that_were_asked_for(

@@ -20,7 +20,7 @@ from dbtbench.workspace import Workspace
 
 
 class FlatRecipe(Recipe):
-    drawing: ClassVar[frozenset[str]] = frozenset({"gain"})
+    sampling_only: ClassVar[frozenset[str]] = frozenset({"gain"})
     brightness: float = 0.5
     gain: float = 1.0
 

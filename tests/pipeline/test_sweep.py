@@ -28,7 +28,7 @@ from dbtbench.workspace import Workspace
 
 
 class GreyRecipe(Recipe):
-    drawing: ClassVar[frozenset[str]] = frozenset({"gain"})
+    sampling_only: ClassVar[frozenset[str]] = frozenset({"gain"})
     brightness: float = 0.5
     levels: tuple[int, ...] = (1, 2)
     gain: float = 1.0
