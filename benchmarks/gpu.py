@@ -1,9 +1,10 @@
-"""What one GPU makes of the networks, in one call: `python benchmarks/gpu.py`.
+"""Benchmark of the networks on one GPU, in one call: `python benchmarks/gpu.py`.
 
-Training steps (bfloat16, channels last, fused AdamW) and DDIM drawing of 8 x 64 x 64 volumes: the recipe
-`default`, and, as wide as in the CPU benchmark, ours, MONAI's and the video U-Net where it is installed; as
-they are and compiled. With --train MINUTES also how real the volumes of `generate ddpm` on a phantom become
-with more and more steps. The table goes to stdout; the JSON is written anew after each row.
+It measures training steps (bfloat16, channels last, fused AdamW) and DDIM sampling of 8 x 64 x 64 volumes.
+The networks are that of the recipe `default`, and, with the channels of the CPU benchmark, ours, MONAI's and
+the video U-Net where it is installed; each with and without compiling. With --train MINUTES it also measures
+the realism of `generate ddpm` on a phantom at rising numbers of steps. The table goes to stdout; the JSON is
+written again after each row.
 """
 
 from __future__ import annotations
@@ -21,37 +22,37 @@ from typing import Any
 
 import pandas as pd
 import torch
-from peers import GRID, INSTALL, Network, Settings, told, video
+from peers import GRID, INSTALL, Network, Settings, build_own, build_video
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from dbtbench.diffusion.process import schedule, to_data
+from dbtbench.diffusion.process import make_schedule, predict_x0
 from dbtbench.diffusion.sampling import SAMPLERS
 from dbtbench.generators.ddpm import DDPMRecipe
 from dbtbench.runtime.files import write_json
 from dbtbench.runtime.progress import log
 
-TIMES, SAMPLE_STEPS = 1000, 50
+NUM_TIMESTEPS, SAMPLE_STEPS = 1000, 50
 SHARES = (0.1, 0.3, 1.0)
-"""Of the minutes of --train; each is a training of its own, whose learning rate falls to 0."""
+"""Parts of the minutes of --train; each is a separate training, whose learning rate falls to 0."""
 REALISM = ["w1_intensity", "air_mode_mass", "rms_contrast", "volume_mean_sd", "lesion_cnr"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a network.
+    """Measurements of a network.
 
     Attributes:
         network: its name.
-        compiled: whether by torch.compile.
-        parameters: how many.
-        batch: volumes a step; halved from what was asked for until they fit.
-        gflop: 10^9 operations of a training step a volume, counted before compiling.
-        trained: volumes a second.
-        share: of the measured matrix rate.
+        compiled: whether it was compiled by torch.compile.
+        parameters: number of parameters.
+        batch: volumes per step; the requested number is halved until they fit.
+        gflop: 10^9 operations per volume of a training step, counted before compiling.
+        trained: volumes per second in training.
+        share: the training's part of the measured matrix rate.
         memory: peak GiB; NaN on the CPU.
-        drawn: volumes a second, with `SAMPLE_STEPS` calls each.
-        failed: why there is no measurement.
+        drawn: volumes per second in sampling, with `SAMPLE_STEPS` network calls each.
+        failed: reason why there is no measurement.
     """
 
     network: str
@@ -67,12 +68,12 @@ class Row:
 
 
 class Bench:
-    """How to measure, and on what.
+    """A device and its way of measuring.
 
     Args:
         device: cuda or cpu.
-        batch: volumes a step.
-        quick: measure for a moment only, and compile without generating code, which takes minutes.
+        batch: volumes per step.
+        quick: measure briefly, and compile without generating code, which takes minutes.
     """
 
     def __init__(self, device: str, batch: int, quick: bool) -> None:
@@ -82,19 +83,19 @@ class Bench:
         self.rate = self._matrix_rate()
 
     def _matrix_rate(self) -> float:
-        """Operations a second of a large bfloat16 matrix product."""
+        """Measure the operations per second of a large bfloat16 matrix product."""
         n = 8192 if self.cuda else 512
         a, b = (torch.randn(n, n, device=self.device, dtype=torch.bfloat16) for _ in range(2))
         return 2 * n**3 / self.seconds_of(lambda: a @ b)
 
     def seconds_of(self, work: Callable[[], object]) -> float:
-        """Mean seconds, after two to warm up."""
+        """Measure the mean seconds of a call, after two calls to warm up."""
         for _ in range(2):
             work()
         self._wait()
         start, calls = time.perf_counter(), 0
         while (passed := time.perf_counter() - start) < self.seconds or not calls:
-            for _ in range(max(1, calls)):  # ever more between two looks at the clock, which wait for the GPU
+            for _ in range(max(1, calls)):  # reading the clock waits for the GPU: do it ever more rarely
                 work()
             calls += max(1, calls)
             self._wait()
@@ -105,7 +106,7 @@ class Bench:
             torch.cuda.synchronize()
 
     def measure(self, name: str, network: Network, compiled: bool) -> Row:
-        """One row, at the largest batch that fits."""
+        """Measure one row, at the largest batch that fits."""
         log.info(f"{name}{', compiled' if compiled else ''}")
         network.net.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         batch = self.batch
@@ -141,54 +142,59 @@ class Bench:
             torch.cuda.reset_peak_memory_stats()
         trained = batch / self.seconds_of(step)
         memory = torch.cuda.max_memory_allocated() / 2**30 if self.cuda else float("nan")
-        drawn = batch / self._drawing(network, x)
+        drawn = batch / self._sampling_seconds(network, x)
         share = trained * flop / self.rate
         return Row(name, compiled, network.parameters, batch, flop / 1e9, trained, share, memory, drawn)
 
-    def _drawing(self, network: Network, start: Tensor) -> float:
-        """Seconds of a DDIM drawing of a batch, without guidance, from a few of its steps on the CPU."""
+    def _sampling_seconds(self, network: Network, x: Tensor) -> float:
+        """Measure the seconds of unguided DDIM sampling of a batch; on the CPU from a few of its steps."""
         steps = SAMPLE_STEPS if self.cuda else 2
         network.net.eval()
-        abar = schedule("cosine", TIMES, zero_terminal=True).to(self.device)
+        alpha_bar = make_schedule("cosine", NUM_TIMESTEPS, zero_terminal=True).to(self.device)
 
-        def denoise(x: Tensor, t: int) -> Tensor:
-            times = torch.full((len(x),), t, device=x.device)
+        def denoise(xt: Tensor, t: int) -> Tensor:
+            timesteps = torch.full((len(xt),), t, device=xt.device)
             with torch.autocast(self.device.type, torch.bfloat16):
-                predicted = network.call(x, times / TIMES).float()
-            data: Tensor = to_data("v", abar, x, predicted, times)
-            return data.clamp(-1, 1)
+                predicted = network.call(xt, timesteps / NUM_TIMESTEPS).float()
+            x0: Tensor = predict_x0("v", alpha_bar, xt, predicted, timesteps)
+            return x0.clamp(-1, 1)
 
         def draw() -> None:
             with torch.inference_mode():
-                SAMPLERS["ddim"](denoise, start, abar, steps, lambda: torch.randn_like(start))
+                SAMPLERS["ddim"](denoise, x, alpha_bar, steps, lambda: torch.randn_like(x))
 
         return self.seconds_of(draw) * SAMPLE_STEPS / steps
 
 
 def networks(quick: bool) -> Iterator[tuple[str, Callable[[], Network]]]:
-    """What is measured, by name."""
+    """List the networks to measure, by name."""
     if quick:
-        yield "ours, 8 wide", lambda: told(Settings("unet", 4, 8, (1, 2), 1))
-        yield "MONAI, 8 wide", lambda: told(Settings("monai", 4, 8, (1, 2), 1))
+        yield "ours, 8 wide", lambda: build_own(Settings("unet", 4, 8, (1, 2), 1))
+        yield "MONAI, 8 wide", lambda: build_own(Settings("monai", 4, 8, (1, 2), 1))
         return
     recipe = DDPMRecipe()
     default = Settings(
-        recipe.backbone, recipe.unshuffle, recipe.dim, recipe.mults, recipe.blocks, recipe.factorised
+        recipe.backbone,
+        recipe.unshuffle,
+        recipe.base_channels,
+        recipe.channel_mults,
+        recipe.blocks,
+        recipe.factorised,
     )
-    yield "ours, recipe default", lambda: told(default)
-    yield "ours, 32 wide", lambda: told(Settings())
-    yield "ours, 32 wide, unshuffle 2", lambda: told(Settings(unshuffle=2))
-    yield "MONAI DiffusionModelUNet, 32 wide", lambda: told(Settings("monai"))
-    yield "video-diffusion-pytorch Unet3D, 32 wide", video
+    yield "ours, recipe default", lambda: build_own(default)
+    yield "ours, 32 wide", lambda: build_own(Settings())
+    yield "ours, 32 wide, unshuffle 2", lambda: build_own(Settings(unshuffle=2))
+    yield "MONAI DiffusionModelUNet, 32 wide", lambda: build_own(Settings("monai"))
+    yield "video-diffusion-pytorch Unet3D, 32 wide", build_video
 
 
 def realism(asked: argparse.Namespace, volumes_a_second: float) -> dict[str, Any]:
     """Fit and draw on a phantom with rising numbers of steps, and measure realism.
 
-    The steps are what the measured speed allows in each share of the minutes.
+    The measured speed and each part of the minutes give a number of steps.
 
     Returns:
-        The table of `generate --sweep`, the real training split first, as records, and the seconds of all.
+        The table of `generate --sweep` as records, the real training split first, and the total seconds.
     """
     most = 60 * asked.train * volumes_a_second / DDPMRecipe().batch / sum(SHARES)
     steps = sorted({max(1, round(most * share)) for share in SHARES})
@@ -206,42 +212,44 @@ def realism(asked: argparse.Namespace, volumes_a_second: float) -> dict[str, Any
 
 
 def dbtbench(*words: str) -> None:
-    """Run the command line; what it says goes to stderr."""
+    """Run the command line with its output on stderr."""
     subprocess.run([sys.executable, "-m", "dbtbench", *words], check=True, stdout=sys.stderr)
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON values: None for what is not there."""
+    """Convert rows to JSON values; a missing one is None."""
     rows: list[dict[str, Any]] = json.loads(table.to_json(orient="records"))
     return rows
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """Records as a Markdown table."""
+    """Format records as a Markdown table."""
     names = list(rows[0])
     lines = [names, ["---"] * len(names), *([cell(row[name]) for name in names] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def cell(value: Any) -> str:
-    """A value as text; what is not there is empty."""
+    """Format a value as text; a missing one is empty."""
     if value is None or value != value:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def arguments() -> argparse.Namespace:
-    """What is asked for."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--batch", type=int, default=64, help="volumes a step")
+    parser.add_argument("--batch", type=int, default=64, help="volumes per step")
     parser.add_argument("--quick", action="store_true", help="small networks and short measurements")
-    parser.add_argument("--train", type=float, metavar="MINUTES", help="also train on a phantom, so long")
-    parser.add_argument("--patients", type=int, default=100, help="of that phantom; four volumes each")
+    parser.add_argument("--train", type=float, metavar="MINUTES", help="also train on a phantom for MINUTES")
+    parser.add_argument(
+        "--patients", type=int, default=100, help="patients of that phantom; four volumes each"
+    )
     parser.add_argument("--out", type=Path, default=Path("gpu-benchmark"), help="folder of results and work")
     asked = parser.parse_args()
     if asked.device == "cuda" and not torch.cuda.is_available():
-        parser.error("no GPU is visible; --device cpu --quick tries everything out")
+        parser.error("no GPU is visible; --device cpu --quick runs everything on the CPU")
     return asked
 
 

@@ -1,4 +1,4 @@
-"""The networks that are compared: the project's, MONAI's, and the video U-Net that the paper's follows."""
+"""Networks to compare: the project's, MONAI's, and the video U-Net that the paper's follows."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from unittest.mock import MagicMock, patch
 import torch
 from torch import Tensor, nn
 
-from dbtbench.networks.backbone import Backbone, build
+from dbtbench.networks.backbone import Backbone, build_network
 
-DIM, MULTS, GRID = 32, (1, 2, 4, 8), (8, 64, 64)
+BASE_CHANNELS, CHANNEL_MULTS, GRID = 32, (1, 2, 4, 8), (8, 64, 64)
 INSTALL = "pip install --no-deps video-diffusion-pytorch einops einops-exts rotary-embedding-torch"
 
 
 @dataclass
 class Settings:
-    """A recipe's settings of the network."""
+    """The network settings of a recipe."""
 
     backbone: Backbone = "unet"
     unshuffle: int = 1
-    dim: int = DIM
-    mults: tuple[int, ...] = MULTS
+    base_channels: int = BASE_CHANNELS
+    channel_mults: tuple[int, ...] = CHANNEL_MULTS
     blocks: int = 2
     factorised: bool = True
 
@@ -39,13 +39,13 @@ class Network:
 
     @property
     def parameters(self) -> int:
-        """How many numbers it learns."""
+        """Number of parameters."""
         return sum(parameter.numel() for parameter in self.net.parameters())
 
 
-def told(settings: Settings) -> Network:
-    """A network of the project, which is also told a label, a projection and a mask."""
-    net = build(settings, labels=4, projections=2)
+def build_own(settings: Settings) -> Network:
+    """Make a network of the project; its conditioning is a label, a projection and an empty mask."""
+    net = build_network(settings, num_labels=4, num_projections=2)
 
     def call(x: Tensor, t: Tensor) -> Tensor:
         index = torch.zeros(len(x), dtype=torch.long, device=x.device)
@@ -55,10 +55,10 @@ def told(settings: Settings) -> Network:
     return Network(net, call)
 
 
-def video() -> Network:
-    """The U-Net of `video-diffusion-pytorch`, which is told nothing.
+def build_video() -> Network:
+    """Make the U-Net of `video-diffusion-pytorch`, without conditioning.
 
-    Its module needs torchvision, whose transforms the network does not use, to be imported.
+    Its module imports torchvision, which the network does not use.
 
     Raises:
         ModuleNotFoundError: when it is not installed; see `INSTALL`.
@@ -66,5 +66,5 @@ def video() -> Network:
     stubs = {} if importlib.util.find_spec("torchvision") else {"torchvision": MagicMock()}
     with patch.dict(sys.modules, stubs):
         module = importlib.import_module("video_diffusion_pytorch")
-    net: nn.Module = module.Unet3D(dim=DIM, dim_mults=MULTS, channels=1)
+    net: nn.Module = module.Unet3D(dim=BASE_CHANNELS, dim_mults=CHANNEL_MULTS, channels=1)
     return Network(net, lambda x, t: net(x, 1000 * t))

@@ -1,4 +1,4 @@
-"""The GPU's benchmark runs here too, on small networks: so that nothing but the GPU is new to it there."""
+"""Tests of the GPU benchmark on the CPU, with small networks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peers import Settings, told
+from peers import Settings, build_own
 
 pytestmark = pytest.mark.slow
 
@@ -19,9 +19,9 @@ SCRIPT = Path(__file__).with_name("gpu.py")
 
 def run(out: Path, *more: str) -> tuple[str, dict[str, Any]]:
     command = [sys.executable, str(SCRIPT), "--device", "cpu", "--quick", "--batch", "2", "--out", str(out)]
-    # Where PYTHONSAFEPATH is set, a script does not find what lies beside it.
-    there = {**os.environ, "PYTHONPATH": str(SCRIPT.parent)}
-    done = subprocess.run([*command, *more], check=True, text=True, capture_output=True, env=there)
+    # With PYTHONSAFEPATH a script does not find the modules next to it.
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parent)}
+    done = subprocess.run([*command, *more], check=True, text=True, capture_output=True, env=environment)
     result: dict[str, Any] = json.loads((out / "gpu.json").read_text())
     return done.stdout, result
 
@@ -35,7 +35,7 @@ def test_every_network_is_measured_as_it_is_and_compiled(tmp_path: Path) -> None
         ("ours, 8 wide", True),
         ("MONAI, 8 wide", True),
     ]
-    assert rows[0]["parameters"] == told(Settings("unet", 4, 8, (1, 2), 1)).parameters
+    assert rows[0]["parameters"] == build_own(Settings("unet", 4, 8, (1, 2), 1)).parameters
     assert rows[0]["gflop"] == rows[2]["gflop"]
     for row in rows:
         assert not row["failed"]

@@ -1,7 +1,7 @@
-"""Our U-Net beside MONAI's and the video U-Net whose design the paper's follows, 32 channels wide.
+"""Speed of our U-Net, of MONAI's, and of the video U-Net whose design the paper's follows.
 
-CPU seconds of one thread for a batch of 2 x (1, 8, 64, 64): a training step (forward, backward, Adam) and a
-forward pass, of which sampling is made. All have levels of 1, 2, 4 and 8 times 32 channels.
+It measures CPU seconds of one thread for a batch of 2 x (1, 8, 64, 64): a training step (forward, backward,
+Adam), and a forward pass as in sampling. All have levels of 1, 2, 4 and 8 times 32 channels.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from peers import GRID, INSTALL, Network, Settings, told, video
+from peers import GRID, INSTALL, Network, Settings, build_own, build_video
 from pytest_benchmark.fixture import BenchmarkFixture
 
 pytestmark = pytest.mark.slow
 
 BATCH = 2
 FASTER = {"monai": {1: 1.0, 2: 2.5}, "video": {1: 5.0, 2: 12.0}}
-"""How many times faster ours must be than each peer, by its pixel-unshuffle."""
+"""Least ratio of each peer's seconds to ours, by our pixel-unshuffle."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU seconds, and what they are for."""
+    """CPU seconds of a step and a forward pass."""
 
     parameters: int
     step: float
@@ -38,7 +38,7 @@ class Cost:
         )
 
 
-class Trained:
+class Training:
     """A network with its input, target and optimiser."""
 
     def __init__(self, network: Network) -> None:
@@ -57,7 +57,7 @@ class Trained:
         self.call(self.x, self.t)
 
     def cost(self, repeats: int) -> Cost:
-        """The median of a few."""
+        """Measure the median of a few repeats."""
         step, forward = (
             statistics.median(cpu_seconds(run) for _ in range(repeats)) for run in (self.step, self.forward)
         )
@@ -72,9 +72,9 @@ def cpu_seconds(run: Callable[[], None]) -> float:
 
 def peer_network(peer: str) -> Network:
     if peer == "monai":
-        return told(Settings("monai"))
+        return build_own(Settings("monai"))
     try:
-        return video()
+        return build_video()
     except ModuleNotFoundError as error:
         pytest.skip(f"{error}: {INSTALL}")
 
@@ -90,16 +90,16 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def ours(one_thread: None) -> dict[int, Cost]:
-    """By pixel-unshuffle."""
-    return {unshuffle: Trained(told(Settings(unshuffle=unshuffle))).cost(5) for unshuffle in (1, 2)}
+    """Our costs, by pixel-unshuffle."""
+    return {unshuffle: Training(build_own(Settings(unshuffle=unshuffle))).cost(5) for unshuffle in (1, 2)}
 
 
 @pytest.mark.parametrize("peer", FASTER)
 def test_a_step_and_a_forward_pass_cost_less_than_those_of_the_peer(
     peer: str, ours: dict[int, Cost], benchmark: BenchmarkFixture
 ) -> None:
-    # A step of the video U-Net is so long that one, without warm-up, has to do.
-    theirs = Trained(peer_network(peer)).cost(1 if peer == "video" else 3)
+    # A step of the video U-Net takes so long that it is measured once, without warm-up.
+    theirs = Training(peer_network(peer)).cost(1 if peer == "video" else 3)
     sys.stdout.write(f"\n{peer}: {theirs}\n")
     for unshuffle, cost in ours.items():
         ratios = {"step": theirs.step / cost.step, "forward": theirs.forward / cost.forward}
@@ -107,4 +107,4 @@ def test_a_step_and_a_forward_pass_cost_less_than_those_of_the_peer(
         sys.stdout.write(f"  ours, unshuffle {unshuffle}: {cost}; times faster: {faster}\n")
         benchmark.extra_info[f"times faster at unshuffle {unshuffle}"] = ratios
         assert min(ratios.values()) >= FASTER[peer][unshuffle]
-    benchmark(Trained(told(Settings(unshuffle=2))).step)
+    benchmark(Training(build_own(Settings(unshuffle=2))).step)

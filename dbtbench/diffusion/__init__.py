@@ -1,1 +1,1 @@
-"""The diffusion process, its samplers and its preconditioning: tensors in, tensors out."""
+"""Diffusion: process, samplers, guidance and preconditioning; tensors in, tensors out."""

@@ -1,14 +1,14 @@
-"""What the network need not learn: how bright the training volumes are, and how rough.
+"""Preconditioning: the linear part of v, from the mean and the power spectrum of the training volumes.
 
-Two thirds of a DBT volume are air, and nearly all of its variance lies in a few hundred coarse structures. A
-small network that predicts v of such volumes spends its training on passing noise through, and its samples
-stay noisy. Here volumes are brought to mean 0 and variance 1, and the network's output is completed by the
-best linear prediction of v, which is known in closed form from the mean and the spectrum of the training
-volumes: a network that answers 0 is the Wiener filter. It is the preconditioning of Karras et al. (EDM,
-arXiv 2206.00364, section 5), where what is passed on has one variance for each frequency in place of one
-for all.
+Two thirds of a DBT volume are air, and most of its variance lies in a few hundred coarse structures. A small
+network that predicts v of such volumes spends its training on reproducing noise, and its samples stay noisy.
+Here volumes are brought to mean 0 and variance 1, and the network's output is added to the best linear
+prediction of v. That prediction has a closed form: a network whose output is 0 is the Wiener filter. This is
+the preconditioning of Karras et al. (EDM, arXiv 2206.00364, section 5) with one c_skip for each frequency
+instead of one for all.
 
-The paper's model does without (`Measured`); what was measured then only serves the signal-leak start.
+`Denoiser` is the model without preconditioning, as in the paper. It uses the same statistics only for
+`signal_leak_init`.
 """
 
 from __future__ import annotations
@@ -20,65 +20,57 @@ import torch
 from scipy.fft import dct
 from torch import Tensor, nn
 
-from dbtbench.diffusion.process import Target, from_velocity, noisy
+from dbtbench.diffusion.process import Target, add_noise, convert_velocity
 
-SMALLEST_VARIANCE = 1e-6
+MIN_VARIANCE = 1e-6
 
 
-class Intensities(nn.Module):
-    """Between intensities in [0, 1] and values of mean 0 and variance 1 over the training volumes.
-
-    The square root comes first: it spreads fat and air apart, and an error in the air becomes invisible.
-    """
+class IntensityScaling(nn.Module):
+    """Scaling of intensities in [0, 1] to values in [-1, 1], and back."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("centre", torch.zeros(()))
-        self.register_buffer("spread", torch.ones(()))
-        self.centre: Tensor
-        self.spread: Tensor
+        self.register_buffer("mean", torch.full((), 0.5))
+        self.register_buffer("std", torch.full((), 0.5))
+        self.mean: Tensor
+        self.std: Tensor
 
-    def measure(self, volumes: Tensor) -> None:
-        """Take centre and spread from volumes of any shape in [0, 1]."""
-        roots = volumes.sqrt()
-        self.centre.copy_(roots.mean())
-        self.spread.copy_(roots.std().clamp(min=SMALLEST_VARIANCE))
+    def fit_statistics(self, volumes: Tensor) -> None:
+        """Keep mean and standard deviation at 0.5: this scaling is the same for all volumes."""
 
     def forward(self, volumes: Tensor) -> Tensor:
-        """Intensities to values."""
-        centre, spread = self.centre.to(volumes.device), self.spread.to(volumes.device)
-        values: Tensor = (volumes.sqrt() - centre) / spread
-        return values
+        """Convert intensities to values."""
+        return (volumes - self.mean.to(volumes.device)) / self.std.to(volumes.device)
 
     def inverse(self, values: Tensor) -> Tensor:
-        """Values to intensities in [0, 1]."""
-        intensities: Tensor = (values * self.spread + self.centre).clamp(0, 1).square()
-        return intensities
+        """Convert values to intensities in [0, 1]."""
+        return (values * self.std + self.mean).clamp(0, 1)
 
     def limits(self) -> tuple[float, float]:
-        """Values of the intensities 0 and 1."""
-        low, high = (-self.centre / self.spread, (1 - self.centre) / self.spread)
+        """Give the values of the intensities 0 and 1."""
+        low, high = (-self.mean / self.std, (1 - self.mean) / self.std)
         return float(low), float(high)
 
 
-class Symmetric(Intensities):
-    """Between intensities in [0, 1] and values in [-1, 1]: centre and spread are a half, and no root."""
+class SqrtStandardisation(IntensityScaling):
+    """Square root of intensities in [0, 1], then mean 0 and variance 1 over the training volumes.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.centre.fill_(0.5)
-        self.spread.fill_(0.5)
+    The square root separates fat from air and makes errors in the air invisible.
+    """
 
-    def measure(self, volumes: Tensor) -> None:
-        """Nothing is measured."""
+    def fit_statistics(self, volumes: Tensor) -> None:
+        """Compute mean and standard deviation of the square roots of volumes in [0, 1], of any shape."""
+        roots = volumes.sqrt()
+        self.mean.copy_(roots.mean())
+        self.std.copy_(roots.std().clamp(min=MIN_VARIANCE))
 
     def forward(self, volumes: Tensor) -> Tensor:
-        """Intensities to values."""
-        return (volumes - self.centre.to(volumes.device)) / self.spread.to(volumes.device)
+        """Convert intensities to values."""
+        return super().forward(volumes.sqrt())
 
     def inverse(self, values: Tensor) -> Tensor:
-        """Values to intensities in [0, 1]."""
-        return (values * self.spread + self.centre).clamp(0, 1)
+        """Convert values to intensities in [0, 1]."""
+        return super().inverse(values).square()
 
 
 class CosineTransform(nn.Module):
@@ -98,54 +90,61 @@ class CosineTransform(nn.Module):
         self.x: Tensor
 
     def forward(self, volumes: Tensor) -> Tensor:
-        """(…, D, H, W) to coefficients of the same shape."""
-        return _applied(volumes, self.z, self.y, self.x)
+        """Transform (…, D, H, W) to coefficients of the same shape."""
+        return _multiply_axes(volumes, self.z, self.y, self.x)
 
     def inverse(self, coefficients: Tensor) -> Tensor:
-        """Coefficients to volumes."""
-        return _applied(coefficients, self.z.T, self.y.T, self.x.T)
+        """Transform coefficients to volumes."""
+        return _multiply_axes(coefficients, self.z.T, self.y.T, self.x.T)
 
 
-def _applied(volumes: Tensor, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
+def _multiply_axes(volumes: Tensor, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
     along_z = (z @ volumes.flatten(-2)).view(volumes.shape)
     return y @ along_z @ x.T
 
 
-class Measured(nn.Module):
-    """A network that predicts the target, beside mean and spectrum of the training volumes.
+class Denoiser(nn.Module):
+    """A network that predicts the target, with the mean and the spectrum of the training volumes.
 
     Args:
-        net: called as `net(x, t, label, projection, mask)`.
-        abar: (T + 1,) schedule.
+        net: called as `net(x, t_normalised, label, projection, mask)`.
+        alpha_bar: (T + 1,) schedule.
         grid: slices, rows, columns.
-        projections: number of projections; each has its own mean volume, and so has "not told".
-        target: what is predicted.
+        num_projections: number of projections; each has its own mean volume, and so has the null projection.
+        target: the network's target.
     """
 
-    intensities: Intensities
+    intensities: IntensityScaling
 
     def __init__(
-        self, net: nn.Module, abar: Tensor, grid: Sequence[int], projections: int, target: Target = "v"
+        self,
+        net: nn.Module,
+        alpha_bar: Tensor,
+        grid: Sequence[int],
+        num_projections: int,
+        target: Target = "v",
     ) -> None:
         super().__init__()
-        self.net, self.intensities, self.cosine = net, Symmetric(), CosineTransform(grid)
+        self.net, self.intensities, self.cosine = net, IntensityScaling(), CosineTransform(grid)
         self.target: Target = target
-        self.register_buffer("abar", abar.float(), persistent=False)
-        self.register_buffer("mean", torch.zeros(projections + 1, 1, *grid))
+        self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
+        self.register_buffer("mean", torch.zeros(num_projections + 1, 1, *grid))
         self.register_buffer("variance", torch.ones(1, *grid))
-        self.abar: Tensor
+        self.alpha_bar: Tensor
         self.mean: Tensor
         self.variance: Tensor
 
     @torch.no_grad()
-    def measure(self, volumes: Tensor, projections: Tensor) -> None:
-        """Take intensities, mean volumes and spectrum from the training volumes.
+    def fit_statistics(self, volumes: Tensor, projections: Tensor) -> None:
+        """Compute the scaling of intensities, mean volumes and spectrum from the training volumes.
+
+        The spectrum is the variance of each DCT coefficient around the mean volume of its projection.
 
         Args:
             volumes: (N, 1, D, H, W) in [0, 1], on any device.
-            projections: (N,) int; the last stands for "not told".
+            projections: (N,) int; the last index is the null projection.
         """
-        self.intensities.measure(volumes)
+        self.intensities.fit_statistics(volumes)
         values = self.intensities(volumes)
         self.mean.copy_(values.mean(0, keepdim=True).expand_as(self.mean))
         for projection in set(projections.tolist()):
@@ -153,58 +152,84 @@ class Measured(nn.Module):
         squares = torch.zeros_like(self.variance)
         for value, projection in zip(values, projections, strict=True):
             squares += self.cosine(value.to(squares.device) - self.mean[projection]).square()
-        self.variance.copy_((squares / len(values)).clamp(min=SMALLEST_VARIANCE))
+        self.variance.copy_((squares / len(values)).clamp(min=MIN_VARIANCE))
 
-    def leaked(self, projection: Tensor, shaped: Tensor, noise: Tensor) -> Tensor:
-        """Start where training ended: x_T of normally distributed data with the volumes' mean and spectrum.
+    def signal_leak_init(self, projection: Tensor, data_noise: Tensor, noise: Tensor) -> Tensor:
+        """Draw x_T from normally distributed data with the mean and the spectrum of the training volumes.
 
-        Where the schedule leaves signal at T, a network has only seen noise with some of it. This mends
-        samples of such a model without training it again (Everaert et al., arXiv 2309.15842, sec. 4; there
-        the spread is by pixel, here by frequency).
+        Where the schedule leaves signal at T, a network never saw pure noise in training. Sampling from this
+        x_T fixes the samples of such a model without training again (Everaert et al., arXiv 2309.15842,
+        sec. 4; they take the variance of each pixel, here it is that of each frequency).
 
         Args:
             projection: (N,) int.
-            shaped: (N, 1, D, H, W) standard normal, for the data.
-            noise: likewise, for the noise.
+            data_noise: (N, 1, D, H, W) standard normal, from which x_0 is made.
+            noise: (N, 1, D, H, W) standard normal, which is added.
 
         Returns:
-            (N, 1, D, H, W); `noise` itself where the terminal SNR is zero.
+            (N, 1, D, H, W); equal to `noise` if the terminal SNR is zero.
         """
-        data = self.mean[projection] + self.cosine.inverse(self.variance.sqrt() * shaped)
-        return noisy(self.abar, data, noise, torch.full_like(projection, len(self.abar) - 1))
+        x0 = self.mean[projection] + self.cosine.inverse(self.variance.sqrt() * data_noise)
+        return add_noise(self.alpha_bar, x0, noise, torch.full_like(projection, len(self.alpha_bar) - 1))
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor, projection: Tensor, mask: Tensor) -> Tensor:
-        """Predict the target of x_t (N, 1, D, H, W) at times t (N,) in [0, 1]; the rest is the network's."""
-        predicted: Tensor = self.net(x, t, label, projection, mask).float()
+    def forward(
+        self, x: Tensor, t_normalised: Tensor, label: Tensor, projection: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Predict the target.
+
+        Args:
+            x: x_t, (N, 1, D, H, W).
+            t_normalised: t / T, (N,) float in [0, 1].
+            label: (N,) int.
+            projection: (N,) int.
+            mask: (N, 1, D, H, W) lesion mask.
+
+        Returns:
+            (N, 1, D, H, W) float32.
+        """
+        predicted: Tensor = self.net(x, t_normalised, label, projection, mask).float()
         return predicted
 
 
-class Preconditioned(Measured):
-    """Predicts v: the linear part in closed form, the rest by a network.
+class LinearPreconditioner(Denoiser):
+    """A denoiser of v: the linear part in closed form, and the network's output times c_out.
 
-    For a coefficient of mean μ and variance σ², and x_t = a x_0 + s noise, the best linear prediction is
-    v = a s (1 − σ²) / (a² σ² + s²) · (x_t − a μ) − s μ, and what remains has the variance σ² / (a² σ² + s²).
-    The root of its mean over all coefficients scales the network's output. (Scaled coefficient by
-    coefficient, the network would have to answer with whitened volumes, and it learns nothing.) Another
-    target is computed from v: it changes which times count in the loss, not what the network answers.
+    For a DCT coefficient of mean μ and variance σ², and x_t = alpha_t x_0 + sigma_t noise, the best linear
+    prediction is
+
+        v = c_skip (x_t − alpha_t μ) − sigma_t μ,   c_skip = alpha_t sigma_t (1 − σ²) / denominator,
+        denominator = alpha_bar_t σ² + 1 − alpha_bar_t,
+
+    and the remaining error has the variance σ² / denominator. c_out is the root of its mean over all
+    coefficients. (With one c_out for each coefficient the network would have to predict whitened volumes,
+    and it learns nothing.) Another target is computed from v. That changes the weights of the timesteps in
+    the loss, not the meaning of the network's output.
     """
 
     def __init__(
-        self, net: nn.Module, abar: Tensor, grid: Sequence[int], projections: int, target: Target = "v"
+        self,
+        net: nn.Module,
+        alpha_bar: Tensor,
+        grid: Sequence[int],
+        num_projections: int,
+        target: Target = "v",
     ) -> None:
-        super().__init__(net, abar, grid, projections, target)
-        self.intensities = Intensities()
+        super().__init__(net, alpha_bar, grid, num_projections, target)
+        self.intensities = SqrtStandardisation()
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor, projection: Tensor, mask: Tensor) -> Tensor:
-        """Predict the target of x_t (N, 1, D, H, W) at times t (N,) in [0, 1]; the rest is the network's."""
-        times = (t * (len(self.abar) - 1)).round().long()
-        share = self.abar[times].view(-1, 1, 1, 1, 1)
-        signal, sigma = share.sqrt(), (1 - share).sqrt()
-        total = share * self.variance + 1 - share
+    def forward(
+        self, x: Tensor, t_normalised: Tensor, label: Tensor, projection: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Predict the target; arguments and result are those of `Denoiser.forward`."""
+        t = (t_normalised * (len(self.alpha_bar) - 1)).round().long()
+        alpha_bar_t = self.alpha_bar[t].view(-1, 1, 1, 1, 1)
+        alpha_t, sigma_t = alpha_bar_t.sqrt(), (1 - alpha_bar_t).sqrt()
         mean = self.mean[projection]
-        answer = self.net(x, t, label, projection, mask).float()
+        output = self.net(x, t_normalised, label, projection, mask).float()
         with torch.autocast(x.device.type, enabled=False):  # 16 bits are too few for the transforms
-            linear = signal * sigma * (1 - self.variance) / total * self.cosine(x - signal * mean)
-            rest = (self.variance / total).mean((1, 2, 3, 4), keepdim=True).sqrt()
-            v = self.cosine.inverse(linear) + rest * answer - sigma * mean
-            return from_velocity(self.target, self.abar, x, v, times)
+            denominator = alpha_bar_t * self.variance + 1 - alpha_bar_t
+            c_skip = alpha_t * sigma_t * (1 - self.variance) / denominator
+            c_out = (self.variance / denominator).mean((1, 2, 3, 4), keepdim=True).sqrt()
+            linear = self.cosine.inverse(c_skip * self.cosine(x - alpha_t * mean))
+            v = linear + c_out * output - sigma_t * mean
+            return convert_velocity(self.target, self.alpha_bar, x, v, t)

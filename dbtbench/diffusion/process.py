@@ -1,9 +1,13 @@
-"""The diffusion process: schedules, what a network predicts of it, and what it is trained with.
+"""The diffusion process: noise schedules, training targets and losses.
 
-Times t are 0 (data) to T (pure noise). A schedule is the table of abar, the signal's share of the variance:
-x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise. A network predicts the noise, the data x_0, or
-v = sqrt(abar_t) noise - sqrt(1 - abar_t) x_0 (Salimans & Ho, arXiv 2202.00512), which is -x_0 at T and the
-noise near 0: unlike the noise, it stays informative where there is no signal. `sampling.py` goes back.
+Timesteps t run from 0 (data) to T (pure noise). A schedule is the table of alpha_bar_t, and with
+alpha_t = sqrt(alpha_bar_t) and sigma_t = sqrt(1 - alpha_bar_t)
+
+    x_t = alpha_t x_0 + sigma_t noise,        v_t = alpha_t noise - sigma_t x_0.
+
+A network predicts the noise, the data x_0, or the velocity v (Salimans & Ho, arXiv 2202.00512). v is -x_0 at
+T and the noise at 0. Unlike the noise it stays informative where x_t has no signal. The reverse process is in
+`sampling.py`.
 """
 
 from __future__ import annotations
@@ -20,149 +24,151 @@ Target = Literal["noise", "v", "data"]
 Loss = Literal["mse", "mae", "huber"]
 ScheduleName = Literal["linear", "rescaled-linear", "cosine"]
 
-LARGEST_BETA = 0.999
-"""Most of the variance that one step replaces (Nichol & Dhariwal, arXiv 2102.09672)."""
-SMALLEST_SNR = 0.1
-"""What min-SNR weights take pure noise's for, so that the terminal step keeps a weight."""
+MAX_BETA = 0.999
+"""Largest beta: the largest part of the variance that one step replaces (arXiv 2102.09672)."""
+MIN_SNR = 0.1
+"""Lower bound of the SNR in min-SNR weights, so that the terminal step keeps a weight."""
 
 
-def linear(times: int) -> Tensor:
-    """Linear betas, 1e-4 to 0.02 (Ho et al., arXiv 2006.11239), whatever T is, as tutorials take them.
+def linear_schedule(num_timesteps: int) -> Tensor:
+    """Make linear betas from 1e-4 to 0.02 (Ho et al., arXiv 2006.11239), the same at any T.
 
-    They were made for T = 1000; with fewer times much of the signal is left at T: 4.8 % of the variance
-    for T = 300.
-
-    Args:
-        times: T.
-
-    Returns:
-        (T + 1,) float64, falling from 1.
-    """
-    return _cumulated(torch.linspace(1e-4, 0.02, times, dtype=torch.float64))
-
-
-def rescaled_linear(times: int) -> Tensor:
-    """Linear betas times 1000 / T, so that as little signal is left at any T; (T + 1,) float64."""
-    return _cumulated(torch.linspace(1e-4, 0.02, times, dtype=torch.float64) * 1000 / times)
-
-
-def cosine(times: int) -> Tensor:
-    """Cosine schedule (Nichol & Dhariwal, arXiv 2102.09672, eq. 17).
+    They were made for T = 1000. With fewer timesteps signal is left at T: alpha_bar_T = 0.048 for T = 300.
 
     Args:
-        times: T.
+        num_timesteps: T.
 
     Returns:
-        (T + 1,) float64, falling from 1.
+        alpha_bar, (T + 1,) float64, falling from 1.
     """
-    t = torch.linspace(0, 1, times + 1, dtype=torch.float64)
-    abar = torch.cos((t + 0.008) / 1.008 * (math.pi / 2)) ** 2
-    return abar / abar[0]
+    return _alpha_bar_of(torch.linspace(1e-4, 0.02, num_timesteps, dtype=torch.float64))
 
 
-def _cumulated(betas: Tensor) -> Tensor:
-    return torch.cat([betas.new_ones(1), (1 - betas.clamp(max=LARGEST_BETA)).cumprod(0)])
+def rescaled_linear_schedule(num_timesteps: int) -> Tensor:
+    """Make linear betas times 1000 / T, so that any T ends with as little signal; (T + 1,) float64."""
+    betas = torch.linspace(1e-4, 0.02, num_timesteps, dtype=torch.float64)
+    return _alpha_bar_of(betas * 1000 / num_timesteps)
 
 
-def zero_terminal_snr(abar: Tensor) -> Tensor:
+def cosine_schedule(num_timesteps: int) -> Tensor:
+    """Make the cosine schedule (Nichol & Dhariwal, arXiv 2102.09672, eq. 17).
+
+    Args:
+        num_timesteps: T.
+
+    Returns:
+        alpha_bar, (T + 1,) float64, falling from 1.
+    """
+    t_normalised = torch.linspace(0, 1, num_timesteps + 1, dtype=torch.float64)
+    alpha_bar = torch.cos((t_normalised + 0.008) / 1.008 * (math.pi / 2)) ** 2
+    return alpha_bar / alpha_bar[0]
+
+
+def _alpha_bar_of(betas: Tensor) -> Tensor:
+    return torch.cat([betas.new_ones(1), (1 - betas.clamp(max=MAX_BETA)).cumprod(0)])
+
+
+def rescale_to_zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
     """Rescale a schedule so that no signal is left at T (Lin et al., arXiv 2305.08891, algorithm 1).
 
-    With signal left, training never shows the network the pure noise that sampling starts from, and samples
+    If signal is left, training never shows the network the pure noise that sampling starts from, and samples
     lose contrast.
 
     Args:
-        abar: (T + 1,), falling from 1.
+        alpha_bar: (T + 1,), falling from 1.
 
     Returns:
-        (T + 1,) float64; the last is exactly 0, the first two are as before.
+        (T + 1,) float64; the last entry is exactly 0, the first two do not change.
     """
-    root = abar.double().sqrt()
-    rescaled = (root - root[-1]) * root[1] / (root[1] - root[-1])
+    alpha = alpha_bar.double().sqrt()
+    rescaled = (alpha - alpha[-1]) * alpha[1] / (alpha[1] - alpha[-1])
     rescaled[0] = 1
     return rescaled**2
 
 
 SCHEDULES: dict[ScheduleName, Callable[[int], Tensor]] = {
-    "linear": linear,
-    "rescaled-linear": rescaled_linear,
-    "cosine": cosine,
+    "linear": linear_schedule,
+    "rescaled-linear": rescaled_linear_schedule,
+    "cosine": cosine_schedule,
 }
 
 
-def schedule(name: ScheduleName, times: int, zero_terminal: bool) -> Tensor:
-    """The table of abar: (T + 1,) float64, falling from 1, to exactly 0 with `zero_terminal`."""
-    abar = SCHEDULES[name](times)
-    return zero_terminal_snr(abar) if zero_terminal else _cumulated(1 - abar[1:] / abar[:-1])
+def make_schedule(name: ScheduleName, num_timesteps: int, zero_terminal: bool) -> Tensor:
+    """Make alpha_bar: (T + 1,) float64, falling from 1; exactly 0 at T with `zero_terminal`."""
+    alpha_bar = SCHEDULES[name](num_timesteps)
+    if zero_terminal:
+        return rescale_to_zero_terminal_snr(alpha_bar)
+    return _alpha_bar_of(1 - alpha_bar[1:] / alpha_bar[:-1])
 
 
-def weights(abar: Tensor, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """sqrt(abar_t) and sqrt(1 - abar_t), (N, 1, ..., 1) to go with `like`."""
-    a = abar.to(t.device)[t].view(-1, *[1] * (like.dim() - 1))
-    return a.sqrt().to(like.dtype), (1 - a).sqrt().to(like.dtype)
+def get_alpha_sigma(alpha_bar: Tensor, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Look up alpha_t and sigma_t of timesteps t (N,) int: (N, 1, ..., 1), in the type of `like` (N, ...)."""
+    alpha_bar_t = alpha_bar.to(t.device)[t].view(-1, *[1] * (like.dim() - 1))
+    return alpha_bar_t.sqrt().to(like.dtype), (1 - alpha_bar_t).sqrt().to(like.dtype)
 
 
-def noisy(abar: Tensor, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """x_t of data x0 (N, ...), noise of the same shape and times t (N,) int."""
-    signal, sigma = weights(abar, t, x0)
-    return signal * x0 + sigma * noise
+def add_noise(alpha_bar: Tensor, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Compute x_t from data x0 (N, ...), noise of the same shape and timesteps t (N,) int."""
+    alpha_t, sigma_t = get_alpha_sigma(alpha_bar, t, x0)
+    return alpha_t * x0 + sigma_t * noise
 
 
-def target_of(target: Target, abar: Tensor, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """What the network is to predict, of data x0 (N, ...), noise of the same shape and times t (N,) int."""
+def training_target(target: Target, alpha_bar: Tensor, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Compute the target from data x0 (N, ...), noise of the same shape and timesteps t (N,) int."""
     if target == "noise":
         return noise
     if target == "data":
         return x0
-    signal, sigma = weights(abar, t, x0)
-    return signal * noise - sigma * x0
+    alpha_t, sigma_t = get_alpha_sigma(alpha_bar, t, x0)
+    return alpha_t * noise - sigma_t * x0
 
 
-def from_velocity(target: Target, abar: Tensor, xt: Tensor, v: Tensor, t: Tensor) -> Tensor:
-    """The target that a noisy x_t (N, ...) and v amount to: no division, so it holds at every t."""
+def convert_velocity(target: Target, alpha_bar: Tensor, xt: Tensor, v: Tensor, t: Tensor) -> Tensor:
+    """Convert v to the target, given x_t (N, ...) and t (N,) int. It does not divide: every t is allowed."""
     if target == "v":
         return v
-    signal, sigma = weights(abar, t, xt)
-    return sigma * xt + signal * v if target == "noise" else signal * xt - sigma * v
+    alpha_t, sigma_t = get_alpha_sigma(alpha_bar, t, xt)
+    return sigma_t * xt + alpha_t * v if target == "noise" else alpha_t * xt - sigma_t * v
 
 
-def to_data(target: Target, abar: Tensor, xt: Tensor, predicted: Tensor, t: Tensor) -> Tensor:
-    """The data that a noisy x_t (N, ...) and the predicted target amount to.
+def predict_x0(target: Target, alpha_bar: Tensor, xt: Tensor, predicted: Tensor, t: Tensor) -> Tensor:
+    """Convert a predicted target to the data, given x_t (N, ...) and t (N,) int.
 
-    Of the noise it divides by the signal: it is not finite where abar is 0.
+    For the target `noise` it divides by alpha_t: the result is not finite where alpha_bar_t is 0.
     """
     if target == "data":
         return predicted
-    signal, sigma = weights(abar, t, xt)
-    return signal * xt - sigma * predicted if target == "v" else (xt - sigma * predicted) / signal
+    alpha_t, sigma_t = get_alpha_sigma(alpha_bar, t, xt)
+    return alpha_t * xt - sigma_t * predicted if target == "v" else (xt - sigma_t * predicted) / alpha_t
 
 
-def min_snr_weights(target: Target, abar: Tensor, gamma: float) -> Tensor:
-    """Min-SNR weights of the squared error (Hang et al., arXiv 2303.09556, sec. 3.4), never 0.
+def min_snr_weights(target: Target, alpha_bar: Tensor, gamma: float) -> Tensor:
+    """Compute min-SNR weights of the squared error (Hang et al., arXiv 2303.09556, sec. 3.4), never 0.
 
-    The weight of the data's error is the signal-to-noise ratio, at most gamma; that of the noise's and of
-    v's is this divided by SNR and by SNR + 1. The paper's goes to 0 with the SNR for data and v: at zero
-    terminal SNR the step that sampling begins with would not be learned. So the SNR counts as
-    `SMALLEST_SNR` where it is less.
+    The weight is min(SNR, gamma) for the data, min(SNR, gamma) / SNR for the noise and
+    min(SNR, gamma) / (SNR + 1) for v. For data and v the paper's weight goes to 0 with the SNR, so that the
+    first step of sampling would not be learned at zero terminal SNR. For these two the SNR in the minimum is
+    at least `MIN_SNR`.
 
     Args:
-        target: what is predicted.
-        abar: (T + 1,) schedule, without zeros if the target is the noise.
-        gamma: the largest SNR that counts; the paper's is 5.
+        target: the network's target.
+        alpha_bar: (T + 1,) schedule, without zeros if the target is the noise.
+        gamma: upper bound of the SNR; 5 in the paper.
 
     Returns:
-        (T + 1,) of `abar`'s type; the entry of t = 0, which is not trained on, is that of t = 1.
+        (T + 1,), of the type of `alpha_bar`. The entry of t = 0, which is not trained on, is that of t = 1.
     """
-    share = abar.clone()
-    share[0] = share[1]
-    snr = share / (1 - share)
+    alpha_bar = alpha_bar.clone()
+    alpha_bar[0] = alpha_bar[1]
+    snr = alpha_bar / (1 - alpha_bar)
     if target == "noise":
         return (gamma / snr).clamp(max=1)
-    clipped = snr.clamp(min=SMALLEST_SNR).clamp(max=gamma)
+    clipped = snr.clamp(min=MIN_SNR).clamp(max=gamma)
     return clipped if target == "data" else clipped / (snr + 1)
 
 
-def penalty(loss: Loss, error: Tensor) -> Tensor:
-    """Squared, absolute or Huber's error (quadratic up to 1, linear beyond), voxel by voxel."""
+def loss_elementwise(loss: Loss, error: Tensor) -> Tensor:
+    """Compute the squared, absolute or Huber loss (quadratic up to 1, then linear) of each element."""
     if loss == "mse":
         return error.square()
     if loss == "mae":

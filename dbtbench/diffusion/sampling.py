@@ -1,12 +1,12 @@
-"""Drawing data from a denoiser: ancestral, DDIM and DPM-Solver++ steps, and guidance.
+"""Samplers: ancestral, DDIM and DPM-Solver++ draw data with a denoiser.
 
-MONAI's schedulers are not used because they are wrong when they stride: its DDPM steps as if it took all of
-the training steps, its DDIM places its steps with linspace but takes the previous one to be `t - T // n`;
-neither can rescale its schedule to zero terminal SNR.
+MONAI's schedulers are not used because they are wrong with fewer steps than in training: its DDPM always
+steps as if by one training step, its DDIM places its steps with linspace but takes the previous one to be
+`t - T // n`, and neither can rescale its schedule to zero terminal SNR.
 
-Every sampler visits falling times from T to 0, and only ever uses the two times of a step, so that it is
-right at any number of steps. Each begins at exactly T and takes no logarithm and no quotient of signals that
-zero terminal SNR would break.
+Every sampler visits falling timesteps from T to 0. Its coefficients depend only on the two timesteps of a
+step, so that it is right at any number of steps. It begins at exactly T, and takes no logarithm and no
+quotient that zero terminal SNR would break.
 """
 
 from __future__ import annotations
@@ -19,96 +19,108 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dbtbench.diffusion.process import noisy, weights
+from dbtbench.diffusion.process import add_noise, get_alpha_sigma
 
-Denoiser = Callable[[Tensor, int], Tensor]
-"""`denoise(x_t, t)` estimates the data, of `x_t`'s shape."""
-Sampler = Callable[[Denoiser, Tensor, Tensor, int, Callable[[], Tensor]], Tensor]
-"""`sampler(denoise, start, abar, steps, fresh)` gives data, of `start`'s shape.
+Denoise = Callable[[Tensor, int], Tensor]
+"""`denoise(x_t, t)` estimates the data x_0, in the shape of `x_t`."""
+NoiseSampler = Callable[[], Tensor]
+"""`noise_sampler()` draws standard normal noise in the shape of `x`."""
+Sampler = Callable[[Denoise, Tensor, Tensor, int, NoiseSampler], Tensor]
+"""`sampler(denoise, x, alpha_bar, steps, noise_sampler)` draws data in the shape of `x`.
 
-`start` is x_T (N, ...), `abar` the (T + 1,) schedule, `steps` the number of calls of `denoise`, 1 to T, and
-`fresh()` gives new standard normal noise of `start`'s shape.
+`x` is x_T (N, ...), `alpha_bar` the (T + 1,) schedule, and `steps` the number of calls of `denoise`, 1 to T.
 """
 SamplerName = Literal["ancestral", "ddim", "dpm++"]
 
-LOWEST_LOG_SNR = -6.0
-"""Half the log SNR before which DPM-Solver++ takes one step. What all voxels share stands out from the noise
-sooner than one voxel does, by the root of their number: of 10^5 voxels, at -5.8."""
+MIN_HALF_LOG_SNR = -6.0
+"""Lower bound of lambda_t = ln(alpha_t / sigma_t) at the second timestep of DPM-Solver++.
+
+A mean over n voxels has n times the SNR of one voxel, so it emerges from the noise at
+lambda_t = -ln(n) / 2: at -5.8 for n = 10^5. The step from T must not jump over that.
+"""
 
 
-def trailing(times: int, steps: int) -> list[int]:
-    """Times that a sampler visits: `steps + 1` of them, from exactly T to 0 (arXiv 2305.08891, sec. 3.3)."""
-    return [round(times * (steps - i) / steps) for i in range(steps + 1)]
+def trailing_timesteps(num_timesteps: int, steps: int) -> list[int]:
+    """Space `steps + 1` timesteps evenly, from exactly T to 0 (Lin et al., arXiv 2305.08891, sec. 3.3)."""
+    return [round(num_timesteps * (steps - i) / steps) for i in range(steps + 1)]
 
 
-def even_in_snr(abar: Tensor, steps: int) -> list[int]:
-    """Times from T to 0 that are even in log SNR (Lu et al., arXiv 2206.00927, sec. 3.4).
+def uniform_log_snr_timesteps(alpha_bar: Tensor, steps: int) -> list[int]:
+    """Space timesteps from T to 0 evenly in log SNR (Lu et al., arXiv 2206.00927, sec. 3.4).
 
-    Times even in t leave the last step, from where fine texture is still noise, to a single estimate.
+    Timesteps that are even in t leave the last step to a single estimate, although fine texture is still
+    noise before it.
 
     Args:
-        abar: (T + 1,) schedule.
+        alpha_bar: (T + 1,) schedule.
         steps: number of steps.
 
     Returns:
-        At most `steps + 1` times; fewer where several would be the same.
+        At most `steps + 1` timesteps; fewer where several would be the same.
     """
-    inner = abar[1:].double().cpu()
-    half_log = (inner.log() - (-inner).log1p()) / 2
-    wanted = torch.linspace(max(float(half_log[-1]), LOWEST_LOG_SNR), float(half_log[0]), steps)
-    nearest = [int((half_log - value).abs().argmin()) + 1 for value in wanted[1:]]
-    return sorted({len(abar) - 1, *nearest, 0}, reverse=True)
+    inner = alpha_bar[1:].double().cpu()
+    half_log_snr = (inner.log() - (-inner).log1p()) / 2
+    lowest, highest = max(float(half_log_snr[-1]), MIN_HALF_LOG_SNR), float(half_log_snr[0])
+    wanted = torch.linspace(lowest, highest, steps)
+    nearest = [int((half_log_snr - value).abs().argmin()) + 1 for value in wanted[1:]]
+    return sorted({len(alpha_bar) - 1, *nearest, 0}, reverse=True)
 
 
-def ancestral(
-    denoise: Denoiser, start: Tensor, abar: Tensor, steps: int, fresh: Callable[[], Tensor]
+def sample_ancestral(
+    denoise: Denoise, x: Tensor, alpha_bar: Tensor, steps: int, noise_sampler: NoiseSampler
 ) -> Tensor:
-    """DDPM's sampler: each step draws from q(x_s | x_t, x_0) (Ho et al., arXiv 2006.11239, eq. 6-7).
+    """Sample by DDPM: each step draws from q(x_s | x_t, x_0) (Ho et al., arXiv 2006.11239, eq. 6-7).
 
-    Here s is the next time that is visited, not t - 1. See `Sampler`.
+    Here s is the next timestep that is visited, not t - 1. See `Sampler`.
     """
-    x, share = start, abar.double().tolist()
-    for t, s in pairwise(trailing(len(share) - 1, steps)):
-        kept = share[t] / share[s]
-        of_data = math.sqrt(share[s]) * (1 - kept) / (1 - share[t])
-        of_x = math.sqrt(kept) * (1 - share[s]) / (1 - share[t])
-        x = of_data * denoise(x, t) + of_x * x
+    a = alpha_bar.double().tolist()
+    for t, s in pairwise(trailing_timesteps(len(a) - 1, steps)):
+        alpha_bar_ts = a[t] / a[s]
+        c_x0 = math.sqrt(a[s]) * (1 - alpha_bar_ts) / (1 - a[t])
+        c_xt = math.sqrt(alpha_bar_ts) * (1 - a[s]) / (1 - a[t])
+        x = c_x0 * denoise(x, t) + c_xt * x
         if s:
-            x = x + math.sqrt((1 - share[s]) / (1 - share[t]) * (1 - kept)) * fresh()
+            x = x + math.sqrt((1 - a[s]) / (1 - a[t]) * (1 - alpha_bar_ts)) * noise_sampler()
     return x
 
 
-def ddim(denoise: Denoiser, start: Tensor, abar: Tensor, steps: int, fresh: Callable[[], Tensor]) -> Tensor:
-    """Deterministic DDIM (Song et al., arXiv 2010.02502, eq. 12). See `Sampler`."""
-    x = start
-    for now, following in pairwise(trailing(len(abar) - 1, steps)):
-        t = torch.full((len(x),), now, device=x.device)
-        x0 = denoise(x, now)
-        signal, sigma = weights(abar, t, x)
-        # The noise that belongs to the clipped estimate; sigma is never 0 here, for now > 0.
-        x = noisy(abar, x0, (x - signal * x0) / sigma, torch.full_like(t, following))
-    return x
-
-
-def dpm_solver(
-    denoise: Denoiser, start: Tensor, abar: Tensor, steps: int, fresh: Callable[[], Tensor]
+def sample_ddim(
+    denoise: Denoise, x: Tensor, alpha_bar: Tensor, steps: int, noise_sampler: NoiseSampler
 ) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al., arXiv 2211.01095, algorithm 2), deterministic. See `Sampler`.
-
-    First order where log SNR has an infinite end: from pure noise, after that, and to the data.
-    """
-    x, share = start, abar.double().tolist()
-    before: Tensor | None = None
-    last = math.inf
-    for t, s in pairwise(even_in_snr(abar, steps)):
-        shrunk = math.sqrt((1 - share[s]) * share[t] / ((1 - share[t]) * share[s]))
-        step = -math.log(shrunk) if shrunk else math.inf
-        x0 = mixed = denoise(x, t)
-        if before is not None and math.isfinite(step):
-            mixed = x0 + step / (2 * last) * (x0 - before)
-        x = math.sqrt((1 - share[s]) / (1 - share[t])) * x + math.sqrt(share[s]) * (1 - shrunk) * mixed
-        before, last = x0, step
+    """Sample by deterministic DDIM (Song et al., arXiv 2010.02502, eq. 12). See `Sampler`."""
+    for t, s in pairwise(trailing_timesteps(len(alpha_bar) - 1, steps)):
+        timesteps = torch.full((len(x),), t, device=x.device)
+        x0 = denoise(x, t)
+        alpha_t, sigma_t = get_alpha_sigma(alpha_bar, timesteps, x)
+        # The noise must be that of the clipped estimate; sigma_t is never 0 here, because t > 0.
+        x = add_noise(alpha_bar, x0, (x - alpha_t * x0) / sigma_t, torch.full_like(timesteps, s))
     return x
 
 
-SAMPLERS: dict[SamplerName, Sampler] = {"ancestral": ancestral, "ddim": ddim, "dpm++": dpm_solver}
+def sample_dpm_solver(
+    denoise: Denoise, x: Tensor, alpha_bar: Tensor, steps: int, noise_sampler: NoiseSampler
+) -> Tensor:
+    """Sample by deterministic DPM-Solver++(2M) (Lu et al., arXiv 2211.01095, algorithm 2). See `Sampler`.
+
+    h is the step in lambda_t = ln(alpha_t / sigma_t). Steps are of first order where an h is infinite: the
+    step from pure noise, the one after it, and the step to the data.
+    """
+    a = alpha_bar.double().tolist()
+    previous_x0: Tensor | None = None
+    previous_h = math.inf
+    for t, s in pairwise(uniform_log_snr_timesteps(alpha_bar, steps)):
+        exp_minus_h = math.sqrt((1 - a[s]) * a[t] / ((1 - a[t]) * a[s]))
+        h = -math.log(exp_minus_h) if exp_minus_h else math.inf
+        x0 = extrapolated = denoise(x, t)
+        if previous_x0 is not None and math.isfinite(h):
+            extrapolated = x0 + h / (2 * previous_h) * (x0 - previous_x0)
+        x = math.sqrt((1 - a[s]) / (1 - a[t])) * x + math.sqrt(a[s]) * (1 - exp_minus_h) * extrapolated
+        previous_x0, previous_h = x0, h
+    return x
+
+
+SAMPLERS: dict[SamplerName, Sampler] = {
+    "ancestral": sample_ancestral,
+    "ddim": sample_ddim,
+    "dpm++": sample_dpm_solver,
+}

@@ -1,1 +1,1 @@
-"""Networks and their conditioning, for any generator that learns."""
+"""Networks and their conditioning, for any learned generator."""

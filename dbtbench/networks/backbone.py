@@ -1,4 +1,4 @@
-"""The network that a recipe asks for: the project's U-Net, or MONAI's as a second opinion."""
+"""The network of a recipe: the project's U-Net, or MONAI's as a second opinion."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from dbtbench.errors import UsageError
-from dbtbench.networks.unet import GROUPS, HEAD_CHANNELS, UNet, fold, unfold
+from dbtbench.networks.unet import (
+    HEAD_CHANNELS,
+    NUM_GROUPS,
+    UNet,
+    pixel_shuffle_2d,
+    pixel_unshuffle_2d,
+)
 
 Backbone = Literal["unet", "monai"]
 
@@ -19,65 +25,72 @@ class NetworkRecipe(Protocol):
     """The settings that a network is built from (see `DDPMRecipe`)."""
 
     backbone: Backbone
-    dim: int
-    mults: tuple[int, ...]
+    base_channels: int
+    channel_mults: tuple[int, ...]
     blocks: int
     unshuffle: int
     factorised: bool
 
 
-def build(recipe: NetworkRecipe, labels: int, projections: int) -> nn.Module:
-    """Make an untrained network, called as `UNet` is: `net(x, t, label, projection, mask)`.
+def build_network(recipe: NetworkRecipe, num_labels: int, num_projections: int) -> nn.Module:
+    """Make an untrained network, called like `UNet`: `net(x, t, label, projection, mask)`.
 
     Args:
         recipe: its settings; MONAI's network has no `factorised` convolutions.
-        labels: number of labels; index `labels` stands for "not told".
-        projections: number of projections; likewise.
+        num_labels: number of labels; the index `num_labels` is the null label.
+        num_projections: number of projections; the index `num_projections` is the null projection.
 
     Returns:
         A network that predicts 0 until it is trained.
     """
-    dim, mults, blocks, unshuffle = recipe.dim, recipe.mults, recipe.blocks, recipe.unshuffle
+    channels, mults, blocks = recipe.base_channels, recipe.channel_mults, recipe.blocks
     if recipe.backbone == "monai":
-        return MonaiUNet(dim, mults, blocks, unshuffle, labels, projections)
-    return UNet(dim, mults, blocks, unshuffle, recipe.factorised, labels, projections)
+        return MonaiUNet(channels, mults, blocks, recipe.unshuffle, num_labels, num_projections)
+    return UNet(channels, mults, blocks, recipe.unshuffle, recipe.factorised, num_labels, num_projections)
 
 
 class MonaiUNet(nn.Module):
-    """MONAI's `DiffusionModelUNet` (Rombach et al., arXiv 2112.10752), told what `UNet` is told.
+    """MONAI's `DiffusionModelUNet` (Rombach et al., arXiv 2112.10752) with the conditioning of `UNet`.
 
-    It differs from the paper's: 3x3x3 convolutions that are not weight-standardised, an embedding that is
-    only added, full attention at the last level, and slices that are halved with the plane.
+    It differs from the paper's network: 3x3x3 convolutions without weight standardisation, an embedding that
+    is only added, full attention at the last level, and slices that are halved with the plane.
 
     Args:
-        dim: channels of the first level.
-        mults: channels of each level, in units of `dim`; slices and plane are halved between levels.
-        blocks: residual blocks a level.
-        unshuffle: the plane is folded this many times each way into channels before the first level.
-        labels: number of labels.
-        projections: number of projections.
+        base_channels: channels of the first level.
+        channel_mults: channels of each level, in units of `base_channels`; slices, rows and columns are
+            halved between levels.
+        num_res_blocks: residual blocks of each level.
+        unshuffle: factor of the pixel-unshuffle of every slice before the first level.
+        num_labels: number of labels.
+        num_projections: number of projections.
     """
 
     def __init__(
-        self, dim: int, mults: Sequence[int], blocks: int, unshuffle: int, labels: int, projections: int
+        self,
+        base_channels: int,
+        channel_mults: Sequence[int],
+        num_res_blocks: int,
+        unshuffle: int,
+        num_labels: int,
+        num_projections: int,
     ) -> None:
         super().__init__()
-        # Imported here because it takes seconds, which the default network need not wait for.
+        # Imported here because it takes seconds, which the default network does not need.
         from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 
-        widths = [dim * m for m in mults]
-        self.levels, self.unshuffle, self.projections = len(mults), unshuffle, projections
+        channels = [base_channels * mult for mult in channel_mults]
+        self.levels, self.unshuffle, self.num_projections = len(channels), unshuffle, num_projections
         self.net = DiffusionModelUNet(
             spatial_dims=3,
             in_channels=2 * unshuffle**2,
             out_channels=unshuffle**2,
-            num_res_blocks=blocks,
-            channels=widths,
-            attention_levels=[False] * (len(mults) - 1) + [True],
-            norm_num_groups=GROUPS,
-            num_head_channels=math.gcd(HEAD_CHANNELS, widths[-1]),
-            # Its only embedding besides time is of a class: every pair of label and projection is one.
-            num_class_embeds=(labels + 1) * (projections + 1),
+            num_res_blocks=num_res_blocks,
+            channels=channels,
+            attention_levels=[False] * (len(channels) - 1) + [True],
+            norm_num_groups=NUM_GROUPS,
+            num_head_channels=math.gcd(HEAD_CHANNELS, channels[-1]),
+            # Besides time it only embeds a class: every pair of label and projection is one class.
+            num_class_embeds=(num_labels + 1) * (num_projections + 1),
             use_flash_attention=True,
         )
 
@@ -88,9 +101,9 @@ class MonaiUNet(nn.Module):
             UsageError: when the slices cannot be halved between the levels.
         """
         check_slices(x.shape[2], self.levels)
-        told = label * (self.projections + 1) + projection
-        folded = fold(torch.cat([x, mask], dim=1), self.unshuffle)
-        return unfold(self.net(folded, 1000 * t, class_labels=told), self.unshuffle)
+        pair = label * (self.num_projections + 1) + projection
+        h = pixel_unshuffle_2d(torch.cat([x, mask], dim=1), self.unshuffle)
+        return pixel_shuffle_2d(self.net(h, 1000 * t, class_labels=pair), self.unshuffle)
 
 
 def check_slices(slices: int, levels: int) -> None:
@@ -104,5 +117,5 @@ def check_slices(slices: int, levels: int) -> None:
         nearest = max(1, round(slices / factor)) * factor
         raise UsageError(
             f"{slices} slices cannot be divided by {factor}, as MONAI's network does",
-            f"ingest on a grid of {nearest} slices, or use fewer --set mults or --set backbone=unet",
+            f"ingest on a grid of {nearest} slices, or use fewer --set channel_mults or --set backbone=unet",
         )

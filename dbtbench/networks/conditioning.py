@@ -1,8 +1,13 @@
-"""What the network is told: label, projection and a mask of where lesions are wanted."""
+"""Conditioning: label, view projection and lesion mask.
+
+Right breasts are mirrored before the network sees them and after it has drawn them. So the view is reduced to
+its projection (cc or mlo), and the network learns each projection from twice the data.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,24 +18,47 @@ from dbtbench.data.dataset import LABELS
 from dbtbench.geometry.views import Boxes, Volume, laterality, mirrored, projection
 
 PROJECTIONS = ("cc", "mlo")
-UNTOLD_LABEL, UNTOLD_PROJECTION, UNTOLD_MASK = len(LABELS), len(PROJECTIONS), -1.0
+NULL_LABEL, NULL_PROJECTION, NULL_MASK = len(LABELS), len(PROJECTIONS), -1.0
+"""Values that stand for no label, no projection and no mask, for classifier-free guidance."""
 EDGE_DEPTH, EDGE_PLANE = 0.5, 0.25
-Told = tuple[Tensor, Tensor, Tensor]
-"""Labels (N,) int, projections (N,) int, masks (N, 1, D, H, W)."""
+"""Values of the lesion mask at a box's first and last slice, and at its sides."""
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Conditioning of N volumes.
+
+    Attributes:
+        label: (N,) int, indices of `LABELS`, or `NULL_LABEL`.
+        projection: (N,) int, indices of `PROJECTIONS`, or `NULL_PROJECTION`.
+        lesion_mask: (N, 1, D, H, W), 0 to 1 where lesions are wanted, or `NULL_MASK` everywhere.
+    """
+
+    label: Tensor
+    projection: Tensor
+    lesion_mask: Tensor
+
+    def to(self, device: torch.device) -> Conditioning:
+        """Move all three tensors to a device."""
+        return Conditioning(self.label.to(device), self.projection.to(device), self.lesion_mask.to(device))
+
+    def __getitem__(self, rows: Tensor) -> Conditioning:
+        """Select volumes by their indices (n,) int."""
+        return Conditioning(self.label[rows], self.projection[rows], self.lesion_mask[rows])
 
 
 def box_mask(boxes: Boxes, grid: tuple[int, int, int]) -> Volume:
-    """Where lesions are wanted: a Gaussian for each box, wherever between the voxels it lies.
+    """Draw one Gaussian for each wanted lesion, centred on its box also between voxels.
 
-    It falls to a half at the box's first and last slice, because a tomosynthesis lesion fades over the
-    slices, and to a quarter at its sides. A mask with the box's own corners came out as square lesions.
+    It falls to `EDGE_DEPTH` at the box's first and last slice, because a tomosynthesis lesion fades over the
+    slices, and to `EDGE_PLANE` at its sides. With a mask of sharp boxes the lesions came out square.
 
     Args:
         boxes: (n, 6) `[z0, y0, x0, z1, y1, x1]` in voxels.
         grid: slices, rows, columns.
 
     Returns:
-        (1, D, H, W) float32 in [0, 1], the largest of the boxes' values.
+        (1, D, H, W) float32 in [0, 1]; the largest value where boxes overlap.
     """
     mask = np.zeros(grid, np.float32)
     for z0, y0, x0, z1, y1, x1 in boxes.astype(np.float64):
@@ -41,17 +69,14 @@ def box_mask(boxes: Boxes, grid: tuple[int, int, int]) -> Volume:
 
 
 def _bump(low: float, high: float, size: int, edge: float) -> NDArray[np.float64]:
-    """Gaussian over an axis's voxels: 1 half-way between two positions, `edge` at each."""
+    """Sample a Gaussian at an axis's voxels: 1 half-way between two positions, `edge` at each."""
     distance = np.abs(np.arange(size) + 0.5 - (low + high) / 2) / (max(high - low, 1.0) / 2)
     bump: NDArray[np.float64] = edge ** (distance**2)
     return bump
 
 
-def conditions(label: str, view: str, boxes: Boxes, grid: tuple[int, int, int]) -> tuple[int, int, Volume]:
-    """Label, projection and mask of one volume, as of a left breast.
-
-    Right breasts are mirrored before the network sees them and after it has drawn them. So the view that it
-    is told is the projection, and it learns each from twice the data.
+def encode_conditioning(label: str, view: str, boxes: Boxes, grid: tuple[int, int, int]) -> Conditioning:
+    """Encode label, view and boxes of one volume, mirrored to a left breast.
 
     Args:
         label: one of `LABELS`.
@@ -60,39 +85,43 @@ def conditions(label: str, view: str, boxes: Boxes, grid: tuple[int, int, int]) 
         grid: slices, rows, columns.
 
     Returns:
-        Indices of label and projection, and the mask (1, D, H, W).
+        The conditioning of one volume (N = 1), on the CPU.
     """
     left = mirrored(boxes, grid[2]) if laterality(view) == "r" else boxes
-    return LABELS.index(label), PROJECTIONS.index(projection(view)), box_mask(left, grid)
-
-
-def stacked(rows: Sequence[tuple[int, int, Volume]], device: torch.device) -> Told:
-    """Conditions of several volumes, on the device."""
-    labels, projections, masks = zip(*rows, strict=True)
-    return (
-        torch.tensor(labels, device=device),
-        torch.tensor(projections, device=device),
-        torch.from_numpy(np.stack(masks)).to(device),
+    return Conditioning(
+        torch.tensor([LABELS.index(label)]),
+        torch.tensor([PROJECTIONS.index(projection(view))]),
+        torch.from_numpy(box_mask(left, grid)[None]),
     )
 
 
-def dropped(told: Told, missing: Tensor) -> Told:
-    """Leave out label, projection or mask where (3, N) `missing` says so."""
-    labels, projections, masks = told
-    return (
-        labels.masked_fill(missing[0], UNTOLD_LABEL),
-        projections.masked_fill(missing[1], UNTOLD_PROJECTION),
-        masks.masked_fill(missing[2, :, None, None, None, None], UNTOLD_MASK),
+def collate(conditionings: Sequence[Conditioning]) -> Conditioning:
+    """Concatenate conditionings to one of all their volumes."""
+    return Conditioning(
+        torch.cat([one.label for one in conditionings]),
+        torch.cat([one.projection for one in conditionings]),
+        torch.cat([one.lesion_mask for one in conditionings]),
     )
 
 
-def untold(told: Told) -> Told:
-    """Leave out everything."""
-    labels, _, _ = told
-    return dropped(told, torch.ones(3, len(labels), dtype=torch.bool, device=labels.device))
+def drop_conditioning(conditioning: Conditioning, mask: Tensor) -> Conditioning:
+    """Replace label, projection or lesion mask by its null value where the (3, N) bool `mask` is true."""
+    return Conditioning(
+        conditioning.label.masked_fill(mask[0], NULL_LABEL),
+        conditioning.projection.masked_fill(mask[1], NULL_PROJECTION),
+        conditioning.lesion_mask.masked_fill(mask[2, :, None, None, None, None], NULL_MASK),
+    )
 
 
-def boxes_untold(told: Told) -> Told:
-    """Leave out the boxes alone: what differs then is the lesions, and neither brightness nor shape."""
-    labels, projections, masks = told
-    return labels, projections, torch.full_like(masks, UNTOLD_MASK)
+def null_conditioning(conditioning: Conditioning) -> Conditioning:
+    """Replace everything by its null value: the conditioning of an unconditional model."""
+    return Conditioning(
+        torch.full_like(conditioning.label, NULL_LABEL),
+        torch.full_like(conditioning.projection, NULL_PROJECTION),
+        torch.full_like(conditioning.lesion_mask, NULL_MASK),
+    )
+
+
+def without_boxes(conditioning: Conditioning) -> Conditioning:
+    """Replace the lesion mask alone by its null value, so that guidance changes lesions, not brightness."""
+    return replace(conditioning, lesion_mask=torch.full_like(conditioning.lesion_mask, NULL_MASK))

@@ -1,12 +1,12 @@
-"""3-D DDPM for DBT volumes: a U-Net of weight-standardised residual blocks, told label, view and boxes.
+"""3-D DDPM for DBT volumes, conditioned on label, view and lesion boxes.
 
-The network follows the lineage of the paper that this benchmark starts from: the wide residual blocks of
-DDPM (Ho et al., arXiv 2006.11239), weight standardisation with GroupNorm (Kolesnikov et al., 1912.11370),
-linear attention, full attention in the middle, and a sinusoidal time embedding; in three dimensions, and
-never striding the slices away. Schedule and target differ, because with a linear schedule and noise
-prediction such a model loses contrast: the terminal SNR is zero and the target is v (`diffusion.py`), of
-which the network is given the part that the mean and the spectrum of the data decide (`precondition.py`).
-The recipe `paper` is the paper's model with its loss of contrast.
+The network follows the paper that this benchmark starts from: the wide residual blocks of DDPM (Ho et al.,
+arXiv 2006.11239), weight standardisation with GroupNorm (Kolesnikov et al., 1912.11370), linear attention,
+full attention in the middle, and a sinusoidal time embedding. It is three-dimensional and never strides over
+slices. Schedule and target differ, because with a linear schedule and noise prediction such a model loses
+contrast: the terminal SNR is zero and the target is v (`dbtbench/diffusion/process.py`). The linear part of v
+follows from the mean and the spectrum of the data (`dbtbench/diffusion/preconditioning.py`). The recipe
+`paper` is the paper's model with its loss of contrast.
 """
 
 from __future__ import annotations
@@ -23,50 +23,50 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from dbtbench.data.dataset import LABELS, DBTDataset
-from dbtbench.diffusion.guidance import guided
-from dbtbench.diffusion.preconditioning import Measured, Preconditioned
+from dbtbench.diffusion.guidance import classifier_free_guidance
+from dbtbench.diffusion.preconditioning import Denoiser, LinearPreconditioner
 from dbtbench.diffusion.process import (
     Loss,
     ScheduleName,
     Target,
+    add_noise,
+    loss_elementwise,
+    make_schedule,
     min_snr_weights,
-    noisy,
-    penalty,
-    schedule,
-    target_of,
-    to_data,
+    predict_x0,
+    training_target,
 )
-from dbtbench.diffusion.sampling import SAMPLERS, Denoiser, SamplerName
+from dbtbench.diffusion.sampling import SAMPLERS, Denoise, SamplerName
 from dbtbench.errors import UsageError
 from dbtbench.figures.preview import draw_middle_slices
 from dbtbench.generator import Generator, Layout, Sample
 from dbtbench.geometry.views import Volume, laterality
-from dbtbench.networks.backbone import Backbone, build, check_slices
+from dbtbench.networks.backbone import Backbone, build_network, check_slices
 from dbtbench.networks.conditioning import (
     PROJECTIONS,
-    Told,
-    boxes_untold,
-    conditions,
-    dropped,
-    stacked,
-    untold,
+    Conditioning,
+    collate,
+    drop_conditioning,
+    encode_conditioning,
+    null_conditioning,
+    without_boxes,
 )
-from dbtbench.networks.unet import GROUPS
+from dbtbench.networks.unet import NUM_GROUPS
 from dbtbench.runs import Run
 from dbtbench.runtime import distributed
 from dbtbench.runtime.progress import log
 from dbtbench.training.loop import Preview, StepContext, fit
 from dbtbench.training.recipe import TrainingRecipe
 
-Channels = Annotated[int, Field(gt=0, multiple_of=GROUPS)]
+Channels = Annotated[int, Field(gt=0, multiple_of=NUM_GROUPS)]
 
 CPU_VOLUMES = 50_000
-"""Training volumes, counted at every step, beyond which a CPU takes hours."""
+"""Training volumes, counted at every step, above which a CPU takes hours."""
 COPIES = 4
-"""Intensities, their roots, values and masks of all training volumes."""
+"""Arrays as large as the training volumes that are needed at once: intensities, roots, values and masks."""
 
 PREVIEW = {"sampler": "dpm++", "sample_steps": 20, "sample_batch": 4}
-"""How previews are drawn: a few volumes, in few steps."""
+"""Settings of previews: a few volumes, in few steps."""
 
 
 class DDPMRecipe(TrainingRecipe):
@@ -74,112 +74,128 @@ class DDPMRecipe(TrainingRecipe):
 
     Attributes:
         seed: seed of the initial weights and of the training.
-        backbone: `unet`, the paper's, or `monai`, its DiffusionModelUNet, which knows no `factorised`.
-        dim: channels of the first level.
-        mults: channels of each level in units of `dim`.
-        blocks: residual blocks a level.
-        unshuffle: the plane is folded this many times each way into channels; 1 leaves it.
-        factorised: 1x3x3 and 3x1x1 convolutions instead of 3x3x3.
-        preconditioned: the network completes the best linear prediction of v (`precondition.py`); without,
-            it predicts the target of intensities in [-1, 1] alone.
-        times: T, the number of noise levels.
-        noise_schedule: `linear` leaves signal at T when T is less than 1000; `rescaled-linear` does not.
+        backbone: `unet`, the paper's, or `monai`, its DiffusionModelUNet, which has no `factorised`.
+        base_channels: channels of the first level.
+        channel_mults: channels of each level in units of `base_channels`.
+        blocks: residual blocks of each level.
+        unshuffle: factor of the pixel-unshuffle of every slice before the first level; 1 is none.
+        factorised: a 1x3x3 and a 3x1x1 convolution instead of two 3x3x3.
+        preconditioned: the network's output is added to the best linear prediction of v; without, the
+            network alone predicts the target, of intensities in [-1, 1].
+        num_timesteps: T, the number of noise levels.
+        noise_schedule: `linear` leaves signal at T when T is less than 1000; `rescaled-linear` and `cosine`
+            leave next to none.
         zero_terminal_snr: the schedule is rescaled so that no signal is left at T.
-        target: what is predicted: `noise`, `v` or `data`. The noise needs a schedule that leaves signal.
+        target: what the network predicts: `noise`, `v` or `data`; `noise` needs a schedule that leaves
+            signal.
         loss: `mse`, `mae` or `huber`.
-        min_snr: gamma of min-SNR weights, which are for `mse`; 0 weights all times alike.
-        conditioned: whether label, view and boxes are told; without, its volumes have no boxes.
-        drop: how often each condition, and how often all together, are left out in training.
-        lesion_weight: how much more a voxel of a wanted lesion counts in the loss; lesions are so small that
-            the network otherwise learns them last.
+        min_snr: gamma of min-SNR weights, which are for `mse`; 0 weights all timesteps equally.
+        conditional: the model is conditioned on label, view and boxes; without, its volumes have no boxes.
+        conditioning_dropout: probability that label, projection or mask is dropped in training, for
+            classifier-free guidance: each by itself, and all together.
+        lesion_weight: additional weight of the voxels of wanted lesions in the loss. Lesions are so small
+            that the network would learn them last.
         sampler: `ancestral`, `ddim` or `dpm++`.
-        start: sampling starts from `noise`, or from noise with the signal that the schedule `leak`s.
+        init: sampling starts from `noise`, or from `signal_leak`: noise with the signal that the schedule
+            leaves at T.
         clip_data: estimates of the data are clipped to the range of intensities, at every step.
-        sample_steps: network evaluations (twice as many with guidance) a volume.
+        sample_steps: network evaluations for each volume; guidance doubles them.
         sample_batch: volumes drawn together.
-        guidance: weight of classifier-free guidance by the boxes; 1 is none.
-        guidance_rescale: share of the guided prediction's change in contrast that is undone.
+        guidance_scale: scale of classifier-free guidance by the boxes; 1 is none.
+        guidance_rescale: how far, from 0 to 1, guidance is rescaled to the contrast of the conditional
+            prediction.
     """
 
     sampling_only: ClassVar[frozenset[str]] = frozenset(
         {
             "sampler",
-            "start",
+            "init",
             "clip_data",
             "sample_steps",
             "sample_batch",
-            "guidance",
+            "guidance_scale",
             "guidance_rescale",
         }
     )
+    renamed: ClassVar[dict[str, str]] = {
+        "drop": "conditioning_dropout",
+        "conditioned": "conditional",
+        "guidance": "guidance_scale",
+        "times": "num_timesteps",
+        "start": "init",
+        "start=leak": "init=signal_leak",
+        "dim": "base_channels",
+        "mults": "channel_mults",
+    }
     steps: PositiveInt = 8000
     batch: PositiveInt = 64
     lr: float = Field(default=2e-4, gt=0)
     warmup: NonNegativeInt = 500
     seed: NonNegativeInt = 0
     backbone: Backbone = "unet"
-    dim: Channels = 64
-    mults: tuple[PositiveInt, ...] = Field(default=(1, 2, 4), min_length=1)
+    base_channels: Channels = 64
+    channel_mults: tuple[PositiveInt, ...] = Field(default=(1, 2, 4), min_length=1)
     blocks: PositiveInt = 2
     unshuffle: PositiveInt = 2
     factorised: bool = False
     preconditioned: bool = True
-    times: int = Field(default=1000, ge=2)
+    num_timesteps: int = Field(default=1000, ge=2)
     noise_schedule: ScheduleName = "cosine"
     zero_terminal_snr: bool = True
     target: Target = "v"
     loss: Loss = "mse"
     min_snr: float = Field(default=0.0, ge=0)
-    conditioned: bool = True
-    drop: float = Field(default=0.1, ge=0, lt=1)
+    conditional: bool = True
+    conditioning_dropout: float = Field(default=0.1, ge=0, lt=1)
     lesion_weight: float = Field(default=20.0, ge=0)
     sampler: SamplerName = "dpm++"
-    start: Literal["noise", "leak"] = "noise"
+    init: Literal["noise", "signal_leak"] = "noise"
     clip_data: bool = True
     sample_steps: PositiveInt = 20
     sample_batch: PositiveInt = 16
-    guidance: float = Field(default=3.0, ge=0)
+    guidance_scale: float = Field(default=3.0, ge=0)
     guidance_rescale: float = Field(default=0.7, ge=0, le=1)
 
     @field_validator("target")
     @classmethod
-    def _learnable(cls, target: Target, info: ValidationInfo) -> Target:
+    def _check_learnable(cls, target: Target, info: ValidationInfo) -> Target:
         if target == "noise" and info.data.get("zero_terminal_snr"):
             raise PydanticCustomError(
                 "undefined",
-                "at zero terminal SNR x_T is the noise, which says nothing about the data; "
-                "--set zero_terminal_snr=false, or target=v",
+                "at zero terminal SNR x_T is the noise itself, from which the data cannot be computed; "
+                "--set zero_terminal_snr=false, or --set target=v",
             )
         return target
 
 
 class DDPM(Generator[DDPMRecipe]):
-    """Trains a diffusion model, and draws volumes from it."""
+    """Diffusion model of DBT volumes."""
 
     recipe_class = DDPMRecipe
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     parallel: ClassVar[bool] = True
 
     @property
     def follows_boxes(self) -> bool:
-        """Whether it is told of boxes."""
-        return self.recipe.conditioned
+        """Whether the model is conditioned on boxes."""
+        return self.recipe.conditional
 
     def check(self, grid: tuple[int, int, int]) -> None:
-        """See that the network can fold and halve the plane, and MONAI's the slices.
+        """Check that the network can unshuffle and halve the plane, and MONAI's network the slices.
 
         Raises:
             UsageError: when rows, columns or slices are not a multiple of what it needs.
         """
         recipe = self.recipe
         if recipe.backbone == "monai":
-            check_slices(grid[0], len(recipe.mults))
-        factor = recipe.unshuffle * 2 ** (len(recipe.mults) - 1)
+            check_slices(grid[0], len(recipe.channel_mults))
+        factor = recipe.unshuffle * 2 ** (len(recipe.channel_mults) - 1)
         if grid[1] % factor or grid[2] % factor:
             rows, columns = (max(1, round(n / factor)) * factor for n in grid[1:])
             raise UsageError(
                 f"a grid of {grid[1]} x {grid[2]} cannot be divided by {factor}, as this network does",
-                f"ingest on a grid of {rows} x {columns}, or use a smaller --set unshuffle, or fewer mults",
+                f"ingest on a grid of {rows} x {columns}, or use a smaller --set unshuffle, "
+                "or fewer --set channel_mults",
             )
 
     def fit(self, train: DBTDataset, run: Run) -> None:
@@ -188,11 +204,11 @@ class DDPM(Generator[DDPMRecipe]):
         if distributed.device().type == "cpu" and recipe.steps * recipe.batch > CPU_VOLUMES:
             log.info("ddpm: this recipe is sized for a GPU; --recipe demo trains in minutes on a CPU")
         torch.manual_seed(recipe.seed)
-        net = build(recipe, labels=len(LABELS), projections=len(PROJECTIONS))
+        net = build_network(recipe, num_labels=len(LABELS), num_projections=len(PROJECTIONS))
         self.grid = train.grid
-        abar = schedule(recipe.noise_schedule, recipe.times, recipe.zero_terminal_snr)
-        kind = Preconditioned if recipe.preconditioned else Measured
-        model = kind(net, abar, train.grid, len(PROJECTIONS), recipe.target)
+        alpha_bar = make_schedule(recipe.noise_schedule, recipe.num_timesteps, recipe.zero_terminal_snr)
+        denoiser_class = LinearPreconditioner if recipe.preconditioned else Denoiser
+        model = denoiser_class(net, alpha_bar, train.grid, len(PROJECTIONS), recipe.target)
         objective = _Objective(train, recipe, model)
         fitted = fit(
             model,
@@ -201,14 +217,14 @@ class DDPM(Generator[DDPMRecipe]):
             run.path,
             seed=recipe.seed,
             title="training ddpm",
-            preview=self._preview(train),
+            preview=self._make_preview(train),
             compiled=True,
         )
-        assert isinstance(fitted, Measured)
+        assert isinstance(fitted, Denoiser)
         self.model = fitted
 
-    def _preview(self, train: DBTDataset) -> Preview:
-        """Draws what the first training cases ask for, below their volumes."""
+    def _make_preview(self, train: DBTDataset) -> Preview:
+        """Make a function that draws the layouts of the first training cases, below their real volumes."""
         quick = DDPM(self.recipe.model_copy(update=PREVIEW))
         quick.grid = train.grid
         cases = list(train.cases.head(quick.recipe.sample_batch).itertuples())
@@ -218,7 +234,7 @@ class DDPM(Generator[DDPMRecipe]):
         ]
 
         def preview(net: nn.Module, path: Path) -> None:
-            assert isinstance(net, Measured)
+            assert isinstance(net, Denoiser)
             quick.model = net
             drawn = np.stack([sample.volume for sample in quick.sample(layouts)])
             real = train.volumes([case.case for case in cases])[:, 0]
@@ -229,9 +245,9 @@ class DDPM(Generator[DDPMRecipe]):
     def sample(self, layouts: Sequence[Layout]) -> Iterator[Sample]:
         """Draw one volume for each layout, in order.
 
-        A volume's bytes do not depend on what it is drawn with: the noise of each has its own generator, and
-        the network always runs on `sample_batch` volumes, each in the slot that its index gives it, because
-        a matrix product may round its rows differently.
+        A volume's bytes do not depend on the other layouts. The noise of each volume has its own generator.
+        The network always runs on `sample_batch` volumes, each in the slot that its index gives, because a
+        matrix product may round its rows differently.
         """
         for batch in _batches(layouts, self.recipe.sample_batch):
             filler = next(iter(batch.values()))
@@ -243,47 +259,54 @@ class DDPM(Generator[DDPMRecipe]):
 
     @torch.inference_mode()
     def _draw(self, layouts: Sequence[Layout]) -> Volume:
-        """Volumes (n, D, H, W) of left breasts, float32 in [0, 1]."""
+        """Draw volumes (n, D, H, W) of left breasts, float32 in [0, 1]."""
         device, recipe, model = distributed.device(), self.recipe, self.model
-        told = stacked([conditions(one.label, one.view, one.boxes, self.grid) for one in layouts], device)
-        told = told if recipe.conditioned else untold(told)
+        conditioning = collate(
+            [encode_conditioning(one.label, one.view, one.boxes, self.grid) for one in layouts]
+        ).to(device)
+        if not recipe.conditional:
+            conditioning = null_conditioning(conditioning)
         generators = [torch.Generator().manual_seed(layout.seed) for layout in layouts]
 
-        def fresh() -> Tensor:
+        def noise_sampler() -> Tensor:
             noise = [torch.randn(1, *self.grid, generator=generator) for generator in generators]
             return torch.stack(noise).to(device)
 
-        start = fresh()
-        if recipe.start == "leak":
-            start = model.leaked(told[1], shaped=fresh(), noise=start)
-        steps = min(recipe.sample_steps, recipe.times)
-        values = SAMPLERS[recipe.sampler](self._denoiser(told), start, model.abar, steps, fresh)
+        x = noise_sampler()
+        if recipe.init == "signal_leak":
+            x = model.signal_leak_init(conditioning.projection, data_noise=noise_sampler(), noise=x)
+        steps = min(recipe.sample_steps, recipe.num_timesteps)
+        sampler, denoise = SAMPLERS[recipe.sampler], self._make_denoise(conditioning)
+        values = sampler(denoise, x, model.alpha_bar, steps, noise_sampler)
         volumes: Volume = model.intensities.inverse(values)[:, 0].cpu().numpy()
         return volumes
 
-    def _denoiser(self, told: Told) -> Denoiser:
-        """The model, guided and clipped as the recipe says."""
+    def _make_denoise(self, conditioning: Conditioning) -> Denoise:
+        """Make a function that estimates the data, with the recipe's guidance and clipping."""
         recipe, model = self.recipe, self.model
-        without, limits = boxes_untold(told), model.intensities.limits()
-        steered = recipe.conditioned and recipe.guidance != 1
+        label, projection, mask = conditioning.label, conditioning.projection, conditioning.lesion_mask
+        null_mask = without_boxes(conditioning).lesion_mask
+        limits = model.intensities.limits()
+        guided = recipe.conditional and recipe.guidance_scale != 1
 
         def denoise(x: Tensor, t: int) -> Tensor:
-            times = torch.full((len(x),), t, device=x.device)
-            moment = torch.full((len(x),), t / recipe.times, device=x.device)
+            timesteps = torch.full((len(x),), t, device=x.device)
+            t_normalised = torch.full((len(x),), t / recipe.num_timesteps, device=x.device)
             with distributed.autocast():
-                predicted = model(x, moment, *told).float()
-                if steered:
-                    unguided = model(x, moment, *without).float()
-            if steered:
-                predicted = guided(predicted, unguided, recipe.guidance, recipe.guidance_rescale)
-            data = to_data(recipe.target, model.abar, x, predicted, times)
-            return data.clamp(*limits) if recipe.clip_data else data
+                predicted = model(x, t_normalised, label, projection, mask).float()
+                if guided:
+                    unguided = model(x, t_normalised, label, projection, null_mask).float()
+            if guided:
+                scale, rescale = recipe.guidance_scale, recipe.guidance_rescale
+                predicted = classifier_free_guidance(predicted, unguided, scale, rescale)
+            x0 = predict_x0(recipe.target, model.alpha_bar, x, predicted, timesteps)
+            return x0.clamp(*limits) if recipe.clip_data else x0
 
         return denoise
 
 
 def _batches(layouts: Sequence[Layout], size: int) -> Iterator[dict[int, Layout]]:
-    """Consecutive layouts by slot; a batch ends where the next one's slot is taken."""
+    """Group consecutive layouts by slot; a batch ends where the slot of the next layout is taken."""
     batch: dict[int, Layout] = {}
     for layout in layouts:
         slot = layout.index % size
@@ -296,48 +319,51 @@ def _batches(layouts: Sequence[Layout], size: int) -> Iterator[dict[int, Layout]
 
 
 class _Objective:
-    """Mean error of the target, weighted where lesions are wanted; reads the volumes when first asked."""
+    """Mean loss of the target, with a larger weight at wanted lesions; reads the data at the first call."""
 
-    def __init__(self, train: DBTDataset, recipe: DDPMRecipe, model: Measured) -> None:
+    def __init__(self, train: DBTDataset, recipe: DDPMRecipe, model: Denoiser) -> None:
         self.train, self.recipe, self.model = train, recipe, model
 
     @cached_property
-    def data(self) -> tuple[Tensor, Told]:
-        """Values (n, 1, D, H, W) of left breasts, and their conditions: on the device, if they fit there.
+    def data(self) -> tuple[Tensor, Conditioning]:
+        """Values (n, 1, D, H, W) of left breasts and their conditioning: on the device, if they fit there.
 
-        The model takes its measure of the volumes here; a training that continues does so again.
+        Reading them fits the model's statistics, also when a training continues.
         """
-        volumes = self.train.volumes()
-        told = []
+        volumes, conditionings = self.train.volumes(), []
         for row, case in enumerate(self.train.cases.itertuples()):
             boxes = self.train.boxes_of(case.case)
-            told.append(conditions(case.label, case.View, boxes, self.train.grid))
+            conditionings.append(encode_conditioning(case.label, case.View, boxes, self.train.grid))
             if laterality(case.View) == "r":
                 volumes[row] = volumes[row, ..., ::-1].copy()
-        home = distributed.data_device(COPIES * volumes.nbytes)
-        intensities, known = torch.from_numpy(volumes).to(home), stacked(told, home)
-        known = known if self.recipe.conditioned else untold(known)
-        self.model.measure(intensities, projections=known[1])
-        return self.model.intensities(intensities), known
+        device = distributed.data_device(COPIES * volumes.nbytes)
+        intensities, conditioning = torch.from_numpy(volumes).to(device), collate(conditionings).to(device)
+        if not self.recipe.conditional:
+            conditioning = null_conditioning(conditioning)
+        self.model.fit_statistics(intensities, conditioning.projection)
+        return self.model.intensities(intensities), conditioning
 
     def __call__(self, net: nn.Module, context: StepContext) -> Tensor:
-        """Mean loss over the asked part of the batch."""
-        (volumes, told), recipe, abar = self.data, self.recipe, self.model.abar
+        """Compute the mean loss over `context.part` of the batch."""
+        (volumes, conditionings), recipe, alpha_bar = self.data, self.recipe, self.model.alpha_bar
         batch, generator, device = recipe.batch, context.generator, distributed.device()
         rows = torch.randint(len(volumes), (batch,), generator=generator, device=device)[context.part]
-        t = torch.randint(1, recipe.times + 1, (batch,), generator=generator, device=device)[context.part]
-        # Each is left out by itself, and all together; guidance compares with the boxes left out.
-        chance = torch.rand(4, batch, generator=generator, device=device)[:, context.part] < recipe.drop
+        t = torch.randint(1, recipe.num_timesteps + 1, (batch,), generator=generator, device=device)
+        t = t[context.part]
+        chance = torch.rand(4, batch, generator=generator, device=device)[:, context.part]
         noise = torch.randn(batch, *volumes.shape[1:], generator=generator, device=device)[context.part]
-        labels, projections, masks = told
-        at = rows.to(volumes.device)
-        known = labels[at].to(device), projections[at].to(device), masks[at].to(device)
-        given = dropped(known, chance[:3] | chance[3])
-        x0 = volumes[at].to(device)
-        predicted: Tensor = net(noisy(abar, x0, noise, t), t / recipe.times, *given)
-        error = predicted - target_of(recipe.target, abar, x0, noise, t)
-        # Weights that depend on nothing but what the network is told leave its best answer where it is.
-        weight = 1 + recipe.lesion_weight * given[2].relu()
+        rows = rows.to(volumes.device)
+        # Each is dropped by itself, and all together; guidance compares with the boxes dropped.
+        dropped = chance < recipe.conditioning_dropout
+        conditioning = drop_conditioning(conditionings[rows].to(device), dropped[:3] | dropped[3])
+        label, projection, mask = conditioning.label, conditioning.projection, conditioning.lesion_mask
+        x0 = volumes[rows].to(device)
+        xt = add_noise(alpha_bar, x0, noise, t)
+        predicted: Tensor = net(xt, t / recipe.num_timesteps, label, projection, mask)
+        error = predicted - training_target(recipe.target, alpha_bar, x0, noise, t)
+        # A weight that depends only on the conditioning does not change the optimum.
+        weight = 1 + recipe.lesion_weight * mask.relu()
         if recipe.min_snr:
-            weight = weight * min_snr_weights(recipe.target, abar, recipe.min_snr)[t].view(-1, 1, 1, 1, 1)
-        return (weight * penalty(recipe.loss, error)).mean()
+            snr_weights = min_snr_weights(recipe.target, alpha_bar, recipe.min_snr)
+            weight = weight * snr_weights[t].view(-1, 1, 1, 1, 1)
+        return (weight * loss_elementwise(recipe.loss, error)).mean()

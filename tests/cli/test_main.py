@@ -106,7 +106,7 @@ def test_show_prints_every_recipe_in_full_with_the_comments_of_its_file(tmp_path
     )
     paper = card[card.index("\n[paper]") : card.index("\n[paper-mae]")]
     assert "* lr = 1e-4" in paper.partition("# Our inference.")[0]
-    assert "* times = 300" in paper.partition("# Our inference.")[2]
+    assert "* num_timesteps = 300" in paper.partition("# Our inference.")[2]
 
 
 def test_more_gpus_than_there_are_is_exit_3(tmp_path: Path) -> None:

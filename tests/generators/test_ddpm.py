@@ -1,15 +1,14 @@
-"""The DDPM as a generator: recipes, conditions, learning, and the same bytes whatever it is drawn with."""
+"""Tests of the DDPM: recipes, conditioning, learning, and bytes that do not depend on the batch."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from dbtbench.data.dataset import DBTDataset
@@ -18,7 +17,6 @@ from dbtbench.generator import Layout, Sample
 from dbtbench.generators.ddpm import DDPM, DDPMRecipe
 from dbtbench.geometry.views import mirrored
 from dbtbench.layouts import draw_layouts
-from dbtbench.networks.conditioning import box_mask, conditions
 from dbtbench.pipeline import generate
 from dbtbench.recipe import folder_of, names, resolve
 from dbtbench.runs import Run
@@ -44,7 +42,7 @@ def layouts(toy: DBTDataset) -> list[Layout]:
     return draw_layouts(toy.select("train"), 7, seed=0, positives=0.5)
 
 
-def same(a: Sample, b: Sample) -> bool:
+def is_same(a: Sample, b: Sample) -> bool:
     return a.volume.tobytes() == b.volume.tobytes() and a.boxes.tobytes() == b.boxes.tobytes()
 
 
@@ -60,26 +58,49 @@ def test_a_grid_that_cannot_be_divided_is_an_error_with_a_way_out() -> None:
 
 
 def test_channels_that_cannot_be_grouped_are_an_error() -> None:
-    with pytest.raises(UsageError, match="setting dim = 12"):
-        resolve(DDPMRecipe, FOLDER, "smoke", {"dim": "12"})
+    with pytest.raises(UsageError, match="setting base_channels = 12"):
+        resolve(DDPMRecipe, FOLDER, "smoke", {"base_channels": "12"})
 
 
-def test_the_noise_is_not_predicted_where_there_is_nothing_else() -> None:
+def test_at_zero_terminal_snr_the_noise_cannot_be_the_target() -> None:
     with pytest.raises(UsageError, match=r"setting target = 'noise': at zero terminal SNR"):
         resolve(DDPMRecipe, FOLDER, "smoke", {"target": "noise"})
     assert resolve(DDPMRecipe, FOLDER, "smoke", {"target": "noise", "zero_terminal_snr": "false"})
 
 
-def test_the_paper_is_what_the_paper_says() -> None:
+def test_the_recipe_paper_has_the_settings_that_the_paper_states() -> None:
     paper, mae = (resolve(DDPMRecipe, FOLDER, name) for name in ("paper", "paper-mae"))
     stated = {"lr": 1e-4, "weight_decay": 0, "batch": 64, "loss": "mse", "target": "noise"}
-    assert paper.model_dump(include={*stated, "conditioned"}) == stated | {"conditioned": False}
+    assert paper.model_dump(include={*stated, "conditional"}) == stated | {"conditional": False}
     assert mae == paper.model_copy(update={"loss": "mae"})
 
 
-def test_samplers_do_not_train_again() -> None:
-    drawn = {"sampler": "dpm++", "start": "leak", "clip_data": False, "sample_steps": 9}
-    assert smoke(**drawn).fit_settings() == smoke().fit_settings()
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("drop=0.2", "conditioning_dropout=0.2"),
+        ("conditioned=false", "conditional=false"),
+        ("guidance=1.5", "guidance_scale=1.5"),
+        ("times=300", "num_timesteps=300"),
+        ("start=leak", "init=signal_leak"),
+        ("start=noise", "init=noise"),
+        ("dim=16", "base_channels=16"),
+        ("mults=[1, 2]", "channel_mults=[1, 2]"),
+    ],
+)
+def test_an_old_setting_is_an_error_and_the_setting_of_its_hint_works(old: str, new: str) -> None:
+    key, _, value = old.partition("=")
+    with pytest.raises(UsageError, match=f"setting '{key}' is now '{new.partition('=')[0]}'") as caught:
+        resolve(DDPMRecipe, FOLDER, "smoke", {key: value})
+    option, setting = shlex.split(caught.value.hint)
+    assert (option, setting) == ("--set", new)
+    key, _, value = setting.partition("=")
+    assert resolve(DDPMRecipe, FOLDER, "smoke", {key: value})
+
+
+def test_settings_of_sampling_do_not_train_again() -> None:
+    sampling = {"sampler": "dpm++", "init": "signal_leak", "clip_data": False, "sample_steps": 9}
+    assert smoke(**sampling).fit_settings() == smoke().fit_settings()
     for changed in ({"loss": "mae"}, {"target": "data"}, {"min_snr": 5.0}, {"noise_schedule": "linear"}):
         assert smoke(**changed).fit_settings() != smoke().fit_settings()
 
@@ -96,13 +117,13 @@ def test_samples_have_the_grid_the_range_and_the_boxes_that_were_asked_for(
         assert np.array_equal(sample.boxes, layout.boxes)
 
 
-def test_a_sample_does_not_depend_on_what_it_is_drawn_with(fitted: DDPM, layouts: list[Layout]) -> None:
+def test_a_sample_does_not_depend_on_its_batch(fitted: DDPM, layouts: list[Layout]) -> None:
     together = list(fitted.sample(layouts))
     order = [3, 0, 6, 5, 1, 4, 2]
     for position, sample in zip(order, fitted.sample([layouts[i] for i in order]), strict=True):
-        assert same(sample, together[position])
+        assert is_same(sample, together[position])
     for one, layout in zip(together, layouts, strict=True):
-        assert same(one, next(fitted.sample([layout])))
+        assert is_same(one, next(fitted.sample([layout])))
 
 
 @pytest.mark.parametrize(
@@ -110,18 +131,18 @@ def test_a_sample_does_not_depend_on_what_it_is_drawn_with(fitted: DDPM, layouts
     [
         {"sampler": "ancestral"},
         {"sampler": "ddim"},
-        {"start": "leak", "sampler": "ancestral"},
+        {"init": "signal_leak", "sampler": "ancestral"},
         {"clip_data": False},
     ],
 )
-def test_whatever_the_sampler_a_sample_does_not_depend_on_what_it_is_drawn_with(
+def test_with_any_sampler_a_sample_does_not_depend_on_its_batch(
     fitted: DDPM, layouts: list[Layout], changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = list(fitted.sample(layouts[:3]))
     monkeypatch.setattr(fitted, "recipe", smoke(**changes))
     together = list(fitted.sample(layouts[:3]))
-    assert not any(map(same, together, before))
-    assert same(next(fitted.sample(layouts[2:3])), together[2])
+    assert not any(map(is_same, together, before))
+    assert is_same(next(fitted.sample(layouts[2:3])), together[2])
 
 
 @pytest.mark.parametrize(
@@ -129,7 +150,7 @@ def test_whatever_the_sampler_a_sample_does_not_depend_on_what_it_is_drawn_with(
     [
         {"target": "data", "loss": "huber", "min_snr": 5.0, "preconditioned": False},
         {"target": "noise", "zero_terminal_snr": False, "noise_schedule": "rescaled-linear", "min_snr": 5.0},
-        {"noise_schedule": "linear", "loss": "mae", "times": 300},
+        {"noise_schedule": "linear", "loss": "mae", "num_timesteps": 300},
     ],
 )
 def test_other_settings_train_and_draw(
@@ -144,16 +165,24 @@ def test_other_settings_train_and_draw(
 @pytest.fixture(scope="module")
 def paper(toy: DBTDataset, tmp_path_factory: pytest.TempPathFactory) -> DDPM:
     """The paper's recipe with a small network."""
-    small = {"steps": 3, "batch": 4, "dim": 8, "mults": (1, 2), "blocks": 1, "unshuffle": 4, "times": 20}
+    small = {
+        "steps": 3,
+        "batch": 4,
+        "base_channels": 8,
+        "channel_mults": (1, 2),
+        "blocks": 1,
+        "unshuffle": 4,
+        "num_timesteps": 20,
+    }
     generator = DDPM(resolve(DDPMRecipe, FOLDER, "paper").model_copy(update=small | {"sample_batch": 2}))
     generator.fit(toy.select("train"), Run(tmp_path_factory.mktemp("paper"), {}))
     return generator
 
 
-def test_an_unconditional_model_is_told_neither_label_nor_view(paper: DDPM) -> None:
+def test_an_unconditional_model_ignores_label_and_view(paper: DDPM) -> None:
     empty = np.zeros((0, 6), np.float32)
     normal, cancer = Layout(0, 5, "normal", "lcc", empty, 0), Layout(0, 5, "cancer", "lmlo", empty, 0)
-    assert same(*paper.sample([normal, cancer]))
+    assert is_same(*paper.sample([normal, cancer]))
 
 
 def test_an_unconditional_model_is_asked_for_lesion_free_volumes(paper: DDPM, toy: DBTDataset) -> None:
@@ -163,7 +192,7 @@ def test_an_unconditional_model_is_asked_for_lesion_free_volumes(paper: DDPM, to
 
 def test_layouts_with_other_seeds_give_other_samples(fitted: DDPM, layouts: list[Layout]) -> None:
     first, second = fitted.sample([layouts[0], Layout(0, 1, "normal", "lcc", layouts[0].boxes, 0)])
-    assert not same(first, second)
+    assert not is_same(first, second)
 
 
 def test_the_same_recipe_and_data_give_the_same_samples(
@@ -171,7 +200,7 @@ def test_the_same_recipe_and_data_give_the_same_samples(
 ) -> None:
     again = DDPM(smoke())
     again.fit(toy.select("train"), Run(tmp_path, {}))
-    assert all(map(same, again.sample(layouts), fitted.sample(layouts)))
+    assert all(map(is_same, again.sample(layouts), fitted.sample(layouts)))
 
 
 def test_a_right_breast_is_the_mirror_image_of_a_left_one(fitted: DDPM) -> None:
@@ -183,7 +212,7 @@ def test_a_right_breast_is_the_mirror_image_of_a_left_one(fitted: DDPM) -> None:
 
 
 @pytest.mark.parametrize("changed", ["label", "view", "boxes"])
-def test_each_condition_changes_the_sample(fitted: DDPM, changed: str) -> None:
+def test_label_view_and_boxes_each_change_the_sample(fitted: DDPM, changed: str) -> None:
     boxes = np.array([[2, 10, 4, 5, 16, 11]], np.float32)
     asked: dict[str, Any] = {"label": "cancer", "view": "lcc", "boxes": boxes}
     other = {"label": "normal", "view": "lmlo", "boxes": boxes[:0]}[changed]
@@ -193,28 +222,27 @@ def test_each_condition_changes_the_sample(fitted: DDPM, changed: str) -> None:
     assert not np.array_equal(a.volume, b.volume)
 
 
-def test_guidance_compares_with_what_is_drawn_when_no_boxes_are_told(
+def test_guidance_compares_with_the_prediction_without_boxes(
     fitted: DDPM, layouts: list[Layout], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, forward = [], fitted.model.forward
+    calls, forward = [], fitted.model.forward
 
-    def spy(x: Tensor, t: Tensor, *told: Tensor) -> Tensor:
-        asked.append(told)
-        predicted: Tensor = forward(x, t, *told)
+    def spy(x: Tensor, t: Tensor, *conditioning: Tensor) -> Tensor:
+        calls.append(conditioning)
+        predicted: Tensor = forward(x, t, *conditioning)
         return predicted
 
     monkeypatch.setattr(fitted.model, "forward", spy)
     list(fitted.sample(layouts[:1]))
-    for told, without in zip(asked[::2], asked[1::2], strict=True):
-        for condition, same in zip(told[:2], without[:2], strict=True):
-            assert torch.equal(condition, same)
-        assert (told[2] >= 0).all()
-        assert (without[2] == -1).all()
+    for (*guided, mask), (*others, null_mask) in zip(calls[::2], calls[1::2], strict=True):
+        assert all(map(torch.equal, guided, others))
+        assert (mask >= 0).all()
+        assert (null_mask == -1).all()
 
 
 def test_it_learns_where_the_breast_is(toy: DBTDataset, tmp_path: Path) -> None:
     """A few seconds do not draw a breast, but the left edge comes out brighter than the right."""
-    recipe = smoke(steps=80, dim=16, guidance=1.0, sample_steps=10)
+    recipe = smoke(steps=80, base_channels=16, guidance_scale=1.0, sample_steps=10)
     generator = DDPM(recipe)
     generator.fit(toy.select("train"), Run(tmp_path, {}))
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -226,46 +254,3 @@ def test_it_learns_where_the_breast_is(toy: DBTDataset, tmp_path: Path) -> None:
     ]
     mean = np.mean(volumes, axis=(0, 1))
     assert mean[8:24, :8].mean() > mean[:, 28:].mean() + 0.15
-
-
-def test_the_mask_is_centred_on_its_box_between_voxels_too() -> None:
-    mask = box_mask(np.array([[2, 8.25, 12.5, 4, 12.75, 16]], np.float32), GRID)[0]
-    assert mask.shape == GRID
-    for axis, centre in enumerate((3, 10.5, 14.25)):
-        position = np.arange(GRID[axis]) + 0.5
-        profile = mask.sum(axis=tuple({0, 1, 2} - {axis}))
-        assert (position * profile).sum() / profile.sum() == pytest.approx(centre, abs=0.02)
-
-
-def test_the_mask_falls_to_a_half_at_the_last_slice_of_a_box_and_to_a_quarter_at_its_sides() -> None:
-    mask = box_mask(np.array([[2.5, 4.5, 4.5, 6.5, 10.5, 8.5]], np.float32), GRID)[0]
-    assert mask[4, 7, 6] == 1 == mask.max()
-    assert mask[2, 7, 6] == mask[6, 7, 6] == pytest.approx(0.5)
-    assert mask[4, 4, 6] == mask[4, 10, 6] == mask[4, 7, 4] == mask[4, 7, 8] == pytest.approx(0.25)
-
-
-def test_each_of_several_boxes_is_in_the_mask() -> None:
-    boxes = np.array([[2, 4, 4, 5, 9, 9], [3, 20, 20, 6, 25, 25]], np.float32)
-    assert np.array_equal(
-        box_mask(boxes, GRID), np.maximum(box_mask(boxes[:1], GRID), box_mask(boxes[1:], GRID))
-    )
-    assert not box_mask(boxes[:0], GRID).any()
-
-
-@given(
-    low=st.tuples(*[st.floats(-4, 30)] * 3),
-    size=st.tuples(*[st.floats(0, 20)] * 3),
-)
-def test_a_mask_lies_between_zero_and_one_and_mirrors_with_its_boxes(
-    low: tuple[float, ...], size: tuple[float, ...]
-) -> None:
-    box = np.array([[*low, *np.add(low, size)]], np.float32)
-    mask = box_mask(box, GRID)
-    assert 0 <= mask.min() <= mask.max() <= 1
-    np.testing.assert_allclose(box_mask(mirrored(box, 32), GRID), mask[..., ::-1], atol=1e-5)
-
-
-def test_second_views_of_a_study_have_the_projection_of_the_first() -> None:
-    empty = np.zeros((0, 6), np.float32)
-    assert conditions("benign", "rmlo2", empty, GRID)[:2] == (2, 1)
-    assert conditions("benign", "lcc", empty, GRID)[:2] == (2, 0)

@@ -1,4 +1,4 @@
-"""The U-Net: shapes, weight standardisation, gradients, and that it listens to what it is told."""
+"""Tests of the U-Net: shapes, weight standardisation, gradients, and that it uses its conditioning."""
 
 from __future__ import annotations
 
@@ -10,19 +10,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dbtbench.networks.unet import UNet, WeightStandardisedConv3d, fold, sinusoidal, unfold
+from dbtbench.networks.unet import (
+    UNet,
+    WeightStandardisedConv3d,
+    pixel_shuffle_2d,
+    pixel_unshuffle_2d,
+    sinusoidal_embedding,
+)
 
-SMALL: dict[str, Any] = {"dim": 8, "mults": (1, 2), "blocks": 1, "unshuffle": 2, "factorised": True}
+SMALL: dict[str, Any] = {
+    "base_channels": 8,
+    "channel_mults": (1, 2),
+    "num_res_blocks": 1,
+    "unshuffle": 2,
+    "factorised": True,
+}
 
 
-def unet(**changes: Any) -> UNet:
+def make_unet(**changes: Any) -> UNet:
     torch.manual_seed(0)
-    return UNet(**SMALL | changes, labels=4, projections=2)
+    return UNet(**SMALL | changes, num_labels=4, num_projections=2)
 
 
-def awake(net: UNet) -> UNet:
-    """The last layer starts at zero; give it weights so that an untrained network answers."""
-    torch.nn.init.normal_(net.out.weight)
+def randomise_output(net: UNet) -> UNet:
+    """Give weights to the last layer, which starts at zero."""
+    torch.nn.init.normal_(net.out_conv.weight)
     return net
 
 
@@ -34,20 +46,20 @@ def inputs(grid: tuple[int, int, int] = (4, 16, 24), n: int = 2) -> tuple[Tensor
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"factorised": False}, {"unshuffle": 1}, {"mults": (1,), "blocks": 2}]
+    "changes", [{}, {"factorised": False}, {"unshuffle": 1}, {"channel_mults": (1,), "num_res_blocks": 2}]
 )
 @pytest.mark.parametrize("grid", [(1, 8, 8), (5, 16, 24)])
 def test_the_output_has_the_input_shape(changes: dict[str, Any], grid: tuple[int, int, int]) -> None:
-    x, *told = inputs(grid)
-    assert unet(**changes)(x, *told).shape == x.shape
+    x, *others = inputs(grid)
+    assert make_unet(**changes)(x, *others).shape == x.shape
 
 
 def test_an_untrained_network_predicts_zero() -> None:
-    assert unet()(*inputs()).abs().max() == 0
+    assert make_unet()(*inputs()).abs().max() == 0
 
 
 def test_slices_are_never_strided_away() -> None:
-    net, depths = unet(mults=(1, 2, 2)), []
+    net, depths = make_unet(channel_mults=(1, 2, 2)), []
     for module in net.modules():
         if isinstance(module, torch.nn.Conv3d):
             module.register_forward_hook(lambda m, i, o: depths.append(o.shape[2]))
@@ -56,7 +68,7 @@ def test_slices_are_never_strided_away() -> None:
 
 
 def test_every_parameter_gets_a_gradient() -> None:
-    net = awake(unet())
+    net = randomise_output(make_unet())
     net(*inputs(n=15)).square().mean().backward()
     without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
@@ -65,7 +77,7 @@ def test_every_parameter_gets_a_gradient() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_standardised_filters_have_mean_zero_and_variance_one(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    weight = WeightStandardisedConv3d(64, 8, 3).to(dtype).standardised()
+    weight = WeightStandardisedConv3d(64, 8, 3).to(dtype).standardised_weight()
     assert weight.dtype == torch.float32
     torch.testing.assert_close(weight.mean((1, 2, 3, 4)), torch.zeros(8), atol=1e-5, rtol=0)
     torch.testing.assert_close(weight.var((1, 2, 3, 4), correction=0), torch.ones(8), atol=1e-4, rtol=0)
@@ -82,9 +94,10 @@ def test_a_standardised_convolution_ignores_scale_and_shift_of_its_filters() -> 
 
 @pytest.mark.parametrize("which", ["time", "label", "projection", "mask"])
 def test_each_condition_changes_the_output(which: str) -> None:
-    net, told = awake(unet()), dict(zip(("x", "time", "label", "projection", "mask"), inputs(), strict=True))
-    changed = told | {which: told[which].roll(1) if which != "mask" else told[which] + 1}
-    assert not torch.allclose(net(*told.values()), net(*changed.values()), atol=1e-4)
+    names = ("x", "time", "label", "projection", "mask")
+    net, given = randomise_output(make_unet()), dict(zip(names, inputs(), strict=True))
+    changed = given | {which: given[which].roll(1) if which != "mask" else given[which] + 1}
+    assert not torch.allclose(net(*given.values()), net(*changed.values()), atol=1e-4)
 
 
 @given(
@@ -95,13 +108,15 @@ def test_each_condition_changes_the_output(which: str) -> None:
     columns=st.integers(1, 3),
 )
 @settings(deadline=None, max_examples=30)
-def test_unfold_undoes_fold(factor: int, channels: int, depth: int, rows: int, columns: int) -> None:
+def test_pixel_shuffle_undoes_pixel_unshuffle(
+    factor: int, channels: int, depth: int, rows: int, columns: int
+) -> None:
     x = torch.randn(2, channels, depth, rows * factor, columns * factor)
-    assert fold(x, factor).shape == (2, channels * factor**2, depth, rows, columns)
-    assert torch.equal(unfold(fold(x, factor), factor), x)
+    assert pixel_unshuffle_2d(x, factor).shape == (2, channels * factor**2, depth, rows, columns)
+    assert torch.equal(pixel_shuffle_2d(pixel_unshuffle_2d(x, factor), factor), x)
 
 
 def test_times_have_different_embeddings_within_bounds() -> None:
-    embedding = sinusoidal(torch.arange(1001.0), 16)
+    embedding = sinusoidal_embedding(torch.arange(1001.0), 16)
     assert embedding.abs().max() <= 1
     assert len(set(map(tuple, embedding.tolist()))) == 1001

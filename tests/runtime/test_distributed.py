@@ -27,7 +27,7 @@ from dbtbench.runtime import distributed
 data, folder, failing = sys.argv[1:]
 recipe = DDPMRecipe(
     steps=4, batch=4, micro_batch=2, lr=2e-4, warmup=0,
-    dim=8, mults=(1, 2), blocks=1, unshuffle=4, factorised=True,
+    base_channels=8, channel_mults=(1, 2), blocks=1, unshuffle=4, factorised=True,
 )
 with distributed.worker():
     if distributed.rank() == int(failing):
