@@ -74,13 +74,16 @@ def generate(
     from dbtbench.pipeline.catalogue import check_synthetic_name, choose_dataset
     from dbtbench.pipeline.sweep import Sweep, parse
     from dbtbench.runtime import distributed
+    from dbtbench.training.recipe import TrainingRecipe
     from dbtbench.workspace import Workspace
 
     count = _count(gpus, processes)
     work = Workspace.find(workspace)
     dataset = choose_dataset(work, data)
     asked = Sweep(name, dataset, parse(sweep or []), recipe, overrides(set_), n, seed, positives)
-    asked.check()  # a request that cannot be met is told before training
+    for generator in asked.check():  # a request that cannot be met is refused before anything starts
+        if isinstance(generator.recipe, TrainingRecipe):
+            generator.recipe.divide_batch(count)
     if called is not None:
         if sweep:
             raise UsageError("--name and --sweep are both given", "a sweep names what it draws by itself")

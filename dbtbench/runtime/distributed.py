@@ -6,12 +6,15 @@ Everything else asks `device()`, `rank()` and `size()` and works the same on one
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -19,12 +22,15 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dbtbench.errors import DBTBenchError, MissingError
+from dbtbench.errors import DBTBenchError, MissingError, StaleError, UsageError
+from dbtbench.runtime.files import write_text
 from dbtbench.runtime.progress import Advance, log, progress
 from dbtbench.runtime.signals import TERMINATED, Terminated, exit_with_parent
 
 Item = TypeVar("Item")
 
+ERRORS = {kind.exit_code: kind for kind in (DBTBenchError, UsageError, MissingError, StaleError)}
+"""Kinds of errors by exit code."""
 LOST_SECONDS = 10.0
 """How long a process that lost another one waits for torchrun to end it."""
 
@@ -73,7 +79,7 @@ def compiles() -> bool:
 
 
 def check_gpus(gpus: int) -> None:
-    """Check that so many GPUs are there; 0 hides them all, so that this process computes on the CPU.
+    """Check that a number of GPUs is there; 0 hides them all, so that this process computes on the CPU.
 
     Raises:
         MissingError: when fewer are visible.
@@ -91,8 +97,12 @@ def check_gpus(gpus: int) -> None:
 
 
 def launched() -> bool:
-    """Whether torchrun (or accelerate, or torchx) started this process as one of several."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+    """Whether torchrun (or accelerate, or torchx) started this process as one of several.
+
+    RANK and WORLD_SIZE=1 without an address are not a launch: some job systems set them for every process.
+    """
+    alone = os.environ.get("WORLD_SIZE") == "1" and "MASTER_ADDR" not in os.environ
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ and not alone
 
 
 def restarted() -> bool:
@@ -122,8 +132,8 @@ def data_parallel(net: nn.Module) -> nn.Module:
 def _mean_in_rank_order(mine: torch.Tensor) -> torch.futures.Future[torch.Tensor]:
     """Mean over all processes, added up by rank.
 
-    gloo adds the values in an order that depends on their place in the bucket, and DDP arranges its buckets
-    anew after the first step: with more than two processes a continued training would end with other bits.
+    gloo adds the values in an order that depends on their place in the bucket, and DDP rearranges its buckets
+    after the first step: with more than two processes a continued training would end with other bits.
     """
     parts = [torch.empty_like(mine) for _ in range(size())]
     dist.all_gather(parts, mine)
@@ -131,6 +141,21 @@ def _mean_in_rank_order(mine: torch.Tensor) -> torch.futures.Future[torch.Tensor
     # Not by a callback: gloo's threads would still hold Python objects when the process ends, and abort it.
     mean.set_result(functools.reduce(torch.add, parts).div_(size()))
     return mean
+
+
+def mean(value: float) -> float:
+    """Average a number over all processes; every process must ask."""
+    if size() == 1:
+        return value
+    total = torch.tensor(value, device=device(), dtype=torch.float64)
+    dist.all_reduce(total)
+    return float(total) / size()
+
+
+def copy_from_leader(tensors: Iterable[torch.Tensor]) -> None:
+    """Overwrite tensors by those of process 0; every process must ask, for all in the same order."""
+    for tensor in tensors if size() > 1 else ():
+        dist.broadcast(tensor, 0)
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
@@ -168,10 +193,18 @@ def worker() -> Iterator[None]:
     Uses NCCL where there are GPUs and gloo elsewhere. Under torchrun a failure is handed to the parent, which
     reports it once for all; this process then only exits, with the failure's code. A process that only lost
     another one leaves it to torchrun to name that one.
+
+    Raises:
+        UsageError: when the process has a rank, and no address of the process to meet.
     """
     if not launched():
         yield
         return
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise UsageError(
+            f"RANK and WORLD_SIZE are set in the environment, and {' and '.join(missing)} not",
+            "start several processes with torchrun or --processes; for one, `unset RANK WORLD_SIZE`",
+        )
     try:
         with exit_with_parent(), _process_group():
             yield
@@ -180,10 +213,20 @@ def worker() -> Iterator[None]:
             time.sleep(LOST_SECONDS)
         if "TORCHELASTIC_ERROR_FILE" not in os.environ:
             raise
-        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
-        get_error_handler().record_exception(error)
+        _record_failure(error, Path(os.environ["TORCHELASTIC_ERROR_FILE"]))
         raise SystemExit(getattr(error, "exit_code", 1)) from None
+
+
+def _record_failure(error: Exception, path: Path) -> None:
+    """Write an error as torchrun reads it, and with it the hint and the exit code."""
+    known = isinstance(error, DBTBenchError)
+    message = {
+        "message": str(error) if known else f"{type(error).__name__}: {error}",
+        "hint": getattr(error, "hint", ""),
+        "exit_code": getattr(error, "exit_code", 1),
+        "extraInfo": {"py_callstack": traceback.format_exc(), "timestamp": str(int(time.time()))},
+    }
+    write_text(path, json.dumps({"message": message}))
 
 
 @contextmanager
@@ -235,7 +278,8 @@ def launch(
         max_restarts: how often all are started again after one failed.
 
     Raises:
-        DBTBenchError: when a process fails: the first one that did, and why.
+        DBTBenchError: when a process fails, naming the first one that did; with the exit code and the hint
+            of its error.
         KeyboardInterrupt: when interrupted; the processes are stopped first.
         Terminated: when SIGTERM came; the processes get it and are waited for.
     """
@@ -260,10 +304,12 @@ def launch(
             raise Terminated from error
         # A dictionary (annotated as text) where `worker` recorded an exception, text where it was killed.
         message: Any = failure.message
-        cause = message["message"] if isinstance(message, dict) else message
-        raise DBTBenchError(
-            f"rank {number} of {processes} processes failed: {cause.splitlines()[0]}",
-            "the same command continues; with --debug, or on one process, it shows where",
+        record = message if isinstance(message, dict) else {"message": message}
+        kind = ERRORS.get(record.get("exit_code", 1), DBTBenchError)
+        raise kind(
+            f"rank {number} of {processes} processes failed: {record['message'].splitlines()[0]}",
+            record.get("hint")
+            or "the same command continues; with --debug, or on one process, it shows where",
         ) from error
     except SignalException as error:
         raise (KeyboardInterrupt if error.sigval == signal.SIGINT else Terminated) from error

@@ -1,4 +1,4 @@
-"""What a training writes down about itself, for people and for TensorBoard."""
+"""The metrics of a training, written for people and for TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dbtbench.errors import MissingError
 from dbtbench.runtime import distributed
 from dbtbench.runtime.files import write_text
 from dbtbench.training.state import State
+from dbtbench.training.step import name_metric
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "DBTBENCH_TENSORBOARD"
@@ -24,11 +25,13 @@ METRIC_LINES = 200
 
 
 class MetricsLogger:
-    """`metrics.jsonl`: a line every few steps, with the mean loss since the last line, over all processes.
+    """`metrics.jsonl`: a line every few steps, with means since the last line, over all processes.
+
+    A training of several networks has a learning rate `lr_NAME` for each, and the metrics of `train_step`.
 
     Args:
-        folder: where it lies, and TensorBoard's events where they are asked for.
-        state: the training's.
+        folder: takes the file, and TensorBoard's events if they are asked for.
+        state: of the training.
 
     Raises:
         MissingError: when TensorBoard is asked for and not installed.
@@ -39,7 +42,7 @@ class MetricsLogger:
         self.events = _tensorboard(folder, state.step)
         self.every = max(1, state.recipe.steps // METRIC_LINES)
         self.first, self.started = state.step, time.monotonic()
-        self.losses: list[float] = []
+        self.steps: list[dict[str, float]] = []
         if distributed.rank() == 0:
             write_text(self.path, "".join(self._lines_until(state.step)))
 
@@ -51,47 +54,58 @@ class MetricsLogger:
                 yield line
 
     def speed(self) -> float:
-        """Volumes a second since this process began."""
+        """Count the volumes a second since this process began."""
         seconds = max(time.monotonic() - self.started, 1e-9)
         return (self.state.step - self.first) * self.state.recipe.batch / seconds
 
-    def add(self, loss: float) -> None:
-        """Take the loss of a step."""
-        self.losses.append(loss)
+    def add(self, metrics: dict[str, float]) -> None:
+        """Take the metrics of a step; every step has the same."""
+        self.steps.append(metrics)
 
     def note(self) -> str:
-        """What progress shows beside the bar."""
-        return f"loss {self.losses[-1]:.4f}, {self.speed():.3g} volumes/s"
+        """Give the text next to the progress bar."""
+        metrics = [f"{name.replace('_', ' ')} {value:.4f}" for name, value in self.steps[-1].items()]
+        return ", ".join([*metrics, f"{self.speed():.3g} volumes/s"])
 
-    def written(self) -> bool:
-        """Write a line when it is due; whether it was."""
+    def write_when_due(self) -> bool:
+        """Write a line when it is due; gives whether it was."""
         state = self.state
         if state.step % self.every and state.step < state.recipe.steps:
             return False
-        losses = torch.tensor(self.losses, device=distributed.device())
-        self.losses = []
-        if distributed.size() > 1:
-            from monai.utils.dist import evenly_divisible_all_gather
-
-            losses = evenly_divisible_all_gather(losses, concat=True)
+        means = self._means()
+        self.steps = []
         if distributed.rank() == 0:
+            rates = {
+                name_metric("lr", learner.name): float(learner.schedule.get_last_lr()[0])
+                for learner in state.learners
+            }
+            speed = round(self.speed(), 2)
             line = {
                 "step": state.step,
-                "loss": float(losses.mean()),
-                "lr": state.schedule.get_last_lr()[0],
+                **means,
+                **rates,
                 "seconds": round(time.monotonic() - self.started, 1),
-                "volumes_per_second": round(self.speed(), 2),
+                "volumes_per_second": speed,
                 "processes": distributed.size(),
             }
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-            self._to_tensorboard(line)
+            self._to_tensorboard(state.step, means | rates | {"volumes_per_second": speed})
         return True
 
-    def _to_tensorboard(self, line: Mapping[str, Any]) -> None:
+    def _means(self) -> dict[str, float]:
+        """Mean of each metric over the steps since the last line and over all processes."""
+        values = torch.tensor([list(step.values()) for step in self.steps], device=distributed.device())
+        if distributed.size() > 1:
+            from monai.utils.dist import evenly_divisible_all_gather
+
+            values = evenly_divisible_all_gather(values, concat=True)
+        return dict(zip(self.steps[0], values.mean(0).tolist(), strict=True))
+
+    def _to_tensorboard(self, step: int, metrics: Mapping[str, float]) -> None:
         if self.events:
-            for name in ("loss", "lr", "volumes_per_second"):
-                self.events.add_scalar(name, line[name], line["step"])
+            for name, value in metrics.items():
+                self.events.add_scalar(name, value, step)
             self.events.flush()
 
     def close(self) -> None:
@@ -101,7 +115,7 @@ class MetricsLogger:
 
 
 def _tensorboard(folder: Path, step: int) -> Any:
-    """TensorBoard's writer where it is asked for, on process 0; it hides what was logged after the step."""
+    """TensorBoard's writer if it is asked for, on process 0; it hides what was logged after the step."""
     if os.environ.get(TENSORBOARD, "0") in ("", "0"):
         return None
     if importlib.util.find_spec("tensorboard") is None:

@@ -8,28 +8,44 @@ def loss(net, context):                      # one part of the global batch of o
     return net(volumes[rows]).square().mean()
 
 net = fit(net, loss, recipe, run.path, seed=0, title="my generator")
+
+Several networks train together, each with its own loss, which sees the others:
+
+def critic_loss(critic, context):
+    fake = context.networks["generator"](noise)
+    return …
+
+networks = {"critic": Network(critic, critic_loss, ema=0), "generator": Network(generator, generator_loss)}
+trained = fit_networks(networks, recipe, run.path, seed=0, title="my GAN")
+
+A training in stages is one call after the other, each in a folder of its own. What a finished stage left is
+loaded, and `measure` keeps numbers with its weights that the next stage needs:
+
+encoder = fit(encoder, loss, first, run.path / "encoder", seed=0, title="encoder", measure=measure_latents)
+net = fit(net, loss_on(encoder), second, run.path, seed=0, title="diffusion")
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from dbtbench.errors import DivergedError, UsageError
 from dbtbench.runtime import distributed
 from dbtbench.runtime.progress import log
 from dbtbench.runtime.signals import Terminated, defer_sigterm
 from dbtbench.training.log import MetricsLogger
+from dbtbench.training.network import Loss, Network, StepContext
 from dbtbench.training.recipe import TrainingRecipe
 from dbtbench.training.state import State
+from dbtbench.training.step import train_step
+
+__all__ = ["Loss", "Measure", "Network", "Preview", "StepContext", "fit", "fit_networks"]
 
 WEIGHTS = "weights.safetensors"
 STATE = "state/training.pt"
@@ -41,33 +57,17 @@ PREVIEW_SHARE = 0.05
 COMPILED_STEPS = 500
 """Steps below which compiling, which takes about a minute, does not pay."""
 
-
-@dataclass(frozen=True)
-class StepContext:
-    """What a loss is asked for.
-
-    Attributes:
-        step: number of the step, from 0.
-        generator: on `distributed.device()`, seeded with (seed, step). Draw everything random with it, for
-            the whole global batch, and then take `part`: any number of processes trains on the same numbers.
-        part: which rows of the global batch to compute.
-    """
-
-    step: int
-    generator: torch.Generator
-    part: slice
-
-
-Loss = Callable[[nn.Module, StepContext], torch.Tensor]
-"""`loss(net, context)`: mean loss (a scalar) over `context.part`.
-
-It calls `net`, not the module that `fit` got.
-"""
-
 Preview = Callable[[nn.Module, Path], None]
 """`preview(net, path)`: draw with the averaged network, in evaluation mode, and write a PNG.
 
-It has random numbers of its own, and leaves the network as it is.
+It uses a random generator of its own, and does not change the network.
+"""
+
+Measure = Callable[[nn.Module], None]
+"""`measure(net)`: write measurements into buffers of the averaged network, in place.
+
+They are kept with the weights. It is called once, after the last step, on process 0, without gradients, in
+evaluation mode and with the global random numbers seeded.
 """
 
 
@@ -80,88 +80,139 @@ def fit(
     seed: int,
     title: str = "training",
     preview: Preview | None = None,
+    measure: Measure | None = None,
     compiled: bool = False,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     preview_seconds: float = PREVIEW_SECONDS,
 ) -> nn.Module:
-    """Train a network, or continue where a killed training stopped, or load what a finished one left.
-
-    With the same number of processes a continued training ends with the same bits as an uninterrupted one
-    (on the CPU; GPU kernels need not be deterministic). The global random number generator is seeded too,
-    with (seed, step, part), for dropout and the like.
+    """Train one network: `fit_networks` for a network without a name.
 
     Args:
         net: the network with its initial weights; moved to `distributed.device()` and trained in place.
         loss: see `Loss`.
         recipe: settings of the training.
-        folder: takes `weights.safetensors` (the moving average), `metrics.jsonl` and, while it lasts,
-            `state/training.pt` and `preview.png`.
+        folder: see `fit_networks`.
         seed: seed of everything random in the training.
-        title: what progress calls it.
+        title: name of the training in progress lines.
         preview: see `Preview`; called on process 0, and without any effect on what is trained.
-        compiled: compile a long training on a GPU, for a network that always gets tensors of the same shapes.
-        checkpoint_seconds: how often the state is kept.
-        preview_seconds: how often there is a preview at most, always right after the state was kept.
+        measure: see `Measure`.
+        compiled: see `Network`.
+        checkpoint_seconds: see `fit_networks`.
+        preview_seconds: see `fit_networks`.
 
     Returns:
-        The averaged network in evaluation mode, on `distributed.device()`.
+        The averaged network, in evaluation mode and frozen, on `distributed.device()`.
 
     Raises:
-        UsageError: when the global batch cannot be shared by the processes.
-        DivergedError: when loss or gradient is not finite, naming the step.
+        DBTBenchError: see `fit_networks`.
+    """
+    networks = fit_networks(
+        {"": Network(net, loss, compiled=compiled)},
+        recipe,
+        folder,
+        seed=seed,
+        title=title,
+        preview=preview and (lambda networks, path: preview(networks[""], path)),
+        measure=measure and (lambda networks: measure(networks[""])),
+        checkpoint_seconds=checkpoint_seconds,
+        preview_seconds=preview_seconds,
+    )
+    return networks[""]
+
+
+def fit_networks(
+    networks: Mapping[str, Network],
+    recipe: TrainingRecipe,
+    folder: Path,
+    *,
+    seed: int,
+    title: str = "training",
+    preview: Callable[[Mapping[str, nn.Module], Path], None] | None = None,
+    measure: Callable[[Mapping[str, nn.Module]], None] | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    preview_seconds: float = PREVIEW_SECONDS,
+) -> dict[str, nn.Module]:
+    """Train networks together, continue where a killed training stopped, or load a finished one.
+
+    In every step the networks are trained in the order given. With the same number of processes a continued
+    training ends with the same bits as an uninterrupted one (on the CPU; GPU kernels need not be
+    deterministic). The global random number generator is seeded too, with the seed, the step, the part and
+    the network's name, for dropout and the like; afterwards it is as it was before.
+
+    Args:
+        networks: what to train, by name.
+        recipe: settings of the training, for all that a `Network` leaves open.
+        folder: takes `weights.safetensors` (the moving averages; keys begin with `NAME.`), `metrics.jsonl`
+            and, until the training ends, `state/training.pt` and `preview.png`.
+        seed: seed of everything random in the training.
+        title: name of the training in progress lines.
+        preview: a `Preview` of all networks by name.
+        measure: a `Measure` of all networks by name.
+        checkpoint_seconds: seconds between two copies of the state.
+        preview_seconds: least seconds between two previews, which come right after the state was kept.
+
+    Returns:
+        The averaged networks by name, in evaluation mode and frozen, on `distributed.device()`.
+
+    Raises:
+        UsageError: when the global batch cannot be divided among the processes.
+        DivergedError: when a loss or a gradient is not finite, naming the step and the network.
         MissingError: when TensorBoard is asked for and not installed.
         StaleError: when the folder holds the state of another training.
         Terminated: when SIGTERM came to any process; the step was finished and its state is kept.
     """
-    share, uneven = divmod(recipe.batch, distributed.size())
-    if uneven:
-        raise UsageError(
-            f"a batch of {recipe.batch} cannot be shared by {distributed.size()} processes",
-            f"--set batch={max(share, 1) * distributed.size()}",
-        )
-    net.to(distributed.device())
-    if distributed.device().type == "cuda":
-        net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    state = State(net, recipe, seed)
+    recipe.divide_batch(distributed.size())
+    for network in networks.values():
+        network.module.to(distributed.device())
+        if distributed.device().type == "cuda":
+            network.module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    state = State(networks, recipe, seed)
     if distributed.size() > 1:
         # Process 0 may have cleared the folder; nobody looks into it before that is done.
         torch.distributed.barrier()
     if (folder / WEIGHTS).is_file():
         return state.load_weights(folder / WEIGHTS)
     state.resume(folder / STATE)
-    if compiled:
-        _compile(state)
+    _compile(state)
     keeper = _Keeper(state, folder, checkpoint_seconds, preview, preview_seconds)
-    with closing(MetricsLogger(folder, state)) as metrics:
-        _train(state, loss, title, metrics, keeper)
+    gpus = [distributed.device()] if distributed.device().type == "cuda" else []
+    with closing(MetricsLogger(folder, state)) as metrics, torch.random.fork_rng(gpus):
+        _train(state, title, metrics, keeper)
+        if measure:
+            keeper.keep()  # a kill while it measures costs no step
+            _measure(state, measure)
     state.save_weights(folder / WEIGHTS)
     if distributed.rank() == 0:
         (folder / STATE).unlink(missing_ok=True)
-    return state.average.module.eval()
+    return state.averages()
 
 
 def _compile(state: State) -> None:
-    """Let torch.compile fuse the network on a GPU; what it cannot compile runs as it is, with a warning.
+    """Let torch.compile fuse networks on a GPU; what it cannot compile runs as it is, with a warning.
 
     In place, so that the weights keep their names, and before DistributedDataParallel wraps the network, as
     torch's guide "Where to apply torch.compile" has it. TORCH_COMPILE_DISABLE=1 turns it off.
     """
-    if distributed.compiles() and state.recipe.steps - state.step >= COMPILED_STEPS:
-        torch._dynamo.config.suppress_errors = True
-        state.net.compile()
+    if not distributed.compiles() or state.recipe.steps - state.step < COMPILED_STEPS:
+        return
+    for learner in state.learners:
+        if learner.network.compiled:
+            torch._dynamo.config.suppress_errors = True
+            learner.module.compile()
 
 
-def _train(state: State, loss: Loss, title: str, metrics: MetricsLogger, keeper: _Keeper) -> None:
-    """The steps that are left."""
-    wrapped = distributed.data_parallel(state.net)
-    state.net.train()
+def _train(state: State, title: str, metrics: MetricsLogger, keeper: _Keeper) -> None:
+    """Take the steps that are left."""
+    for learner in state.learners:
+        learner.net = distributed.data_parallel(learner.module)
+        learner.module.train()
     steps, done = state.recipe.steps, state.step
     with defer_sigterm() as terminated, distributed.leader_progress(title, steps, "steps", done) as advance:
         while state.step < steps:
-            metrics.add(_step(state, wrapped, loss))
+            metrics.add(train_step(state))
             state.step += 1
             advance(1, metrics.note())
-            written = metrics.written()
+            written = metrics.write_when_due()
             if distributed.any_process(terminated()):
                 keeper.keep()
                 log.info(f"{title}: state kept at step {state.step} of {steps}")
@@ -170,15 +221,25 @@ def _train(state: State, loss: Loss, title: str, metrics: MetricsLogger, keeper:
                 keeper.keep_when_due()
 
 
+def _measure(state: State, measure: Callable[[Mapping[str, nn.Module]], None]) -> None:
+    """Let process 0 measure, and give all processes what it wrote."""
+    averages = state.averages()
+    torch.manual_seed(state.seed)
+    if distributed.rank() == 0:
+        with torch.no_grad():
+            measure(averages)
+    distributed.copy_from_leader(chain.from_iterable(net.buffers() for net in averages.values()))
+
+
 class _Keeper:
-    """Keeps the state, and draws previews, every so many seconds."""
+    """Regular copies of the state, and previews."""
 
     def __init__(
         self,
         state: State,
         folder: Path,
         checkpoint_seconds: float,
-        preview: Preview | None,
+        preview: Callable[[Mapping[str, nn.Module], Path], None] | None,
         preview_seconds: float,
     ) -> None:
         self.state, self.folder, self.preview = state, folder, preview
@@ -196,46 +257,6 @@ class _Keeper:
             return
         self.keep()
         if self.preview and distributed.rank() == 0 and self.kept - self.previewed >= self.preview_seconds:
-            self.preview(self.state.average.module.eval(), self.folder / PREVIEW)
+            self.preview(self.state.averages(), self.folder / PREVIEW)
             self.previewed = time.monotonic()
             self.preview_seconds = max(self.preview_seconds, (self.previewed - self.kept) / PREVIEW_SHARE)
-
-
-def _step(state: State, net: nn.Module, loss: Loss) -> float:
-    """One optimiser step; gives this process's mean loss over its share of the batch."""
-    share = state.recipe.batch // distributed.size()
-    begin = distributed.rank() * share
-    generator = torch.Generator(distributed.device())
-    total = torch.zeros((), device=distributed.device())
-    for first in range(begin, begin + share, state.recipe.micro_batch):
-        part = slice(first, min(first + state.recipe.micro_batch, begin + share))
-        torch.manual_seed(_mixed(state.seed, state.step, first))
-        context = StepContext(state.step, generator.manual_seed(_mixed(state.seed, state.step)), part)
-        with _unsynchronised(net, part.stop < begin + share):
-            with distributed.autocast():
-                value = loss(net, context) * ((part.stop - part.start) / share)
-            value.backward()  # type: ignore[no-untyped-call]
-        total += value.detach()
-    norm = nn.utils.clip_grad_norm_(net.parameters(), state.recipe.clip)
-    if not (torch.isfinite(total) and torch.isfinite(norm)):
-        raise DivergedError(
-            f"training diverged at step {state.step}: loss {float(total):g}, gradient norm {float(norm):g}",
-            f"lower the learning rate: --set lr={state.recipe.lr / 2:g}",
-        )
-    state.optimiser.step()
-    state.optimiser.zero_grad()
-    state.schedule.step()
-    state.average.update_parameters(state.net)
-    return float(total)
-
-
-def _mixed(*numbers: int) -> int:
-    """One seed from several numbers."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _unsynchronised(net: nn.Module, more: bool) -> AbstractContextManager[None]:
-    """Keep gradients to the process while more of its share is to come."""
-    if more and isinstance(net, DistributedDataParallel):
-        return net.no_sync()
-    return nullcontext()

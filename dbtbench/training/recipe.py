@@ -6,7 +6,10 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from dbtbench.errors import UsageError
 from dbtbench.recipe import Recipe
+
+Schedule = Literal["linear", "constant", "one-cycle"]
 
 
 class TrainingRecipe(Recipe):
@@ -29,8 +32,22 @@ class TrainingRecipe(Recipe):
     batch: PositiveInt
     micro_batch: PositiveInt = 16
     lr: PositiveFloat
-    schedule: Literal["linear", "constant", "one-cycle"] = "linear"
+    schedule: Schedule = "linear"
     warmup: NonNegativeInt = 0
     weight_decay: float = Field(default=0.0, ge=0)
     clip: PositiveFloat = 1.0
     ema: float = Field(default=0.999, ge=0, lt=1)
+
+    def divide_batch(self, processes: int) -> int:
+        """Divide the global batch among processes; gives the volumes of each.
+
+        Raises:
+            UsageError: when they cannot have the same number of volumes each.
+        """
+        volumes, rest = divmod(self.batch, processes)
+        if rest:
+            raise UsageError(
+                f"a batch of {self.batch} cannot be divided among {processes} processes",
+                f"--set batch={max(volumes, 1) * processes}, or another number of processes",
+            )
+        return volumes

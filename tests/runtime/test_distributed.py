@@ -45,6 +45,7 @@ from torch import nn
 
 from dbtbench.runtime import distributed
 from dbtbench.training import loop
+from dbtbench.training.recipe import TrainingRecipe
 
 folder, compiled = Path(sys.argv[1]), sys.argv[2] == "compiled"
 graphs = []
@@ -71,7 +72,7 @@ distributed.compiles = lambda: True
 loop.COMPILED_STEPS = 1
 torch.manual_seed(0)
 with distributed.worker():
-    recipe = loop.Training(steps=6, batch=8, micro_batch=2, lr=1e-2, ema=0.9)
+    recipe = TrainingRecipe(steps=6, batch=8, micro_batch=2, lr=1e-2, ema=0.9)
     loop.fit(Net(), loss, recipe, folder, seed=0, compiled=compiled)
     assert bool(graphs) == compiled
 """

@@ -55,6 +55,65 @@ with handle_sigterm(quiet=distributed.launched()), distributed.worker():
     (folder / f"{{distributed.rank()}}.pid").write_text(str(os.getpid()))
     fit(network(), loss, recipe, folder, seed=0, checkpoint_seconds=0)
 """
+GAN = """
+import os, signal, sys
+from pathlib import Path
+
+import torch
+from torch import autograd, nn
+from torch.nn import functional as F
+
+from dbtbench.runtime import distributed
+from dbtbench.training.loop import Network, fit_networks
+from dbtbench.training.recipe import TrainingRecipe
+
+folder, step = Path(sys.argv[1]), int(sys.argv[2])
+recipe = TrainingRecipe(steps=20, batch=8, micro_batch=2, lr=1e-2, ema=0.9)
+torch.manual_seed(0)
+critic = nn.Sequential(nn.Linear(1, 16), nn.SiLU(), nn.Linear(16, 16), nn.SiLU(), nn.Linear(16, 1))
+generator = nn.Sequential(nn.Linear(2, 16), nn.SiLU(), nn.Linear(16, 1))
+generator.register_buffer("measured", torch.zeros(1))
+
+def draw(context):
+    real = 3 + torch.randn(8, 1, generator=context.generator)[context.part]
+    return real, torch.randn(8, 2, generator=context.generator)[context.part]
+
+def critic_loss(critic, context):
+    real, noise = draw(context)
+    scores, penalty = [], 0
+    for x in (real, context.networks["generator"](noise)):
+        scores.append(critic(x.requires_grad_()))
+        (slope,) = autograd.grad(scores[-1].sum(), x, create_graph=True)
+        penalty = penalty + slope.square().mean()
+    return F.softplus(scores[1] - scores[0]).mean() + 0.05 * penalty
+
+def generator_loss(generator, context):
+    if context.step == step and distributed.rank() == 1 and not (folder / "killed").exists():
+        (folder / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    real, noise = draw(context)
+    critic = context.networks["critic"]
+    return F.softplus(critic(real) - critic(generator(noise))).mean()
+
+def half(generator, context):
+    return generator_loss(generator, context) / 2
+
+def fitness(generator, context):
+    return context.networks["critic"](generator(draw(context)[1])).mean()
+
+def measure(networks):
+    assert distributed.rank() == 0
+    networks["generator"].measured += 7
+
+folder.mkdir(parents=True, exist_ok=True)
+networks = dict(
+    critic=Network(critic, critic_loss, betas=(0, 0.99), ema=0),
+    generator=Network(generator, dict(plain=generator_loss, half=half), fitness, betas=(0, 0.99)),
+)
+with distributed.worker():
+    trained = fit_networks(networks, recipe, folder, seed=0, measure=measure, checkpoint_seconds=0)
+    assert trained["generator"].measured == 7
+"""
 LAUNCHER = """
 import sys
 from dbtbench.runtime import distributed
@@ -155,6 +214,24 @@ def test_any_number_of_processes_trains_the_same(program: Path, tmp_path: Path) 
     distributed.launch(4, [str(restarted), "7", "2", "0"], (str(program),), max_restarts=1)
     assert (restarted / "killed").exists()
     assert (restarted / WEIGHTS).read_bytes() == (tmp_path / "4" / WEIGHTS).read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_train_two_networks_as_one_does(tmp_path: Path) -> None:
+    """With gradients of gradients, a choice of the fittest and a measurement; to the bit after a kill."""
+    program = tmp_path / "gan.py"
+    program.write_text(GAN)
+    one, two, restarted = (tmp_path / name for name in ("one", "two", "restarted"))
+    process = start(program, one, -1)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    distributed.launch(2, [str(two), "-1"], (str(program),))
+    weights = load_file(two / WEIGHTS)
+    for name, value in load_file(one / WEIGHTS).items():
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-4, msg=name)
+    distributed.launch(2, [str(restarted), "7"], (str(program),), max_restarts=1)
+    assert (restarted / "killed").exists()
+    assert (restarted / WEIGHTS).read_bytes() == (two / WEIGHTS).read_bytes()
 
 
 @pytest.mark.slow
