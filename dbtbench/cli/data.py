@@ -27,7 +27,9 @@ def phantom(
     preset: Annotated[
         str, typer.Option("--preset", help="tiny (8×64×64), small (32×160×128), standard (32×320×256).")
     ] = "tiny",
-    patients: Annotated[int, typer.Option("--patients", help="How many; four views each.")] = 48,
+    patients: Annotated[
+        int, typer.Option("--patients", help="Number of patients; each has four views.")
+    ] = 48,
     mix: Annotated[str, typer.Option("--mix", help="Class frequencies: enriched or screening.")] = "enriched",
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything.")] = 0,
     conspicuity: Annotated[
@@ -83,9 +85,9 @@ def info(
 
 @app.command("check")
 def check(data: DataOption = None, workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
-    """Verify a data set: its volumes, tables, boxes, split and account.
+    """Verify a data set: its volumes, tables, boxes, split and import report.
 
-    One line a check; exit code 1 when one fails.
+    Prints one line per check. Exits with 1 when a check fails.
     """
     from dbtbench.data.check import as_text, check_dataset
     from dbtbench.pipeline.catalogue import choose_dataset

@@ -39,7 +39,7 @@ def bcs_dbt(
     ] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the split, where the tables give none.")] = 0,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", help="Processes; one a core unless told. 1: none beside this one.")
+        int | None, typer.Option("--jobs", help="Processes. [default: one per core; 1: this one alone]")
     ] = None,
     dask: Annotated[
         str | None, typer.Option("--dask", metavar="tcp://HOST:PORT", help="Use a Dask cluster's workers.")
@@ -50,8 +50,8 @@ def bcs_dbt(
 ) -> None:
     """Import BCS-DBT, or anything with its tables.
 
-    Every row of the tables is accounted for: imported, rejected for a reason, or not downloaded. Killed at
-    any moment, the same command continues; when more was downloaded, it adds that.
+    The report counts every row of the tables: imported, rejected for a reason, or not downloaded. Killed at
+    any moment, the same command continues. When more files were downloaded, it adds them.
 
     Example: dbtbench data import bcs-dbt /data/BCS-DBT --name duke
     """
@@ -65,7 +65,7 @@ def bcs_dbt(
     settings = ingest.ImportSettings(_grid(grid), resample, window, exact, seed, reserve)
     with Pool(cpu_count() if jobs is None else jobs, dask) as pool:
         dataset = ingest.import_bcs_dbt(root, path, settings, pool, fresh)
-    print_account(dataset.meta["account"], path, json)
+    print_report(dataset.meta["import_report"], path, json)
 
 
 @app.command("volumes")
@@ -99,21 +99,21 @@ def volumes(
     check_synthetic_name(path)
     dataset = import_samples(root, path, choose_dataset(work, data), boxes, cases, fresh)
     typer.echo(f"{TRUST} {data}", err=json)
-    print_account(dataset.meta["account"], path, json)
+    print_report(dataset.meta["import_report"], path, json)
     if not json:
         typer.echo(f"then: dbtbench evaluate --task detection --aug {name} --data {data}")
 
 
-def print_account(account: dict[str, Any], path: Path, json: bool) -> None:
-    """What became of every row, for a person or as JSON."""
+def print_report(report: dict[str, Any], path: Path, json: bool) -> None:
+    """Print an import report, as text or as JSON."""
     if json:
-        typer.echo(json_.dumps(account, indent=1))
+        typer.echo(json_.dumps(report, indent=1))
         return
-    from dbtbench.data.summary import account_lines
+    from dbtbench.data.summary import report_lines
 
-    for line in account_lines(account):
+    for line in report_lines(report):
         typer.echo(line)
-    if account["rows"] > account["imported"]:
+    if report["rows"] > report["imported"]:
         typer.echo(f"row by row: {path / 'rejected.csv'}")
     typer.echo(f"next: dbtbench data info --data {path.name}")
 

@@ -269,34 +269,34 @@ def _with_sizes(data: DBTDataset) -> pd.DataFrame:
     return boxes.merge(cases.loc[(cases[size] > 0).all(axis=1), ["case", *size]], on="case")
 
 
-def _account(data: DBTDataset) -> Problems:
+def _import_report(data: DBTDataset) -> Problems:
     try:
         rejected = data.rejected()
     except DBTBenchError as error:
         yield str(error)
         return
-    account = data.meta.get("account")
+    report = data.meta.get("import_report")
     is_box = rejected["table"] == "boxes"
-    if account is not None:
-        yield from _sums("volumes", account, len(data), rejected[~is_box], "cases.csv")
-        yield from _sums("boxes", account["boxes"], len(data.boxes), rejected[is_box], "boxes.csv")
+    if report is not None:
+        yield from _sums("volumes", report, len(data), rejected[~is_box], "cases.csv")
+        yield from _sums("boxes", report["boxes"], len(data.boxes), rejected[is_box], "boxes.csv")
     elif (counted := data.meta.get("rejected", len(rejected))) != len(rejected):
         yield f"dataset.json counts {counted} rejected rows, rejected.csv has {len(rejected)}"
 
 
 def _sums(
-    what: str, account: Mapping[str, Any], imported: int, rejected: pd.DataFrame, table: str
+    what: str, report: Mapping[str, Any], imported: int, rejected: pd.DataFrame, table: str
 ) -> Problems:
-    parts = account["imported"] + sum(account["rejected"].values()) + account["missing"]
-    if account["rows"] != parts:
-        yield f"{what}: {account['rows']:,} rows, but {parts:,} imported, rejected and not downloaded"
-    if account["imported"] != imported:
-        yield f"{what}: {account['imported']:,} imported, but {table} has {imported:,} rows"
+    parts = report["imported"] + sum(report["rejected"].values()) + report["missing"]
+    if report["rows"] != parts:
+        yield f"{what}: {report['rows']:,} rows, but {parts:,} imported, rejected and not downloaded"
+    if report["imported"] != imported:
+        yield f"{what}: {report['imported']:,} imported, but {table} has {imported:,} rows"
     listed = dict(rejected["reason"].value_counts())
-    told = {**account["rejected"], NOT_DOWNLOADED: account["missing"]}
-    for reason in sorted(told.keys() | listed.keys()):
-        if told.get(reason, 0) != listed.get(reason, 0):
-            yield f"{what}: {told.get(reason, 0)} × {reason}, but rejected.csv has {listed.get(reason, 0)}"
+    counted = {**report["rejected"], NOT_DOWNLOADED: report["missing"]}
+    for reason in sorted(counted.keys() | listed.keys()):
+        if counted.get(reason, 0) != listed.get(reason, 0):
+            yield f"{what}: {counted.get(reason, 0)} × {reason}, but rejected.csv has {listed.get(reason, 0)}"
 
 
 CHECKS: dict[str, Callable[[DBTDataset], Problems]] = {
@@ -311,6 +311,6 @@ CHECKS: dict[str, Callable[[DBTDataset], Problems]] = {
     "boxes lie inside the grid": _in_grid,
     "native boxes lie on the original volume": _native,
     "boxes agree with their native columns": _agreement,
-    "the account adds up": _account,
+    "the import report adds up": _import_report,
     "every volume has its SHA-256": _volumes,
 }

@@ -1,4 +1,4 @@
-"""Reading the files of a data set, so that what is wrong with one is said by file, column and line."""
+"""Strict readers of a data set's files; an error names the file, the line and the column."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from pandas.errors import ParserWarning
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 FORMAT = 1
+EARLIER = "account"
+"""The name that `import_report` had in a dataset.json written before the project used that word."""
 NOT_DOWNLOADED = "not downloaded"
-"""Why a volume or box that a table names is missing: it is no fault, and it is counted by itself."""
+"""The reason for a volume or box that a table names and that is not there: no fault, and counted apart."""
 NO_LABEL = "no row in the labels table"
-"""Why a volume or box was rejected that only another table names."""
+"""The reason for rejecting a volume or box that only another table names."""
 LARGEST = 2**53
 """Whole numbers beyond it are not exact in the float64 that pandas reads a column with gaps into."""
 
@@ -26,8 +28,8 @@ class _Part(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
-class Count(_Part):
-    """What became of the rows of a table: rows = imported + all that was rejected + missing."""
+class RowCounts(_Part):
+    """Counts of a table's rows: rows = imported + all that were rejected + missing."""
 
     rows: NonNegativeInt
     imported: NonNegativeInt
@@ -35,10 +37,10 @@ class Count(_Part):
     missing: NonNegativeInt
 
 
-class Account(Count):
-    """What became of the volumes and the boxes that the tables of a collection name."""
+class ImportReport(RowCounts):
+    """Counts of the volumes, and of the boxes, that the tables of a collection name."""
 
-    boxes: Count
+    boxes: RowCounts
 
 
 class _Source(_Part):
@@ -50,7 +52,7 @@ class _Split(_Part):
 
 
 class _Description(_Part):
-    """What every `dataset.json` holds; whatever else it holds is for those who wrote it."""
+    """The keys of every `dataset.json`; further keys are not looked at."""
 
     format: Literal[1]
     name: str
@@ -61,11 +63,11 @@ class _Description(_Part):
     source: _Source
     split: _Split
     fingerprint: str
-    account: Account | None = None
+    import_report: ImportReport | None = Field(None, validation_alias=AliasChoices("import_report", EARLIER))
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Read `dataset.json`.
+    """Read `dataset.json`; a report under its earlier name gets the present one.
 
     Raises:
         OSError: when it cannot be read.
@@ -79,6 +81,8 @@ def read_description(path: Path) -> dict[str, Any]:
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{path.name}: {place + ': ' if place else ''}{first['msg']}") from error
     meta: dict[str, Any] = json.loads(text)
+    if EARLIER in meta:
+        meta["import_report"] = meta.pop(EARLIER)
     return meta
 
 
@@ -110,12 +114,12 @@ def read_table(path: Path, text: Iterable[str], filled: Mapping[str, type]) -> p
     for name, kind in filled.items():
         if name not in table:
             raise ValueError(f"{path.name} has no column {name}")
-        table[name] = _checked(table[name], kind, path.name)
+        table[name] = _check_type(table[name], kind, path.name)
     return table
 
 
-def _checked(column: pd.Series, kind: type, file: str) -> pd.Series:
-    """The column, with the type it is to have; what pandas made of it is kept where that is right."""
+def _check_type(column: pd.Series, kind: type, file: str) -> pd.Series:
+    """Give a column its type; the type that pandas chose is kept where it is right."""
     numbers = column if kind is str else pd.to_numeric(column, errors="coerce")
     wrong = column.isna() | numbers.isna()
     if kind is int:

@@ -1,4 +1,4 @@
-"""What a data set holds, counted, and where it came from."""
+"""The summary of a data set: its counts and its source."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def summarise(dataset: DBTDataset) -> dict[str, Any]:
     """Count a data set by split, class and view.
 
     Args:
-        dataset: the data set; one that was written before accounts were kept has `account` None.
+        dataset: the data set; one without an import report has `import_report` None.
 
     Returns:
         JSON: `name`, `path`, `source`, `grid`, `intensity`, `split`, `volumes`, `splits` (for each: patients,
-        volumes, each class, volumes_with_boxes, boxes), `views` (for each: volumes by split), `account`,
-        `rejected` (volumes by reason) and `fingerprint`.
+        volumes, each class, volumes_with_boxes, boxes), `views` (for each: volumes by split),
+        `import_report`, `rejected` (volumes by reason) and `fingerprint`.
 
     Raises:
         DBTBenchError: when rejected.csv cannot be read.
@@ -48,7 +48,7 @@ def summarise(dataset: DBTDataset) -> dict[str, Any]:
         "views": {
             str(row.Index): dict(zip(SPLITS, map(int, row[1:]), strict=True)) for row in views.itertuples()
         },
-        "account": dataset.meta.get("account"),
+        "import_report": dataset.meta.get("import_report"),
         "rejected": {str(reason): int(n) for reason, n in reasons.items()},
         "fingerprint": dataset.fingerprint,
     }
@@ -65,7 +65,7 @@ def _counts(cases: pd.DataFrame, boxes: int) -> dict[str, int]:
 
 
 def as_text(summary: Mapping[str, Any]) -> str:
-    """The summary for a terminal of 80 columns."""
+    """Write a summary as text for a terminal of 80 columns."""
     grid = " × ".join(map(str, summary["grid"]))
     made = {
         "from": _words(summary["source"]),
@@ -78,18 +78,22 @@ def as_text(summary: Mapping[str, Any]) -> str:
         "",
         *(fill(f"{title:<10} {words}", WIDTH, subsequent_indent=" " * 11) for title, words in made.items()),
         "",
-        *_by_split(summary["splits"]),
+        *_split_lines(summary["splits"]),
         "",
-        *_by_view(summary["views"]),
+        *_view_lines(summary["views"]),
         "",
-        *(account_lines(summary["account"]) if summary["account"] else _rejected(summary["rejected"])),
+        *(
+            report_lines(summary["import_report"])
+            if summary["import_report"]
+            else _reason_lines(summary["rejected"])
+        ),
         f"fingerprint {summary['fingerprint'][:12]}",
     ]
     return "\n".join(lines)
 
 
 def _words(settings: Mapping[str, Any]) -> str:
-    """`kind, key value, key value`: digests cut to 12 characters, and the name of what is nested."""
+    """Write settings as `kind, key value, key value`; digests are cut to 12 characters."""
     named = {key: value.get("name") if isinstance(value, dict) else value for key, value in settings.items()}
     short = {
         key: value[:12] if isinstance(value, str) and len(value) == DIGEST else value
@@ -100,22 +104,22 @@ def _words(settings: Mapping[str, Any]) -> str:
     return ", ".join([*kind, *(f"{key} {value}" for key, value in short.items())]) or "not known"
 
 
-def _by_split(splits: Mapping[str, Mapping[str, int]]) -> list[str]:
+def _split_lines(splits: Mapping[str, Mapping[str, int]]) -> list[str]:
     splits = {split: n for split, n in splits.items() if n["volumes"] or split != "reserve"}
     table = pd.DataFrame(splits).T.rename(columns={"volumes_with_boxes": "with boxes"})
-    return _table(table, "split")
+    return _table_lines(table, "split")
 
 
-def _by_view(views: Mapping[str, Mapping[str, int]]) -> list[str]:
+def _view_lines(views: Mapping[str, Mapping[str, int]]) -> list[str]:
     table = pd.DataFrame(views).T.reindex(columns=SPLITS)
     if not table["reserve"].any():
         table = table.drop(columns="reserve")
     table.insert(0, "volumes", table.sum(axis=1))
-    return _table(table, "view")
+    return _table_lines(table, "view")
 
 
-def _table(table: pd.DataFrame, title: str) -> list[str]:
-    """Lines of a table with the sum of every column below; patients are in one split each, so they add up."""
+def _table_lines(table: pd.DataFrame, title: str) -> list[str]:
+    """Write a table with a last row of sums. A patient is in one split, so patients add up too."""
     table = table.astype(int)
     table.loc["all"] = table.sum()
     table.columns = pd.Index(table.columns, name=title)
@@ -123,22 +127,22 @@ def _table(table: pd.DataFrame, title: str) -> list[str]:
     return text.splitlines()
 
 
-def account_lines(account: Mapping[str, Any]) -> list[str]:
-    """What became of every row of an import's tables, for a terminal of 80 columns.
+def report_lines(report: Mapping[str, Any]) -> list[str]:
+    """Write an import report as lines for a terminal of 80 columns.
 
     Args:
-        account: `account` of dataset.json.
+        report: `import_report` of dataset.json.
     """
     lines = []
-    for title, counts in (("volumes", account), ("boxes", account["boxes"])):
+    for title, counts in (("volumes", report), ("boxes", report["boxes"])):
         lines.append(
             f"{title}: {counts['rows']:,} rows = {counts['imported']:,} imported "
             f"+ {sum(counts['rejected'].values()):,} rejected + {counts['missing']:,} not downloaded"
         )
-        lines += _rejected(counts["rejected"])
+        lines += _reason_lines(counts["rejected"])
     return lines
 
 
-def _rejected(reasons: Mapping[str, int]) -> list[str]:
+def _reason_lines(reasons: Mapping[str, int]) -> list[str]:
     lines = (f"  rejected: {count:,} × {reason}" for reason, count in reasons.items())
     return [fill(line, WIDTH, subsequent_indent=" " * 12) for line in lines]

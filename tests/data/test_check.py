@@ -34,7 +34,7 @@ REJECTED = [
         "reason": "its volume was rejected",
     },
 ]
-ACCOUNT = {
+REPORT = {
     "rows": 10,
     "imported": 8,
     "rejected": {"file is cut": 1},
@@ -54,7 +54,7 @@ OWNED = "every box belongs to its case"
 IN_GRID = "boxes lie inside the grid"
 NATIVE = "native boxes lie on the original volume"
 AGREEMENT = "boxes agree with their native columns"
-ACCOUNTED = "the account adds up"
+REPORTED = "the import report adds up"
 VOLUMES = "every volume has its SHA-256"
 
 
@@ -82,7 +82,7 @@ def write(
         meta: dict[str, Any] = {"intensity": {"window": "dicom"}, "source": {"kind": source}, "split": {}}
         imported = source != "synthetic"
         return writer.finish(
-            meta | ({"account": ACCOUNT} if imported else {}), "hash", REJECTED if imported else []
+            meta | ({"import_report": REPORT} if imported else {}), "hash", REJECTED if imported else []
         )
 
 
@@ -142,7 +142,7 @@ def test_a_sound_data_set_passes_every_check(sound: Path, drawn: Path) -> None:
         checks = check_dataset(path)
         assert [check.name for check in checks] == [
             COMPLETE, FINGERPRINT, NUMBERS, PATIENTS, WORDS, SYNTHETIC, SIZES, PATHS,
-            OWNED, IN_GRID, NATIVE, AGREEMENT, ACCOUNTED, VOLUMES,
+            OWNED, IN_GRID, NATIVE, AGREEMENT, REPORTED, VOLUMES,
         ]  # fmt: skip
         assert all(check.ok for check in checks), as_text(path.name, checks)
 
@@ -244,39 +244,42 @@ def test_a_synthetic_box_holds_its_slice_and_has_its_native_place(
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda m: m["account"].update(rows=11), "volumes: 11 rows, but 10 imported"),
-        (lambda m: m["account"].update(imported=7, missing=2), "volumes: 7 imported, but cases.csv has 8"),
-        (lambda m: m["account"].update(rejected={"file is rot": 1}), "volumes: 0 × file is cut"),
-        (lambda m: m["account"]["boxes"].update(rows=4, missing=1), "boxes: 1 × not downloaded"),
+        (lambda m: m["import_report"].update(rows=11), "volumes: 11 rows, but 10 imported"),
         (
-            lambda m: m["account"]["boxes"].update(rows=2, imported=1),
+            lambda m: m["import_report"].update(imported=7, missing=2),
+            "volumes: 7 imported, but cases.csv has 8",
+        ),
+        (lambda m: m["import_report"].update(rejected={"file is rot": 1}), "volumes: 0 × file is cut"),
+        (lambda m: m["import_report"]["boxes"].update(rows=4, missing=1), "boxes: 1 × not downloaded"),
+        (
+            lambda m: m["import_report"]["boxes"].update(rows=2, imported=1),
             "boxes: 1 imported, but boxes.csv has 2",
         ),
     ],
 )
-def test_an_account_that_does_not_add_up_is_found(
+def test_an_import_report_that_does_not_add_up_is_found(
     copy: Path, change: Callable[[dict[str, Any]], Any], problem: str
 ) -> None:
     describe(copy, change)
     found = failed(copy)
-    assert found.keys() == {ACCOUNTED}
-    assert found[ACCOUNTED][0].startswith(problem)
+    assert found.keys() == {REPORTED}
+    assert found[REPORTED][0].startswith(problem)
 
 
 @pytest.mark.parametrize("content", [None, "", "PatientID\nP1\n", "reason\n\xff", "table,reason\nlabels,\n"])
-def test_rejected_csv_has_to_bear_the_account_out(copy: Path, content: str | None) -> None:
+def test_rejected_csv_has_to_agree_with_the_import_report(copy: Path, content: str | None) -> None:
     file = copy / "rejected.csv"
     file.unlink()
     if content is not None:
         file.write_bytes(content.encode("latin-1"))
-    assert failed(copy).keys() == {ACCOUNTED}
+    assert failed(copy).keys() == {REPORTED}
 
 
-def test_without_an_account_the_rejected_rows_are_counted(copy: Path) -> None:
-    describe(copy, lambda m: m.pop("account"))
+def test_without_an_import_report_the_rejected_rows_are_counted(copy: Path) -> None:
+    describe(copy, lambda m: m.pop("import_report"))
     assert failed(copy) == {}
     describe(copy, lambda m: m.update(rejected=5))
-    assert failed(copy) == {ACCOUNTED: ["dataset.json counts 5 rejected rows, rejected.csv has 3"]}
+    assert failed(copy) == {REPORTED: ["dataset.json counts 5 rejected rows, rejected.csv has 3"]}
 
 
 def test_cases_are_as_many_as_dataset_json_says(copy: Path) -> None:

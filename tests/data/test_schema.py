@@ -13,14 +13,14 @@ import pytest
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import DBTBenchError
 
-ACCOUNT = {"rows": 1, "imported": 1, "rejected": {}, "missing": 0}
+REPORT = {"rows": 1, "imported": 1, "rejected": {}, "missing": 0}
 
 
 @pytest.fixture
 def copy(toy: DBTDataset, tmp_path: Path) -> Path:
     folder = Path(shutil.copytree(toy.path, tmp_path / "copy"))
     meta = json.loads((folder / "dataset.json").read_text())
-    meta["account"] = ACCOUNT | {"boxes": ACCOUNT}
+    meta["import_report"] = REPORT | {"boxes": REPORT}
     (folder / "dataset.json").write_text(json.dumps(meta))
     return folder
 
@@ -42,7 +42,7 @@ BROKEN: list[tuple[str, Callable[[str], str], str]] = [
     ("dataset.json", lambda text: text.replace('"format": 1', '"format": 2'), "dataset.json: format"),
     ("dataset.json", lambda text: text.replace('"grid"', '"gird"'), "dataset.json: grid"),
     ("dataset.json", lambda text: text.replace('"kind"', '"kin"'), "dataset.json: source.kind"),
-    ("dataset.json", lambda text: text.replace('"missing": 0', '"missing": -1'), "account.missing"),
+    ("dataset.json", lambda text: text.replace('"missing": 0', '"missing": -1'), "import_report.missing"),
     ("cases.csv", lambda text: "", "cases.csv"),
     ("cases.csv", lambda text: text[:500], "cases.csv, line"),
     ("cases.csv", lambda text: text.replace("\n1,", "\none,"), "line 3, column case: 'one'"),
@@ -101,3 +101,14 @@ def test_a_data_set_without_boxes_has_an_empty_table_of_numbers(copy: Path) -> N
     assert dataset.boxes_of(0).shape == (0, 6)
     assert dataset.boxes["x1"].dtype.kind == "f"
     assert dataset.boxes["case"].dtype.kind == "i"
+
+
+def test_a_report_under_its_earlier_name_is_read_and_checked(copy: Path) -> None:
+    file = copy / "dataset.json"
+    present = DBTDataset.open(copy).meta
+    text = file.read_text().replace('"import_report"', '"account"')
+    file.write_text(text)
+    assert DBTDataset.open(copy).meta == present
+    file.write_text(text.replace('"missing": 0', '"missing": -1'))
+    with pytest.raises(DBTBenchError, match=r"dataset\.json: .*account\.missing"):
+        DBTDataset.open(copy)

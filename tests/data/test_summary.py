@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from dbtbench.cli import app
 from dbtbench.data.dataset import SPLITS, DBTDataset
-from dbtbench.data.summary import account_lines, as_text, summarise
+from dbtbench.data.summary import as_text, report_lines, summarise
 from dbtbench.errors import DBTBenchError
 
-ACCOUNT: dict[str, Any] = {
+REPORT: dict[str, Any] = {
     "rows": 22032,
     "imported": 20991,
     "rejected": {"not a Breast Tomosynthesis image": 29, "the codestream of a frame is cut or corrupt": 12},
@@ -59,22 +59,22 @@ def test_several_boxes_of_one_volume_are_one_volume_with_boxes(copy: Path) -> No
     assert (counts["boxes"], counts["volumes_with_boxes"]) == (9, 8)
 
 
-def test_the_account_of_the_import_is_told_row_by_row(copy: Path) -> None:
-    dataset = edited(copy, account=ACCOUNT)
-    assert summarise(dataset)["account"] == ACCOUNT
+def test_the_import_report_is_shown_row_by_row(copy: Path) -> None:
+    dataset = edited(copy, import_report=REPORT)
+    assert summarise(dataset)["import_report"] == REPORT
     text = as_text(summarise(dataset))
     assert "volumes: 22,032 rows = 20,991 imported + 41 rejected + 1,000 not downloaded" in text
     assert "  rejected: 12 × the codestream of a frame is cut or corrupt" in text
     assert "boxes: 435 rows = 400 imported + 5 rejected + 30 not downloaded" in text
-    assert "\n".join(account_lines(ACCOUNT)) in text
+    assert "\n".join(report_lines(REPORT)) in text
 
 
-def test_a_data_set_without_an_account_tells_what_was_rejected(copy: Path) -> None:
+def test_a_data_set_without_an_import_report_shows_what_was_rejected(copy: Path) -> None:
     (copy / "rejected.csv").write_text(
         "PatientID,StudyUID,View,file,reason\nP9,S9,lcc,a.dcm,file not found\nP9,S9,rcc,,file not found\n"
     )
     summary = summarise(DBTDataset.open(copy))
-    assert summary["account"] is None
+    assert summary["import_report"] is None
     assert summary["rejected"] == {"file not found": 2}
     assert "  rejected: 2 × file not found" in as_text(summary)
 
@@ -122,7 +122,7 @@ def test_the_text_fits_80_columns(copy: Path, times: int) -> None:
     many.assign(case=range(len(many))).to_csv(copy / "cases.csv", index=False)
     source = {"kind": "bcs-dbt", "tables": "a" * 64, "files": "b" * 64}
     intensity = {"window": "dicom", "resample": "torchio", "exact": False}
-    text = as_text(summarise(edited(copy, account=ACCOUNT, source=source, intensity=intensity)))
+    text = as_text(summarise(edited(copy, import_report=REPORT, source=source, intensity=intensity)))
     lines = [line for line in text.splitlines() if not line.startswith("in ")]
     assert max(map(len, lines)) <= 80
     assert f"{192 * times:,}" in text

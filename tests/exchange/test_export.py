@@ -146,14 +146,14 @@ def test_uids_are_those_of_the_data_set_and_the_case(
 def test_dicom_files_come_back_as_a_collection(toy: DBTDataset, tmp_path: Path, window: str) -> None:
     export_dataset(toy, tmp_path / "out", "dicom")
     back = import_bcs_dbt(tmp_path / "out", tmp_path / "back", ImportSettings(toy.grid, window=window))
-    assert back.meta["account"]["imported"] == len(toy)
+    assert back.meta["import_report"]["imported"] == len(toy)
     assert back.meta["split"]["kind"] == "official"
     order = back.cases.merge(toy.cases, on=KEY, suffixes=("", "_toy"))
     assert order["split"].tolist() == order["split_toy"].tolist()
     assert order["label"].tolist() == order["label_toy"].tolist()
     np.testing.assert_allclose(back.volumes(), toy.volumes(order["case_toy"]), atol=0.5 / 1023 + 2e-5)
     boxes = back.boxes.merge(toy.boxes, on=KEY, suffixes=("", "_toy"))
-    assert len(boxes) == len(toy.boxes) == back.meta["account"]["boxes"]["imported"]
+    assert len(boxes) == len(toy.boxes) == back.meta["import_report"]["boxes"]["imported"]
     in_plane = ["y0", "x0", "y1", "x1"]
     np.testing.assert_allclose(boxes[in_plane], boxes[[f"{name}_toy" for name in in_plane]], atol=1e-4)
     middle = (boxes["z0_toy"] + boxes["z1_toy"]) / 2  # the tables name one slice and give it half a voxel

@@ -1,4 +1,4 @@
-"""A BCS-DBT collection becomes a data set, with an account of every row of its tables."""
+"""A BCS-DBT collection becomes a data set, with a report on every row of its tables."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from dbtbench.data.writer import (
 )
 from dbtbench.dicom.volume import WINDOWS, Header, read_volume
 from dbtbench.errors import MissingError, UnreadableError, UsageError
-from dbtbench.exchange.account import OUTSIDE, rejected_row, settle
 from dbtbench.exchange.bcs_dbt.finding import find_files
 from dbtbench.exchange.bcs_dbt.tables import assign_splits, read_tables
+from dbtbench.exchange.import_report import OUTSIDE, rejected_row, summarise_import
 from dbtbench.geometry.boxes import to_grid
 from dbtbench.geometry.resample import METHODS
 from dbtbench.runtime.files import digest
@@ -133,8 +133,8 @@ def import_bcs_dbt(
     with DatasetWriter(path, settings.grid, len(volumes), identity, fresh) as writer:
         _import_all(volumes, tables.boxes, splits, root, settings, writer, pool)
         hint = "paths in the file-paths table are relative to the folder you name"
-        account, rejected = settle(volumes, tables.boxes, writer.entries, root, hint)
-        meta = {"intensity": intensity, "source": source, "split": split, "account": account}
+        report, rejected = summarise_import(volumes, tables.boxes, writer.entries, root, hint)
+        meta = {"intensity": intensity, "source": source, "split": split, "import_report": report}
         return writer.finish(meta, split_digest(splits), rejected)
 
 

@@ -28,7 +28,7 @@ from dbtbench.data.writer import (
 )
 from dbtbench.dicom.volume import read_volume
 from dbtbench.errors import UnreadableError
-from dbtbench.exchange.account import OUTSIDE, rejected_row, settle
+from dbtbench.exchange.import_report import OUTSIDE, rejected_row, summarise_import
 from dbtbench.exchange.volumes.arrays import SUFFIXES, read_array
 from dbtbench.exchange.volumes.tables import NATIVE, SampleTables, read_sample_tables
 from dbtbench.geometry.boxes import to_grid
@@ -105,9 +105,14 @@ def import_samples(
     with DatasetWriter(path, data.grid, len(tables.volumes), identity, fresh) as writer:
         _import_all(tables, root, data, writer)
         hint = "a file's name or volumes.csv tells its view (lcc, lmlo, rcc, rmlo); values lie in [0, 1]"
-        account, rejected = settle(tables.volumes, tables.boxes, writer.entries, root, hint)
+        report, rejected = summarise_import(tables.volumes, tables.boxes, writer.entries, root, hint)
         split = {"kind": "all for training", "trust": TRUST}
-        meta = {"intensity": data.meta["intensity"], "source": source, "split": split, "account": account}
+        meta = {
+            "intensity": data.meta["intensity"],
+            "source": source,
+            "split": split,
+            "import_report": report,
+        }
         return writer.finish(meta, data.split_hash, rejected)
 
 

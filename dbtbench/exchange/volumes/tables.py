@@ -15,8 +15,8 @@ import pandas as pd
 
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS
 from dbtbench.errors import MissingError, UsageError
-from dbtbench.exchange.account import UNREAD
 from dbtbench.exchange.bcs_dbt.tables import decoded, mark
+from dbtbench.exchange.import_report import UNREAD
 from dbtbench.exchange.volumes.arrays import SUFFIXES
 from dbtbench.geometry.views import VIEW
 

@@ -148,13 +148,15 @@ def test_an_import_of_many_mutated_files_ends_with_a_row_for_each(
         with paths.open("a") as table:
             table.write(f"F{number},F{number},lcc,{number}.dcm,\n")
     with Pool(2) as pool:
-        account: dict[str, Any] = import_bcs_dbt(root, tmp_path / "d", ImportSettings(), pool).meta["account"]
-    assert account["rows"] == 216
-    assert account["imported"] + sum(account["rejected"].values()) == 216
-    assert account["missing"] == 0
-    assert account["imported"] >= 16
-    assert "the process that read it died" not in account["rejected"]
-    assert len(account["rejected"]) > 4
+        report: dict[str, Any] = import_bcs_dbt(root, tmp_path / "d", ImportSettings(), pool).meta[
+            "import_report"
+        ]
+    assert report["rows"] == 216
+    assert report["imported"] + sum(report["rejected"].values()) == 216
+    assert report["missing"] == 0
+    assert report["imported"] >= 16
+    assert "the process that read it died" not in report["rejected"]
+    assert len(report["rejected"]) > 4
 
 
 @FIXED

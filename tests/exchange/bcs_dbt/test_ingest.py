@@ -41,7 +41,7 @@ def test_every_row_of_the_tables_is_imported(imported: DBTDataset, collection: P
     assert imported.cases["PatientID"].tolist() == labels["PatientID"].tolist()
     assert imported.cases["View"].tolist() == labels["View"].tolist()
     nothing: dict[str, int] = {}
-    assert imported.meta["account"] == {
+    assert imported.meta["import_report"] == {
         **{"rows": 16, "imported": 16, "rejected": nothing, "missing": 0},
         "boxes": {"rows": 4, "imported": 4, "rejected": nothing, "missing": 0},
     }
@@ -120,8 +120,8 @@ def test_a_partial_download_is_imported_and_what_comes_later_is_added(
     for file in late:
         file.rename(tmp_path / file.relative_to(copy).as_posix().replace("/", "_"))
     first = import_bcs_dbt(copy, tmp_path / "phantom", ImportSettings())
-    assert first.meta["account"]["imported"] == 10
-    assert first.meta["account"]["missing"] == 6
+    assert first.meta["import_report"]["imported"] == 10
+    assert first.meta["import_report"]["missing"] == 6
     assert set(pd.read_csv(first.path / "rejected.csv")["reason"]) == {"not downloaded"}
     for file in late:
         (tmp_path / file.relative_to(copy).as_posix().replace("/", "_")).rename(file)
@@ -138,7 +138,7 @@ def test_a_file_that_changed_is_read_again(
     whole = file.read_bytes()
     file.write_bytes(whole[:-3000])
     first = import_bcs_dbt(copy, tmp_path / "phantom", ImportSettings())
-    assert sum(first.meta["account"]["rejected"].values()) == 1
+    assert sum(first.meta["import_report"]["rejected"].values()) == 1
     file.write_bytes(whole)
     read = _count_readings(monkeypatch)
     assert contents(import_bcs_dbt(copy, tmp_path / "phantom", ImportSettings())) == contents(imported)
@@ -254,7 +254,7 @@ def test_a_volume_whose_process_dies_is_one_row(
             yield from ((item, None if item.index == 3 else function(item)) for item in items)
 
     made = import_bcs_dbt(collection, tmp_path / "d", ImportSettings(), DyingPool())
-    assert made.meta["account"]["rejected"] == {"the process that read it died": 1}
+    assert made.meta["import_report"]["rejected"] == {"the process that read it died": 1}
 
 
 def test_a_worker_that_does_not_see_the_collection_stops_the_import(collection: Path, tmp_path: Path) -> None:

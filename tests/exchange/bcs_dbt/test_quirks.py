@@ -289,14 +289,14 @@ def imported(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict
 
 
 def test_every_row_of_the_labels_has_the_outcome_that_was_planted(imported: Any) -> None:
-    account, dataset, _ = imported
-    rejected = dict(account["rejected"])
+    report, dataset, _ = imported
+    rejected = dict(report["rejected"])
     broken = {reason: rejected.pop(reason) for reason in list(rejected) if reason not in EXPECTED}
     assert rejected == EXPECTED
     assert sum(broken.values()) == 2, broken  # the cut and the garbled file: the decoder's own words
-    assert account["imported"] == len(dataset) == 14
-    assert account["missing"] == 3
-    assert account["rows"] == 14 + 3 + sum(account["rejected"].values())
+    assert report["imported"] == len(dataset) == 14
+    assert report["missing"] == 3
+    assert report["rows"] == 14 + 3 + sum(report["rejected"].values())
 
 
 def test_every_box_has_the_outcome_that_was_planted(imported: Any) -> None:
@@ -317,11 +317,11 @@ def test_every_box_has_the_outcome_that_was_planted(imported: Any) -> None:
 
 
 def test_rejected_csv_has_one_row_for_each_row_that_was_not_imported(imported: Any) -> None:
-    account, dataset, _ = imported
+    report, dataset, _ = imported
     rejected = pd.read_csv(dataset.path / "rejected.csv", dtype=str, keep_default_na=False)
     volumes = rejected[rejected["table"] != "boxes"]
-    assert len(volumes) == account["rows"] - account["imported"]
-    assert len(rejected) - len(volumes) == account["boxes"]["rows"] - account["boxes"]["imported"]
+    assert len(volumes) == report["rows"] - report["imported"]
+    assert len(rejected) - len(volumes) == report["boxes"]["rows"] - report["boxes"]["imported"]
     assert not rejected.map(lambda cell: cell.startswith(("=", "+", "-", "@"))).any(axis=None)
     assert "'=HYPERLINK(1)" in rejected["PatientID"].tolist()
 
@@ -354,7 +354,7 @@ def test_notices_say_what_was_mended(imported: Any) -> None:
     assert "found their row by their headers" in log
 
 
-def test_the_account_holds_after_a_check(imported: Any) -> None:
+def test_the_import_report_holds_after_a_check(imported: Any) -> None:
     work = imported[1].path.parents[1]
     words = [sys.executable, "-m", "dbtbench", "data", "check", "--data", "duke", "--workspace", str(work)]
     done = subprocess.run(words, capture_output=True, text=True)

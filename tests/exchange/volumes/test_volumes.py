@@ -105,7 +105,7 @@ def test_held_out_volumes_are_not_taken_for_training(toy: DBTDataset, tmp_path: 
     export_dataset(toy, tmp_path / "out", "npz")
     back = import_samples(tmp_path / "out", tmp_path / "gan", toy)
     held_out = toy.cases[toy.cases["split"] != "train"]
-    assert back.meta["account"]["rejected"] == {"not of the training split": len(held_out)}
+    assert back.meta["import_report"]["rejected"] == {"not of the training split": len(held_out)}
     assert not set(back.cases["PatientID"]) & set(held_out["PatientID"])
 
 
@@ -198,7 +198,7 @@ def test_a_table_says_which_volumes_and_what_they_are(toy: DBTDataset, root: Pat
         ["b.npy", "P1", "S1", "rcc", "actionable"],
         ["a.npy", "P1", "S1", "lmlo", "benign"],
     ]
-    assert made.meta["account"]["rejected"] == {
+    assert made.meta["import_report"]["rejected"] == {
         "path leaves the folder": 3,
         "not a view": 1,
         "not a label": 1,
@@ -289,7 +289,7 @@ def test_the_worst_class_of_its_boxes_is_a_volumes_label(toy: DBTDataset, root: 
     assert import_samples(root, tmp_path / "gan", toy).cases["label"].tolist() == ["cancer", "normal"]
 
 
-def test_every_box_is_accounted_for(toy: DBTDataset, root: Path, tmp_path: Path) -> None:
+def test_every_box_is_in_the_import_report(toy: DBTDataset, root: Path, tmp_path: Path) -> None:
     for name in ("lcc.npy", "a/rcc.npy", "b/rcc.npy"):
         save(root / name, volume())
     save(root / "dark-lcc.npy", 2 * volume())
@@ -309,7 +309,7 @@ def test_every_box_is_accounted_for(toy: DBTDataset, root: Path, tmp_path: Path)
         ],
     )
     made = import_samples(root, tmp_path / "gan", toy)
-    assert made.meta["account"]["boxes"] == {
+    assert made.meta["import_report"]["boxes"] == {
         "rows": 9,
         "imported": 2,
         "rejected": {
@@ -469,8 +469,8 @@ def test_what_cannot_be_a_volume_is_a_row_with_its_reason(
     }
     details = pd.read_csv(made.path / "rejected.csv").set_index("file")["detail"]
     assert "scale them to [0, 1]" in details["minus-lcc.npy"]
-    account = made.meta["account"]
-    assert account["rows"] == 23 == account["imported"] + sum(account["rejected"].values())
+    report = made.meta["import_report"]
+    assert report["rows"] == 23 == report["imported"] + sum(report["rejected"].values())
 
 
 @pytest.fixture(scope="module")
@@ -559,7 +559,7 @@ def test_nothing_to_import_is_missing(toy: DBTDataset, root: Path, tmp_path: Pat
 # The command
 
 
-def test_the_command_prints_the_account_and_what_is_taken_on_trust(
+def test_the_command_prints_the_import_report_and_what_is_taken_on_trust(
     make_toy: Callable[..., DBTDataset], root: Path, tmp_path: Path
 ) -> None:
     make_toy(tmp_path / "work" / "datasets" / "toy", 2)
@@ -573,6 +573,6 @@ def test_the_command_prints_the_account_and_what_is_taken_on_trust(
     assert "volumes: 2 rows = 1 imported + 1 rejected" in text
     assert "1 × no view in the name" in text
     assert "dbtbench evaluate --task detection --aug gan --data toy" in text
-    account = json.loads(CliRunner().invoke(cli.app, [*command, "--json"]).stdout)
-    assert (account["rows"], account["imported"]) == (2, 1)
-    assert account["boxes"]["imported"] == 1
+    report = json.loads(CliRunner().invoke(cli.app, [*command, "--json"]).stdout)
+    assert (report["rows"], report["imported"]) == (2, 1)
+    assert report["boxes"]["imported"] == 1

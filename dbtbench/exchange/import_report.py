@@ -1,4 +1,4 @@
-"""The account of an import: what became of each row of the tables."""
+"""The report of an import: each row of the tables was imported, rejected for a reason, or is missing."""
 
 from __future__ import annotations
 
@@ -21,44 +21,49 @@ OUTSIDE = "box lies outside the volume"
 def rejected_row(
     table: str, key: Mapping[str, Any], reason: str, detail: str, file: str = "", size: int | None = None
 ) -> dict[str, Any]:
-    """A row of rejected.csv."""
+    """Make a row of rejected.csv."""
     named = {name: key[name] for name in KEY}
     return {"table": table, **named, "file": file, "bytes": size, "reason": reason, "detail": detail}
 
 
-def settle(
+def summarise_import(
     volumes: pd.DataFrame, boxes: pd.DataFrame, entries: Mapping[int, Entry], root: Path, hint: str
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Close an import's account.
+    """Count what became of each row of an import's tables.
 
     Args:
-        volumes: one row a volume of the tables, with `reason` and `detail` of why it was not read.
-        boxes: one row a box of the tables.
-        entries: what was read, by its row.
-        root: the folder it was read from.
+        volumes: one row per volume of the tables; `reason` and `detail` say why it was not read.
+        boxes: one row per box of the tables.
+        entries: the volumes that were read, by their row.
+        root: the folder they were read from.
         hint: what to look at when nothing was imported.
 
     Returns:
-        The account, {rows, imported, rejected: {reason: n}, missing, boxes: {…}}, and the rows of
+        The import report, {rows, imported, rejected: {reason: n}, missing, boxes: {…}}, and the rows of
         rejected.csv that no entry has.
 
     Raises:
         MissingError: when no volume was imported.
     """
     ordered = [entries[index] for index in sorted(entries)]
-    rejected = _left_out(volumes, boxes, ordered)
-    account = _account_of(volumes, boxes, ordered, rejected)
-    _check_some(account, root, hint)
-    return account, rejected
+    rejected = _list_rejected(volumes, boxes, ordered)
+    report = _count_rows(volumes, boxes, ordered, rejected)
+    _check_not_empty(report, root, hint)
+    return report, rejected
 
 
-def _left_out(volumes: pd.DataFrame, boxes: pd.DataFrame, entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """Rows of rejected.csv for what was not even read, and for boxes without a volume that was imported.
+def _list_rejected(
+    volumes: pd.DataFrame, boxes: pd.DataFrame, entries: Iterable[Entry]
+) -> list[dict[str, Any]]:
+    """List the volumes that were not read and the boxes that were not imported with a volume.
 
     Args:
-        volumes: what `find_files` made of the tables' volumes.
+        volumes: of the tables, with their files.
         boxes: of the tables.
-        entries: what was read.
+        entries: the volumes that were read.
+
+    Returns:
+        Rows of rejected.csv.
     """
     rows = [
         rejected_row(
@@ -83,13 +88,13 @@ def _left_out(volumes: pd.DataFrame, boxes: pd.DataFrame, entries: Iterable[Entr
     return rows
 
 
-def _account_of(
+def _count_rows(
     volumes: pd.DataFrame, boxes: pd.DataFrame, entries: Iterable[Entry], rejected: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What became of the rows of the tables: {rows, imported, rejected: {reason: n}, missing, boxes: {…}}."""
+    """Make the report: {rows, imported, rejected: {reason: n}, missing, boxes: {…}}."""
     all_rejected = [row for entry in entries for row in entry["rejected"]] + rejected
 
-    def of(rows: int, imported: int, is_box: bool) -> dict[str, Any]:
+    def count(rows: int, imported: int, is_box: bool) -> dict[str, Any]:
         reasons = Counter(row["reason"] for row in all_rejected if (row["table"] == "boxes") == is_box)
         missing = reasons.pop(NOT_DOWNLOADED, 0)
         return {
@@ -99,21 +104,21 @@ def _account_of(
             "missing": missing,
         }
 
-    account = of(len(volumes), sum(entry["case"] is not None for entry in entries), False)
-    return account | {"boxes": of(len(boxes), sum(len(entry["boxes"]) for entry in entries), True)}
+    report = count(len(volumes), sum(entry["case"] is not None for entry in entries), False)
+    return report | {"boxes": count(len(boxes), sum(len(entry["boxes"]) for entry in entries), True)}
 
 
-def _check_some(account: Mapping[str, Any], root: Path, hint: str) -> None:
-    """Refuse to make a data set of nothing; the hint says what to look at.
+def _check_not_empty(report: Mapping[str, Any], root: Path, hint: str) -> None:
+    """Refuse to make a data set of nothing.
 
     Raises:
         MissingError: when no volume was imported.
     """
-    if account["imported"]:
+    if report["imported"]:
         return
-    reasons = Counter(account["rejected"]) + Counter({NOT_DOWNLOADED: account["missing"]})
+    reasons = Counter(report["rejected"]) + Counter({NOT_DOWNLOADED: report["missing"]})
     most = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
     raise MissingError(
-        f"none of the {account['rows']} volumes of {root} was imported: {most or 'the tables are empty'}",
+        f"none of the {report['rows']} volumes of {root} was imported: {most or 'the tables are empty'}",
         hint,
     )
