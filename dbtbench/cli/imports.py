@@ -57,14 +57,15 @@ def bcs_dbt(
     """
     from joblib import cpu_count
 
-    from dbtbench.exchange.bcs_dbt import ingest
+    from dbtbench.exchange.bcs_dbt.ingest import import_bcs_dbt
+    from dbtbench.exchange.engine import ImportSettings
     from dbtbench.runtime.pool import Pool
     from dbtbench.workspace import Workspace
 
     path = Workspace.find(workspace).datasets / checked_name(name)
-    settings = ingest.ImportSettings(_grid(grid), resample, window, exact, seed, reserve)
+    settings = ImportSettings(_grid(grid), resample, window, exact, seed, reserve)
     with Pool(cpu_count() if jobs is None else jobs, dask) as pool:
-        dataset = ingest.import_bcs_dbt(root, path, settings, pool, fresh)
+        dataset = import_bcs_dbt(root, path, settings, pool, fresh)
     print_report(dataset.meta["import_report"], path, json)
 
 

@@ -18,7 +18,7 @@ from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, SPLITS, DBTDataset, con
 from dbtbench.data.schema import NOT_DOWNLOADED
 from dbtbench.errors import DBTBenchError
 from dbtbench.geometry.boxes import to_grid
-from dbtbench.geometry.views import VIEW
+from dbtbench.geometry.views import VIEW_PATTERN
 from dbtbench.runtime.progress import progress
 
 SHOWN = 3
@@ -178,7 +178,7 @@ def _words(data: DBTDataset) -> Problems:
     cases = data.cases
     yield from _told(cases, ~cases["split"].isin(SPLITS), lambda row: f"split {row.split!r}")
     yield from _told(cases, ~cases["label"].isin(LABELS), lambda row: f"label {row.label!r}")
-    yield from _told(cases, ~cases["View"].str.fullmatch(VIEW), lambda row: f"view {row.View!r}")
+    yield from _told(cases, ~cases["View"].str.fullmatch(VIEW_PATTERN), lambda row: f"view {row.View!r}")
 
 
 def _synthetic(data: DBTDataset) -> Problems:

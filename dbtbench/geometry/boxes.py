@@ -38,6 +38,32 @@ def to_grid(box: Mapping[str, Any], size: tuple[int, int, int], grid: tuple[int,
     return [*np.clip(low * scale, 0, grid).tolist(), *np.clip(high * scale, 0, grid).tolist()]
 
 
+def touches_volume(box: Mapping[str, Any], size: tuple[int, int, int]) -> bool:
+    """Test whether a native box touches its volume; `to_grid` cuts off the part beyond the edge.
+
+    Args:
+        box: Slice, X, Y, Width, Height.
+        size: slices, rows, columns of the original volume.
+    """
+    slices, rows, columns = size
+    return bool(
+        0 <= box["Slice"] < slices and -box["Width"] < box["X"] < columns and -box["Height"] < box["Y"] < rows
+    )
+
+
+def rotate_box(box: Mapping[str, Any], size: tuple[int, int, int]) -> dict[str, Any]:
+    """Rotate a native box by 180° with its volume, about the middle of the slice.
+
+    Args:
+        box: X, Y, Width, Height.
+        size: slices, rows, columns of the original volume.
+
+    Returns:
+        The new X and Y.
+    """
+    return {"X": size[2] - box["X"] - box["Width"], "Y": size[1] - box["Y"] - box["Height"]}
+
+
 def to_native(boxes: Boxes, size: tuple[int, int, int], grid: tuple[int, int, int]) -> pd.DataFrame:
     """Carry grid boxes into native coordinates.
 

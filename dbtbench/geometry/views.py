@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-VIEW = r"[lr](?:cc|mlo)[0-9]*"
-"""Names of views: the four standard ones, and further ones of the same kind such as `rmlo2`."""
+VIEW_PATTERN = r"[lr](?:cc|mlo)[0-9]*"
+"""Regular expression of a view's name: the four standard ones, and further ones such as `rmlo2`."""
 
 Volume = NDArray[np.float32]
 Boxes = NDArray[np.float32]

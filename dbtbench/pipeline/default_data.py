@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dbtbench.data.dataset import DBTDataset
-from dbtbench.exchange.bcs_dbt.ingest import ImportSettings, import_bcs_dbt
+from dbtbench.exchange.bcs_dbt.ingest import import_bcs_dbt
+from dbtbench.exchange.engine import ImportSettings
 from dbtbench.phantom.cohort import write_collection
 from dbtbench.workspace import Workspace
 

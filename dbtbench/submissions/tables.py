@@ -15,7 +15,7 @@ import pandas as pd
 from dbtbench.data.dataset import KEY
 from dbtbench.errors import UsageError
 from dbtbench.exchange.csv_columns import read_columns
-from dbtbench.geometry.views import VIEW as VIEW_NAME
+from dbtbench.geometry.views import VIEW_PATTERN
 from dbtbench.metrics.froc import BOX_NUMBERS, PREDICTION_NUMBERS, VIEW
 from dbtbench.runtime.progress import log
 
@@ -106,7 +106,7 @@ def _read(path: Path, numbers: Sequence[str]) -> pd.DataFrame:
     """KEY and some columns of numbers. Views in upper case are mended: officially they match no volume."""
     table = read_columns(path, KEY, numbers)
     lower = {view: view.lower() for view in table["View"].unique()}
-    mend = {view for view, mended in lower.items() if view != mended and re.fullmatch(VIEW_NAME, mended)}
+    mend = {view for view, mended in lower.items() if view != mended and re.fullmatch(VIEW_PATTERN, mended)}
     if mend:
         log.info(f"{path}: {table['View'].isin(mend).sum():,} views in upper case are read as lower case")
     return table.assign(View=table["View"].replace({view: lower[view] for view in mend}))

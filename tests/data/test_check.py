@@ -17,7 +17,8 @@ from dbtbench.cli import app
 from dbtbench.data.check import as_text, check_dataset
 from dbtbench.data.dataset import GRID_BOX, DBTDataset, content_fingerprint
 from dbtbench.data.writer import DatasetWriter
-from dbtbench.exchange.bcs_dbt.ingest import ImportSettings, import_bcs_dbt
+from dbtbench.exchange.bcs_dbt.ingest import import_bcs_dbt
+from dbtbench.exchange.engine import ImportSettings
 from dbtbench.geometry.boxes import to_grid
 
 GRID = (4, 12, 10)

@@ -23,7 +23,8 @@ from dbtbench.data.dataset import GRID_BOX, KEY, SPACING, DBTDataset
 from dbtbench.data.writer import DatasetWriter, split_digest
 from dbtbench.errors import UsageError
 from dbtbench.exchange import export
-from dbtbench.exchange.bcs_dbt.ingest import ImportSettings, import_bcs_dbt
+from dbtbench.exchange.bcs_dbt.ingest import import_bcs_dbt
+from dbtbench.exchange.engine import ImportSettings
 from dbtbench.exchange.export import affine_of, export_dataset, spacing_of
 from dbtbench.exchange.volumes.ingest import import_samples
 from dbtbench.pipeline import generate

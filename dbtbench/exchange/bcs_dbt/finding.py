@@ -1,4 +1,4 @@
-"""Where the files of a collection's volumes are: by the paths in the tables, else by the files' headers.
+"""The files of a collection's volumes, found by the paths in the tables, else by the files' headers.
 
 The tables name each file twice, for the two layouts that the archive's downloader offers, and the downloader
 puts everything below a folder `manifest-NUMBER`. In its descriptive layout a series folder is called
@@ -22,22 +22,23 @@ from dbtbench.data.dataset import KEY
 from dbtbench.data.schema import NOT_DOWNLOADED
 from dbtbench.errors import UnreadableError
 from dbtbench.exchange.bcs_dbt.header_index import read_headers
-from dbtbench.exchange.bcs_dbt.tables import PATHS, mark
-from dbtbench.geometry.views import VIEW, laterality, projection
+from dbtbench.exchange.bcs_dbt.tables import PATHS
+from dbtbench.exchange.locating import reject_shared_files
+from dbtbench.exchange.tables import reject_rows
+from dbtbench.geometry.views import VIEW_PATTERN, laterality, projection
 from dbtbench.runtime.pool import Pool
 from dbtbench.runtime.progress import log, progress
 
 LEAVES = "path leaves the collection"
-SHARED = "several rows name this file"
 AMBIGUOUS = "several files could be this volume"
 
 SERIES = re.compile(r"(?<=\.000000-)(NA-)?")
 SERIES_UID = r"/(\d+(?:\.\d+)+)/[^/]*$"
 """The series in a classic path: PATIENT/StudyInstanceUID/SeriesInstanceUID/1-1.dcm."""
 Groups = Mapping[Any, Sequence[int]]
-"""Indices of rows or of files, by what they have in common."""
+"""Indices of rows or of files, by a key that they share."""
 NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
-"""Errors that say that there is no such file."""
+"""Numbers of the errors for a file that is not there."""
 
 
 def find_files(root: Path, volumes: pd.DataFrame, pool: Pool, cache: Path) -> pd.DataFrame:
@@ -46,14 +47,14 @@ def find_files(root: Path, volumes: pd.DataFrame, pool: Pool, cache: Path) -> pd
     A row's file is the first that exists of its descriptive and its classic path, each below `root`, below a
     `manifest-*` folder in it, and, where `root` is the path's own first folder, in it. Rows without one are
     looked up in the headers of the files that no row names: by the series in their classic path, else by
-    PatientID, StudyUID and view. The side in the headers is believed only in studies whose files show both:
+    PatientID, StudyUID and view. The side in the headers is trusted only in studies whose files show both:
     in BCS-DBT it reads L on right breasts too.
 
     Args:
         root: the folder that the paths are relative to.
         volumes: `Tables.volumes`.
         pool: the workers that read headers.
-        cache: JSON file of what the headers said, so that a second call reads nothing again.
+        cache: JSON file of the headers that were read, so that a second call reads none again.
 
     Returns:
         The volumes with `file` (relative to `root`, with forward slashes; "" where there is none) and `bytes`
@@ -67,33 +68,31 @@ def find_files(root: Path, volumes: pd.DataFrame, pool: Pool, cache: Path) -> pd
             advance()
     table = volumes.assign(file=[f.file for f in found], bytes=[f.bytes for f in found])
     why, how = (pd.Series([f[k] for f in found], volumes.index, dtype=str) for k in (2, 3))
-    mark(table, why != "", why, how)
-    volumes_of = table[table["file"] != ""].drop_duplicates([*KEY, "file"])["file"].value_counts()
-    rivals = table["file"].map(volumes_of).fillna(0).astype(int)
-    mark(table, rivals > 1, SHARED, rivals.astype(str) + " volumes")
+    reject_rows(table, why != "", why, how)
+    reject_shared_files(table)
     if ((table["reason"] == "") & (table["file"] == "")).any():
         claimed = {path for f in found for path in f.claimed}
         headers = read_headers(folder.base, claimed, pool, cache)
         before = (table["file"] != "").sum()
-        _match(table, headers)
+        _match_headers(table, headers)
         if len(headers):
             matched = (table["file"] != "").sum() - before
             log.info(f"{len(headers)} files that no row names: {matched} found their row by their headers")
         missing = table["file"] == ""
-        mark(table, missing & (table[PATHS] == "").all(axis=1), "no row in the file-paths table", "")
-        mark(table, missing, NOT_DOWNLOADED, "")
+        reject_rows(table, missing & (table[PATHS] == "").all(axis=1), "no row in the file-paths table", "")
+        reject_rows(table, missing, NOT_DOWNLOADED, "")
     return table
 
 
 class _Entry(NamedTuple):
-    """What a path leads to: its real path, and its size (-1 for what is no file)."""
+    """A real path, and the size of the file there (-1 where it is no file)."""
 
     path: str
     bytes: int
 
 
 class _Folder:
-    """The collection's folder, which no path may leave; every folder in it is looked at once."""
+    """The collection's folder, which no path may leave; every folder in it is read once."""
 
     def __init__(self, base: Path) -> None:
         self.base = base
@@ -101,7 +100,7 @@ class _Folder:
         self._step = functools.cache(self._look)
 
     def candidates(self, text: str) -> Iterator[_Entry]:
-        """All files that a path of the tables can mean, the likeliest first.
+        """Yield all files that a path of the tables can mean, the likeliest first.
 
         Raises:
             UnreadableError: when the path or a link in it leads out of the folder, or cannot be followed.
@@ -161,7 +160,7 @@ def _locate(folder: _Folder, texts: Sequence[str]) -> _Located:
     entries: list[_Entry] = []
     try:
         for text in filter(None, texts):
-            # All of them, not the first: a copy in the other layout must not pass for another row's file.
+            # All of them, not the first: a copy in the other layout must not be taken for another row's file.
             entries += folder.candidates(text)
     except UnreadableError as error:
         return _Located("", -1, error.reason, error.detail, [entry.path for entry in entries])
@@ -171,33 +170,33 @@ def _locate(folder: _Folder, texts: Sequence[str]) -> _Located:
     return _Located(file, entries[0].bytes, "", "", [entry.path for entry in entries])
 
 
-def _match(table: pd.DataFrame, headers: pd.DataFrame) -> None:
+def _match_headers(table: pd.DataFrame, headers: pd.DataFrame) -> None:
     """Give rows without a file the one file of their series, or of their patient, study and view."""
-    # Rejected rows count too: their files may be there and must not pass for another row's.
-    lost = table[(table["file"] == "") & table["View"].str.fullmatch(VIEW)]
+    # Rejected rows count too: their files may be there and must not be taken for another row's.
+    lost = table[(table["file"] == "") & table["View"].str.fullmatch(VIEW_PATTERN)]
     lost = lost.sort_values("reason", kind="stable").drop_duplicates(KEY)
     series = table["classic_path"].str.extract(SERIES_UID, expand=False).fillna("")
-    # A copy of a file that another row has must not pass for this one's, so a series names its row alone.
+    # A copy of another row's file must not be taken for this one's, so a series names its row alone.
     named = headers["series"].isin(set(series) - {""})
     by_series = lost[series[lost.index].isin(set(headers["series"]) - {""})]
     rows, files = by_series.groupby(series).groups, headers[named].groupby("series").groups
-    _give(table, headers, rows, files)
+    _assign_files(table, headers, rows, files)
     lost, headers = lost.drop(index=by_series.index), headers[~named].reset_index(drop=True)
-    _give(table, headers, *_by_view(lost, headers))
+    _assign_files(table, headers, *_group_by_view(lost, headers))
 
 
-def _by_view(lost: pd.DataFrame, headers: pd.DataFrame) -> tuple[Groups, Groups]:
-    """Rows and files by patient, study, projection and, where it is known, side."""
-    headers = _keyed(headers, lost)
+def _group_by_view(lost: pd.DataFrame, headers: pd.DataFrame) -> tuple[Groups, Groups]:
+    """Group rows and files by patient, study, projection and, where it is known, side."""
+    headers = _add_keys(headers, lost)
     sides = headers[headers["side"] != ""].groupby(["patient", "study"])["side"].nunique()
     trusted = set(sides.index[sides == 2])
     views = {"projection": lost["View"].map(projection), "side": lost["View"].map(laterality)}
-    rows = _grouped(lost.assign(patient=lost["PatientID"], study=lost["StudyUID"], **views), trusted)
-    return rows, _grouped(headers, trusted)
+    rows = _group(lost.assign(patient=lost["PatientID"], study=lost["StudyUID"], **views), trusted)
+    return rows, _group(headers, trusted)
 
 
-def _give(table: pd.DataFrame, headers: pd.DataFrame, rows: Groups, files: Groups) -> None:
-    """Give a file to its row where a group has one of each, and tell where it has more."""
+def _assign_files(table: pd.DataFrame, headers: pd.DataFrame, rows: Groups, files: Groups) -> None:
+    """Give a file to its row where a group has one of each; reject the rows of a group that has more."""
     details = pd.Series("", table.index, dtype=str)
     matches = {}
     for key in rows.keys() & files.keys():
@@ -208,11 +207,11 @@ def _give(table: pd.DataFrame, headers: pd.DataFrame, rows: Groups, files: Group
             details[rows[key]] = f"{len(rows[key])} rows, {len(files[key])} files: {names}"
     for column in ("file", "bytes"):
         table.loc[list(matches), column] = headers[column][list(matches.values())].to_numpy()
-    mark(table, details != "", AMBIGUOUS, details)
+    reject_rows(table, details != "", AMBIGUOUS, details)
 
 
-def _grouped(frame: pd.DataFrame, trusted: set[tuple[str, str]]) -> Groups:
-    """Indices by patient, study, projection, and by side in studies where it is trusted."""
+def _group(frame: pd.DataFrame, trusted: set[tuple[str, str]]) -> Groups:
+    """Group indices by patient, study, projection, and by side in studies where it is trusted."""
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     columns = (frame[name] for name in ("patient", "study", "projection", "side"))
     for index, patient, study, shows, side in zip(frame.index, *columns, strict=True):
@@ -220,8 +219,8 @@ def _grouped(frame: pd.DataFrame, trusted: set[tuple[str, str]]) -> Groups:
     return groups
 
 
-def _keyed(headers: pd.DataFrame, lost: pd.DataFrame) -> pd.DataFrame:
-    """Headers with `study` as the tables call it, and `patient` from the study where the header has none."""
+def _add_keys(headers: pd.DataFrame, lost: pd.DataFrame) -> pd.DataFrame:
+    """Add `study` as the tables name it, and `patient` from the study where the header has none."""
     patients = lost.drop_duplicates(["PatientID", "StudyUID"]).drop_duplicates("StudyUID", keep=False)
     patient_of = patients.set_index("StudyUID")["PatientID"]
     study = headers["study"].where(headers["study"].isin(lost["StudyUID"]), headers["study_uid"])

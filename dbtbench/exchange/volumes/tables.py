@@ -15,14 +15,15 @@ import pandas as pd
 
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS
 from dbtbench.errors import MissingError, UsageError
-from dbtbench.exchange.bcs_dbt.tables import decoded, mark
+from dbtbench.exchange.csv_columns import decode_table
 from dbtbench.exchange.import_report import UNREAD
+from dbtbench.exchange.locating import locate_file
+from dbtbench.exchange.tables import reject_rows
 from dbtbench.exchange.volumes.arrays import SUFFIXES
-from dbtbench.geometry.views import VIEW
+from dbtbench.geometry.views import VIEW_PATTERN
 
 NATIVE = ["Slice", "X", "Y", "Width", "Height"]
 VIEW_WORD = re.compile(r"(?<![a-z])(?:lcc|lmlo|rcc|rmlo)(?![a-z])")
-LEAVES = "path leaves the folder"
 HELD_OUT = "not of the training split"
 
 
@@ -76,7 +77,7 @@ def read_sample_tables(
         (KEY, "another volume has its patient, study, view"),
     ):
         repeated = volumes[volumes["reason"] == ""].duplicated(columns)
-        mark(volumes, repeated.reindex(volumes.index, fill_value=False), reason, volumes["file"])
+        reject_rows(volumes, repeated.reindex(volumes.index, fill_value=False), reason, volumes["file"])
     table = _boxes(_read_csv(boxes, ["file", "Class"]), boxes, volumes) if boxes else _no_boxes()
     good = table[table["reason"] == ""]
     worst = {volume: max(found, key=LABELS.index) for volume, found in good.groupby("volume")["Class"]}
@@ -98,7 +99,7 @@ def _table(root: Path, given: Path | None, usual: str) -> Path | None:
 
 def _read_csv(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
     """The cells of a table as text: UTF-8 or Latin-1, with commas, semicolons or tabs."""
-    text, separator = decoded(path.name, path.read_bytes())
+    text, separator = decode_table(path.name, path.read_bytes())
     try:
         table = pd.read_csv(
             io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True
@@ -133,7 +134,7 @@ def _hidden(path: Path) -> bool:
 
 def _volume(root: Path, name: str, index: int, given: Mapping[str, str]) -> dict[str, Any]:
     """One row of `SampleTables.volumes`."""
-    file, size, reason = _locate(root, given["file"])
+    file, size, reason = locate_file(root, given["file"])
     words = VIEW_WORD.findall(file.lower())
     view = given.get("View", "").lower() or (words[-1] if words else "")
     patient = given.get("PatientID", "") or f"{name}-{index:06d}"
@@ -141,30 +142,13 @@ def _volume(root: Path, name: str, index: int, given: Mapping[str, str]) -> dict
     problems = [
         (reason != "", reason, given["file"]),
         (view == "", "no view in the name", file),
-        (not re.fullmatch(VIEW, view), "not a view", view),
+        (not re.fullmatch(VIEW_PATTERN, view), "not a view", view),
         (label not in ("", *LABELS), "not a label", label),
         (split not in ("", "train"), HELD_OUT, split),
     ]
     reason, detail = next(((why, what) for wrong, why, what in problems if wrong), ("", ""))
     key = dict(zip(KEY, (patient, given.get("StudyUID", "") or patient, view), strict=True))
     return {**key, "file": file, "bytes": size, "label": label, "reason": reason, "detail": detail}
-
-
-def _locate(root: Path, text: str) -> tuple[str, int, str]:
-    """A file's path relative to the folder, its size, and why it cannot be used ("" where it can)."""
-    slashed = text.replace("\\", "/")
-    relative = PurePosixPath(slashed)
-    if relative.is_absolute() or ".." in relative.parts or re.match("[A-Za-z]:", slashed):
-        return relative.as_posix(), -1, LEAVES
-    try:
-        path = (root / relative).resolve(strict=True)
-        if not path.is_relative_to(root.resolve()):
-            return relative.as_posix(), -1, LEAVES
-        if path.is_file():
-            return relative.as_posix(), path.stat().st_size, ""
-    except (OSError, RuntimeError, ValueError):  # not there, a loop of links, a name that no file can have
-        pass
-    return relative.as_posix(), -1, "file not found"
 
 
 def _no_boxes() -> pd.DataFrame:
@@ -192,11 +176,11 @@ def _boxes(table: pd.DataFrame, path: Path, volumes: pd.DataFrame) -> pd.DataFra
         reason=[reason for _, reason in owners],
         detail=[text if reason else "" for text, (_, reason) in zip(table["file"], owners, strict=True)],
     )
-    mark(boxes, ~np.isfinite(numbers).all(axis=1), "box has no position", boxes["text"])
-    mark(boxes, ~_sizes(numbers), "box has no size", boxes["text"])
-    mark(boxes, ~classes.isin(LABELS), "not a class", classes)
+    reject_rows(boxes, ~np.isfinite(numbers).all(axis=1), "box has no position", boxes["text"])
+    reject_rows(boxes, ~_sizes(numbers), "box has no size", boxes["text"])
+    reject_rows(boxes, ~classes.isin(LABELS), "not a class", classes)
     refused = boxes["volume"].isin(volumes.index[volumes["reason"] != ""])
-    mark(boxes, refused, UNREAD, table["file"])
+    reject_rows(boxes, refused, UNREAD, table["file"])
     return boxes
 
 

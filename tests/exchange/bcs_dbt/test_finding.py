@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dbtbench.data.schema import NOT_DOWNLOADED
-from dbtbench.exchange.bcs_dbt.finding import LEAVES, SHARED, find_files
+from dbtbench.exchange.bcs_dbt.finding import LEAVES, find_files
+from dbtbench.exchange.locating import SHARED
 from dbtbench.runtime.pool import Pool
 
 COLLECTION = "Breast-Cancer-Screening-DBT"

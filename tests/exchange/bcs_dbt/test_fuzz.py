@@ -21,8 +21,9 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1, JPEGLSLossless,
 
 from dbtbench.dicom.volume import read_volume
 from dbtbench.errors import DBTBenchError, UnreadableError
-from dbtbench.exchange.bcs_dbt.ingest import ImportSettings, import_bcs_dbt
+from dbtbench.exchange.bcs_dbt.ingest import import_bcs_dbt
 from dbtbench.exchange.bcs_dbt.tables import read_tables
+from dbtbench.exchange.engine import ImportSettings
 from dbtbench.runtime.pool import Pool
 
 LIMIT_MB = 250

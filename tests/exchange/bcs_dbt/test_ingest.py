@@ -17,7 +17,8 @@ import pytest
 from dbtbench.data.dataset import NATIVE_BOX, DBTDataset
 from dbtbench.dicom.volume import image_laterality, read_volume
 from dbtbench.errors import DBTBenchError, MissingError, UsageError
-from dbtbench.exchange.bcs_dbt.ingest import ImportSettings, import_bcs_dbt
+from dbtbench.exchange.bcs_dbt.ingest import import_bcs_dbt
+from dbtbench.exchange.engine import ImportSettings
 from dbtbench.runtime.pool import Pool
 
 
@@ -156,7 +157,7 @@ def _count_readings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         calls.append(path)
         return read(path, *args, **settings)
 
-    monkeypatch.setattr("dbtbench.exchange.bcs_dbt.ingest.read_volume", counting)
+    monkeypatch.setattr("dbtbench.exchange.engine.read_volume", counting)
     return calls
 
 
@@ -190,7 +191,7 @@ def test_an_import_that_was_interrupted_reads_nothing_twice(
             raise KeyboardInterrupt
         return read(path, *args, **settings)
 
-    monkeypatch.setattr("dbtbench.exchange.bcs_dbt.ingest.read_volume", dying)
+    monkeypatch.setattr("dbtbench.exchange.engine.read_volume", dying)
     with pytest.raises(KeyboardInterrupt):
         import_bcs_dbt(collection, tmp_path / "phantom", ImportSettings())
     again = import_bcs_dbt(collection, tmp_path / "phantom", ImportSettings())
@@ -269,7 +270,7 @@ def test_a_worker_that_does_not_see_the_collection_stops_the_import(collection: 
 def test_a_finished_import_is_found_again(
     collection: Path, imported: DBTDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dbtbench.exchange.bcs_dbt.ingest.read_volume", None)
+    monkeypatch.setattr("dbtbench.exchange.engine.read_volume", None)
     assert import_bcs_dbt(collection, imported.path, ImportSettings()).fingerprint == imported.fingerprint
     with pytest.raises(UsageError, match="other settings"):
         import_bcs_dbt(collection, imported.path, ImportSettings(seed=1))

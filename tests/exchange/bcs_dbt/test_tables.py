@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX
 from dbtbench.data.schema import NO_LABEL
 from dbtbench.errors import MissingError, UsageError
-from dbtbench.exchange.bcs_dbt.tables import Tables, assign_splits, read_tables
+from dbtbench.exchange.bcs_dbt.tables import read_tables
+from dbtbench.exchange.splits import assign_splits
+from dbtbench.exchange.tables import Tables
 
 REAL = Path(__file__).parents[3].parent / "shared" / "data" / "bcs-dbt"
 PATHS = "PatientID,StudyUID,View,descriptive_path,classic_path\n"

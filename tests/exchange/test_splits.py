@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from dbtbench.data.dataset import KEY, LABELS
 from dbtbench.errors import UsageError
-from dbtbench.exchange.bcs_dbt.tables import Tables, assign_splits
+from dbtbench.exchange.splits import assign_splits
+from dbtbench.exchange.tables import Tables
 
 
 def tables_of(labels: dict[str, str], split: str = "train") -> Tables:

@@ -1,0 +1,314 @@
+"""The import engine: the tables and the DICOM files of a collection become a data set.
+
+A reader of a collection turns its own tables into `Tables` and calls `import_collection`, which splits the
+patients, reads the files in parallel, continues after a kill, adds what was downloaded since, and reports
+on every row. CONTRIBUTING.md shows a whole reader.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dbtbench.data.dataset import GRID_BOX, KEY, NATIVE_BOX, DBTDataset, sizes
+from dbtbench.data.writer import (
+    DatasetWriter,
+    Entry,
+    entry_of,
+    find_finished,
+    split_digest,
+    store_volume,
+    unread_entry,
+)
+from dbtbench.dicom.volume import WINDOWS, read_volume
+from dbtbench.errors import MissingError, UnreadableError, UsageError
+from dbtbench.exchange.import_report import OUTSIDE, rejected_row, summarise_import
+from dbtbench.exchange.locating import locate_files
+from dbtbench.exchange.splits import assign_splits
+from dbtbench.exchange.tables import Tables
+from dbtbench.geometry.boxes import rotate_box, to_grid, touches_volume
+from dbtbench.geometry.resample import METHODS
+from dbtbench.geometry.views import Volume
+from dbtbench.runtime.files import digest
+from dbtbench.runtime.pool import Pool
+from dbtbench.runtime.progress import log, progress
+
+GRID = (8, 64, 64)
+VERSION = 2
+"""Raise it when the same files and settings give another data set than before."""
+MAX_CHUNK = 2**30
+"""Voxels of a stored volume; the compressor takes less than 2 GiB at a time."""
+
+FileFinder = Callable[[pd.DataFrame], pd.DataFrame]
+"""Adds `file` and `bytes` to `Tables.volumes`, and reasons for rows without a file (see `locate_files`)."""
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """Settings of an import; with the files they determine the data set.
+
+    Attributes:
+        grid: slices, rows, columns of the stored volumes.
+        resample: `area` (area means) or `torchio` (the paper's way).
+        window: how stored values become intensities: `dicom`, `duke` or `none` (see `dicom.WINDOWS`).
+        exact: decode every pixel, also where the grid would allow a reduced resolution.
+        seed: seed of the patient-level split, where the tables give none.
+        reserve: share of the training patients that is set aside as the split `reserve`.
+    """
+
+    grid: tuple[int, int, int] = GRID
+    resample: str = "area"
+    window: str = "dicom"
+    exact: bool = False
+    seed: int = 0
+    reserve: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.resample not in METHODS:
+            raise UsageError(f"no resampling named {self.resample!r}", f"known: {', '.join(METHODS)}")
+        if self.window not in WINDOWS:
+            raise UsageError(f"no window named {self.window!r}", f"known: {', '.join(WINDOWS)}")
+        if np.prod(self.grid) > MAX_CHUNK:
+            raise UsageError(
+                f"the grid {self.grid} is too large", f"at most {MAX_CHUNK:,} voxels fit in a chunk"
+            )
+
+
+@dataclass(frozen=True)
+class VolumeJob:
+    """One volume that is to be read.
+
+    Attributes:
+        index: its row in the store.
+        key: PatientID, StudyUID, View.
+        label, split: of the volume.
+        file: relative to the collection's folder.
+        bytes: size of the file.
+        boxes: its rows of the table of boxes.
+    """
+
+    index: int
+    key: dict[str, str]
+    label: str
+    split: str
+    file: str
+    bytes: int
+    boxes: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class GridVolume:
+    """A file's volume on the data set's grid.
+
+    Attributes:
+        volume: (D, H, W) float32 in [0, 1].
+        size: slices, rows, columns of the file.
+        spacing: mm between its slices, rows and columns; NaN where it does not say.
+        flipped: whether both in-plane axes were flipped, by the official laterality rule for DICOM files.
+    """
+
+    volume: Volume
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    flipped: bool = False
+
+
+def import_collection(
+    tables: Tables,
+    root: Path,
+    path: Path,
+    settings: ImportSettings,
+    pool: Pool | None = None,
+    fresh: bool = False,
+    *,
+    kind: str,
+    find_files: FileFinder | None = None,
+) -> DBTDataset:
+    """Import a collection; volumes that an earlier call read are kept, and new files are added.
+
+    Patients are split before files are looked for, so the split does not depend on what was downloaded.
+
+    Args:
+        tables: the volumes and boxes, from `check_tables`.
+        root: the collection's folder.
+        path: where the data set will lie; its name is the folder's.
+        settings: of the import.
+        pool: the workers; they must see `root` and `path` under the same names.
+        fresh: import everything again.
+        kind: name of the collection, which dataset.json records as its source.
+        find_files: finds the files of the volumes; by default each row's `file`, relative to `root`.
+
+    Raises:
+        MissingError: when no volume can be read.
+        UsageError: when a patient is in two splits, or the name is another data set's.
+        DBTBenchError: when the disk is full (`DatasetWriter`); the same call continues.
+    """
+    root, path, pool = root.resolve(), path.resolve(), pool or Pool()
+    splits = assign_splits(tables, settings.seed, settings.reserve)
+    identity = {"import": VERSION, "tables": tables.digest, **asdict(settings)}
+    finished = find_finished(path, identity, fresh)
+    volumes = (find_files or partial(locate_files, root))(tables.volumes)
+    files = digest(volumes[["file", "bytes"]].to_numpy().tolist())
+    if finished is not None:
+        if finished.meta["source"]["files"] == files:
+            log.info(f"{path.name}: already imported")
+            return finished
+        log.info(f"{path.name}: files came or changed since it was imported; adding them")
+    with DatasetWriter(path, settings.grid, len(volumes), identity, fresh) as writer:
+        jobs = _list_jobs(volumes, tables.boxes, splits)
+        planned = {job.index: (job.file, job.bytes) for job in jobs}
+        writer.forget([i for i, entry in writer.entries.items() if _file_of(entry) != planned.get(i)])
+        todo = [job for job in jobs if job.index not in writer.entries]
+        read_one = partial(import_one, root, writer.folder, settings, tables.boxes_displayed)
+        with progress("import", len(jobs), done=len(jobs) - len(todo)) as advance:
+            for job, entry in pool.run(read_one, todo):
+                writer.record(entry or reject_job(job, UnreadableError("the process that read it died")))
+                advance()
+        hint = "paths in the tables are relative to the folder you name"
+        report, rejected = summarise_import(volumes, tables.boxes, writer.entries, root, hint)
+        meta = {
+            "intensity": {"window": settings.window, "resample": settings.resample, "exact": settings.exact},
+            "source": {"kind": kind, "tables": tables.digest, "files": files},
+            "split": _describe_split(tables, settings),
+            "import_report": report,
+        }
+        return writer.finish(meta, split_digest(splits), rejected)
+
+
+def _describe_split(tables: Tables, settings: ImportSettings) -> dict[str, Any]:
+    """Describe the split for dataset.json."""
+    split: dict[str, Any] = {"kind": "official" if tables.official_split else "patients"}
+    if settings.reserve or not tables.official_split:
+        split["seed"] = settings.seed
+    if settings.reserve:
+        split["reserve"] = settings.reserve
+    return split
+
+
+def _list_jobs(volumes: pd.DataFrame, boxes: pd.DataFrame, splits: Mapping[str, str]) -> list[VolumeJob]:
+    """List the volumes that have a file, with their boxes."""
+    wanted = volumes[volumes["reason"] == ""]
+    by_volume = {key: rows.to_dict("records") for key, rows in boxes[boxes["reason"] == ""].groupby(KEY)}
+    return [
+        VolumeJob(
+            index=row.Index,
+            key={name: getattr(row, name) for name in KEY},
+            label=row.label,
+            split=splits[row.PatientID],
+            file=row.file,
+            bytes=row.bytes,
+            boxes=by_volume.get((row.PatientID, row.StudyUID, row.View), []),
+        )
+        for row in wanted.itertuples()
+    ]
+
+
+def _file_of(entry: Entry) -> tuple[str, int]:
+    """Return the file that an entry was made from, and its size."""
+    row = entry["case"] or entry["rejected"][0]
+    return row["file"], row["bytes"]
+
+
+def import_one(
+    root: Path, folder: Path, settings: ImportSettings, boxes_displayed: bool, job: VolumeJob
+) -> Entry:
+    """Read one volume and store it; any process that sees both folders may.
+
+    Args:
+        root: the collection's folder.
+        folder: the writer's.
+        settings: of the import.
+        boxes_displayed: see `Tables`.
+        job: the volume.
+
+    Returns:
+        The volume's case and boxes, or why it was rejected.
+
+    Raises:
+        MissingError: when a folder that the caller saw is not there.
+    """
+    file = root / job.file
+    if not file.is_file():
+        raise MissingError(
+            f"{file} is not there on {socket.gethostname()}",
+            "every worker must see the collection at the same path; if the file was removed, start again",
+        )
+    try:
+        read = read_volume(
+            file,
+            job.key["View"],
+            settings.grid,
+            window=settings.window,
+            resample=settings.resample,
+            exact=settings.exact,
+        )
+    except UnreadableError as error:
+        return reject_job(job, error)
+    size = read.header.shape
+    boxes = job.boxes
+    if read.flipped and not boxes_displayed:
+        boxes = [box | rotate_box(box, size) for box in boxes]
+    lesions = [_place_box(box, size, settings.grid) for box in boxes if touches_volume(box, size)]
+    outside = [
+        rejected_row("boxes", box, OUTSIDE, _describe_box(box))
+        for box in boxes
+        if not touches_volume(box, size)
+    ]
+    found = GridVolume(read.volume, size, read.header.spacing, read.flipped)
+    return store_case(folder, job, found, settings.grid, lesions) | {"rejected": outside}
+
+
+def store_case(
+    folder: Path,
+    job: VolumeJob,
+    found: GridVolume,
+    grid: tuple[int, int, int],
+    lesions: Iterable[Mapping[str, Any]],
+) -> Entry:
+    """Store a volume that was read, and make the entry of its case.
+
+    Args:
+        folder: the writer's.
+        job: the volume that was wanted.
+        found: the volume that was read.
+        grid: slices, rows, columns as stored.
+        lesions: for each of its boxes `GRID_BOX` and `NATIVE_BOX`.
+    """
+    case = {
+        **job.key,
+        "label": job.label,
+        "split": job.split,
+        **sizes(found.size, found.spacing, grid),
+        "flipped": found.flipped,
+        "file": job.file,
+        "bytes": job.bytes,
+        "sha256": store_volume(folder, job.index, found.volume),
+    }
+    return entry_of(job.index, case, lesions)
+
+
+def reject_job(job: VolumeJob, error: UnreadableError) -> Entry:
+    """Make the entry of a volume that could not be read."""
+    row = rejected_row("labels", job.key, error.reason, error.detail, job.file, job.bytes)
+    return unread_entry(job.index, row)
+
+
+def _describe_box(box: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {box[name]:g}" for name in ("Slice", "X", "Y", "Width", "Height"))
+
+
+def _place_box(
+    box: Mapping[str, Any], size: tuple[int, int, int], grid: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Make a lesion's row: its box in the grid, and its native columns as the table has them."""
+    native = {name: box[name] for name in NATIVE_BOX}
+    if np.isnan(box["VolumeSlices"]):
+        native["VolumeSlices"] = size[0]
+    return dict(zip(GRID_BOX, to_grid(box, size, grid), strict=True)) | native
