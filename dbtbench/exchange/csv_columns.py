@@ -41,7 +41,7 @@ def read_columns(path: Path, text: Sequence[str], numbers: Sequence[str] = ()) -
         UsageError: when it cannot be read, lacks a column or has one twice, or has a bad cell, naming file,
             line and column.
     """
-    content, separator = decode_table(path.name, _read_bytes(path))
+    content, separator = decode_table(path.name, read_bytes(path))
     if "\0" in content:
         raise UsageError(f"{path} is not CSV: it holds NUL characters", "save it as CSV in UTF-8")
     stream = io.StringIO(content, newline="")
@@ -108,6 +108,23 @@ def read_rows(name: str, raw: bytes, columns: Sequence[str], optional: Sequence[
     return table
 
 
+def read_bytes(path: Path) -> bytes:
+    """Read a table's file.
+
+    Raises:
+        MissingError: when it is not there.
+        UsageError: when it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise MissingError(f"no file {path}", "name a CSV file") from error
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}", "name a CSV file that you may read"
+        ) from error
+
+
 def decode_table(name: str, raw: bytes) -> tuple[str, str]:
     """Decode a table as UTF-8, else Latin-1, and find its separator: comma, semicolon or tab.
 
@@ -125,15 +142,6 @@ def decode_table(name: str, raw: bytes) -> tuple[str, str]:
         text = raw.decode("latin-1")
     heading = text.lstrip().partition("\n")[0]
     return text, max(",;\t", key=heading.count)
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise MissingError(f"no file {path}", "name a CSV file") from error
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", "name a CSV file") from error
 
 
 def _split_rows(path: Path, stream: io.StringIO, separator: str) -> Rows:

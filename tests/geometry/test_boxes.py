@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbtbench.geometry.boxes import to_grid, to_native
+from dbtbench.geometry.boxes import rotate_box, to_grid, to_native, touches_volume
 
 SIZE, GRID = (60, 2457, 1890), (8, 64, 64)
 
@@ -35,3 +35,33 @@ def test_a_box_at_the_end_of_the_stack_is_cut_off_there() -> None:
 
 def test_no_boxes_are_an_empty_table() -> None:
     assert to_native(np.zeros((0, 6), np.float32), SIZE, GRID).shape == (0, 6)
+
+
+def test_a_box_rotates_with_its_volume() -> None:
+    size = (1, 7, 9)
+    box = {"Slice": 0, "X": 2, "Y": 1, "Width": 3, "Height": 4}
+    drawn = np.zeros(size)
+    drawn[:, 1:5, 2:5] = 1
+    turned = box | rotate_box(box, size)
+    rows, columns = (slice(turned[at], turned[at] + turned[n]) for at, n in (("Y", "Height"), ("X", "Width")))
+    assert drawn[:, ::-1, ::-1][:, rows, columns].all()
+    assert box | rotate_box(turned, size) == box
+
+
+@pytest.mark.parametrize(
+    ("change", "touches"),
+    [
+        ({}, True),
+        ({"X": -9}, True),
+        ({"X": -10}, False),
+        ({"X": 1889}, True),
+        ({"X": 1890}, False),
+        ({"Y": -10}, False),
+        ({"Y": 2457}, False),
+        ({"Slice": -1}, False),
+        ({"Slice": 60}, False),
+    ],
+)
+def test_a_box_touches_its_volume_or_lies_outside(change: dict[str, int], touches: bool) -> None:
+    box = {"Slice": 0, "X": 0, "Y": 0, "Width": 10, "Height": 10} | change
+    assert touches_volume(box, SIZE) is touches

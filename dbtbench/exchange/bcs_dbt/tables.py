@@ -16,7 +16,7 @@ import pandas as pd
 from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX, SPLITS
 from dbtbench.data.schema import NO_LABEL
 from dbtbench.errors import MissingError, UsageError
-from dbtbench.exchange.csv_columns import read_rows
+from dbtbench.exchange.csv_columns import read_bytes, read_rows
 from dbtbench.exchange.tables import (
     Tables,
     check_keys,
@@ -61,10 +61,7 @@ def read_tables(root: Path) -> Tables:
     parts: dict[str, list[pd.DataFrame]] = {kind: [] for kind in COLUMNS}
     digest = hashlib.sha256()
     for (kind, split), path in _find_tables(root).items():
-        try:
-            raw = path.read_bytes()
-        except OSError as error:
-            raise UsageError(f"{path.name} cannot be read: {error.strerror}", "download it again") from error
+        raw = read_bytes(path)
         digest.update(f"{kind} {split} {len(raw)}\n".encode() + raw)
         table = read_rows(path.name, raw, [*KEY, *COLUMNS[kind]], OPTIONAL if kind == "boxes" else ())
         check_keys(table, path.name)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS
 from dbtbench.errors import MissingError, UsageError
-from dbtbench.exchange.csv_columns import decode_table
+from dbtbench.exchange.csv_columns import decode_table, read_bytes
 from dbtbench.exchange.import_report import UNREAD
 from dbtbench.exchange.locating import locate_file
 from dbtbench.exchange.tables import reject_rows
@@ -83,7 +83,7 @@ def read_sample_tables(
     worst = {volume: max(found, key=LABELS.index) for volume, found in good.groupby("volume")["Class"]}
     volumes["label"] = [label or worst.get(index, LABELS[0]) for index, label in enumerate(volumes["label"])]
     files = [path for path in (cases, boxes) if path]
-    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    digests = {path.name: hashlib.sha256(read_bytes(path)).hexdigest() for path in files}
     return SampleTables(volumes, table, digests)
 
 
@@ -99,7 +99,7 @@ def _table(root: Path, given: Path | None, usual: str) -> Path | None:
 
 def _read_csv(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
     """The cells of a table as text: UTF-8 or Latin-1, with commas, semicolons or tabs."""
-    text, separator = decode_table(path.name, path.read_bytes())
+    text, separator = decode_table(path.name, read_bytes(path))
     try:
         table = pd.read_csv(
             io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True
@@ -110,9 +110,12 @@ def _read_csv(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
         ) from error
     table = table.rename(columns=str.strip)
     missing = [column for column in wanted if column not in table]
-    if missing or not table.columns.is_unique or not isinstance(table.index, pd.RangeIndex):
+    problems = [f"no column {column}" for column in missing[:1]]
+    if not table.columns.is_unique or not isinstance(table.index, pd.RangeIndex):
+        problems.append("several columns of one name, or rows longer than the heading")
+    if problems:
         raise UsageError(
-            f"{path.name} has {f'no column {missing[0]}' if missing else 'columns that are not told apart'}",
+            f"{path.name} has {problems[0]}",
             f"needed: {', '.join(wanted)}; found: {', '.join(map(str, table.columns))}",
         )
     return table.fillna("").apply(lambda column: column.str.strip())

@@ -237,7 +237,11 @@ def test_tables_are_read_as_spreadsheets_write_them(
     [
         ("volumes.csv", "View\nlcc\n", r"volumes.csv has no column file"),
         ("volumes.csv", 'file,View\n"a.npy,lcc\n', r"volumes.csv is not a CSV file"),
-        ("volumes.csv", "file,View\na.npy,lcc,extra\n", r"volumes.csv has columns that are not told apart"),
+        (
+            "volumes.csv",
+            "file,View\na.npy,lcc,extra\n",
+            r"volumes.csv has several columns of one name, or rows longer",
+        ),
         ("boxes.csv", "file,X,Y,Class\n", r"boxes.csv says no place of a box"),
         ("boxes.csv", "", r"boxes.csv is not a CSV file"),
     ],
