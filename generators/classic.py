@@ -7,10 +7,9 @@ What a generator is worth beyond this is what a benchmark wants to know.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torchio as tio
 from pydantic import Field
 
 from dbtbench.data.dataset import DBTDataset
@@ -18,6 +17,9 @@ from dbtbench.generator import Generator, Layout, Sample
 from dbtbench.geometry.views import Boxes, Volume, laterality, mirrored, projection
 from dbtbench.recipe import Recipe
 from dbtbench.runs import Run
+
+if TYPE_CHECKING:  # torch and torchio are imported by what uses them: this module is loaded to be listed
+    import torchio as tio
 
 TRIES = 20
 VISIBLE = 0.5
@@ -55,6 +57,8 @@ class Classic(Generator[ClassicRecipe]):
 
     def sample(self, layouts: Sequence[Layout]) -> Iterator[Sample]:
         """Change the source of each layout, in order."""
+        import torch
+
         for layout in layouts:
             # Every torchio transform draws global random numbers, if only to decide whether to be applied.
             with torch.random.fork_rng(devices=[]):
@@ -76,6 +80,8 @@ class Classic(Generator[ClassicRecipe]):
 
     def _moved(self, volume: Volume, boxes: Boxes, rng: np.random.Generator) -> tuple[Volume, Boxes]:
         """Rotate, scale and shift in the plane, such that lesions stay in view, and their reflections out."""
+        import torchio as tio
+
         recipe, image = self.recipe, to_torchio(volume)
         rows, columns = volume.shape[1:]
         for _ in range(TRIES):
@@ -96,6 +102,8 @@ class Classic(Generator[ClassicRecipe]):
 
     def _shaded(self, volume: Volume) -> Volume:
         """Change gamma, sharpness and noise; air stays at 0."""
+        import torchio as tio
+
         recipe = self.recipe
         gamma = tio.RandomGamma(log_gamma=recipe.gamma)
         in_plane = (0, recipe.blur, 0, recipe.blur, 0, 0)
@@ -109,6 +117,9 @@ class Classic(Generator[ClassicRecipe]):
 
 def to_torchio(volume: Volume) -> tio.ScalarImage:
     """(D, H, W) to torchio's (1, W, H, D): columns along x, rows along y, slices along z, voxels of 1 mm."""
+    import torch
+    import torchio as tio
+
     tensor = torch.from_numpy(np.ascontiguousarray(volume.transpose(2, 1, 0)[None]))
     return tio.ScalarImage(tensor=tensor)  # type: ignore[no-untyped-call]
 
@@ -168,6 +179,8 @@ def _applied(affine: tio.Affine, image: tio.ScalarImage) -> tio.ScalarImage:
     Sideways that is its reflection, or the chest wall would come off the border; above and below it is the
     outermost row, or another breast's edge would come in.
     """
+    import torchio as tio
+
     x, y = (n // 3 for n in image.spatial_shape[:2])
     wider = tio.Pad((x, x, 0, 0, 0, 0), padding_mode="symmetric")(image)
     padded = tio.Pad((0, 0, y, y, 0, 0), padding_mode="edge")(wider)
