@@ -37,15 +37,18 @@ class Layout:
 
 @dataclass(frozen=True)
 class Sample:
-    """One volume that a generator drew.
+    """One volume that a generator drew, with what is really in it; `dbtbench.pipeline.samples` checks it.
 
     Attributes:
         volume: (D, H, W) float32 in [0, 1].
-        boxes: (n, 6) float32: where its lesions are.
+        boxes: (n, 6) float32 `[z0, y0, x0, z1, y1, x1]` in voxels: where its lesions are.
+        label: normal, actionable, benign or cancer; None for the layout's. A volume with boxes is not normal,
+            one without may have any label: a lesion need not be seen in every view.
     """
 
     volume: Volume
     boxes: Boxes
+    label: str | None = None
 
 
 class Generator(ABC, Generic[AnyRecipe]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from dbtbench import plugins, recipe
 from dbtbench.data.dataset import GRID_BOX, SPACING, DBTDataset
 from dbtbench.data.writer import DatasetWriter, Entry, entry_of, find_finished, store_volume
 from dbtbench.errors import MissingError, StaleError, UsageError
-from dbtbench.generator import Generator, Layout
+from dbtbench.generator import Generator, Layout, Sample
 from dbtbench.layouts import draw_layouts
 from dbtbench.pipeline.catalogue import check_synthetic_name
+from dbtbench.pipeline.oddities import find_oddities
+from dbtbench.pipeline.samples import SampleError, draw_samples
 from dbtbench.recipe import Recipe
 from dbtbench.runs import Run, open_run
 from dbtbench.runtime import distributed
@@ -48,11 +51,13 @@ def configure(
     """A generator with its recipe, not yet fitted.
 
     Raises:
-        MissingError: for an unknown generator.
+        DBTBenchError: when the generator's own code fails.
+        MissingError: for an unknown generator, or one that cannot be loaded.
         UsageError: for a wrong recipe or setting.
     """
     cls: type[Generator[Any]] = plugins.load(plugins.get("generators", name))
-    return cls(recipe.resolve(cls.recipe_class, recipe.folder_of(cls), recipe_name, overrides))
+    with plugins.blame("generators", name):
+        return cls(recipe.resolve(cls.recipe_class, recipe.folder_of(cls), recipe_name, overrides))
 
 
 def fit(
@@ -76,11 +81,19 @@ def fit(
         fresh: train again even when it was done; not when torchrun starts a failed process again.
 
     Raises:
-        MissingError: for an unknown generator.
+        DBTBenchError: when the generator's own code fails.
+        MissingError: for an unknown generator, or one that cannot be loaded.
         UsageError: for a wrong recipe or setting, or one that does not go with the data set's grid.
     """
-    generator = configure(name, recipe_name, overrides)
-    generator.check(data.grid)
+    return fit_configured(workspace, name, configure(name, recipe_name, overrides), data, fresh)
+
+
+def fit_configured(
+    workspace: Workspace, name: str, generator: Generator[Any], data: DBTDataset, fresh: bool = False
+) -> Fitted:
+    """Fit a generator that has its recipe already, installed or not; see `fit`."""
+    with plugins.blame("generators", name):
+        generator.check(data.grid)
     if distributed.size() > 1 and not generator.parallel:
         raise UsageError(f"{name} does not train on several processes", "leave --gpus and --processes out")
     identity = {
@@ -90,7 +103,8 @@ def fit(
         "data": data.identity,
     }
     with _shared_run(workspace, name, identity, fresh) as run:
-        generator.fit(data.select("train"), run)
+        with plugins.blame("generators", name):
+            generator.fit(data.select("train"), run)
         if distributed.rank() == 0 and not run.finished:
             run.finish()
     return Fitted(generator, data, identity)
@@ -141,6 +155,8 @@ def draw(
 ) -> DBTDataset:
     """Draw a synthetic data set; what an earlier, killed call drew is kept.
 
+    When a sample breaks the contract, nothing is kept: what the same code drew before is not trusted either.
+
     Under torchrun every process calls this, and draws its share.
 
     Args:
@@ -153,6 +169,8 @@ def draw(
         name: of the data set; made of the generator's, the real data set's and a hash when None.
 
     Raises:
+        DBTBenchError: when the generator's own code fails.
+        SampleError: when a sample breaks the contract (`dbtbench.pipeline.samples`).
         UsageError: see `plan`, or for a name that another data set has.
     """
     layouts = plan(fitted.generator, fitted.data, n, seed, positives)
@@ -175,7 +193,9 @@ def draw(
     else:
         with DatasetWriter(path, fitted.data.grid, len(layouts), request, fresh) as writer:
             _draw_all(fitted, layouts, writer)
-            writer.finish(meta, fitted.data.split_hash)
+            made = writer.finish(meta, fitted.data.split_hash)
+        for oddity in find_oddities(made, fitted.data.select("train")):
+            log.warning(f"warning: {made.name}: {oddity}")
     distributed.from_leader(None)  # the others wait until it has its name
     return DBTDataset.open(path)
 
@@ -225,12 +245,16 @@ def _drawn(
     """Draw and store volumes; gives what is to be recorded of them."""
     if not layouts:
         return
-    name = str(fitted.identity["generator"])
-    for layout, sample in zip(layouts, fitted.generator.sample(layouts), strict=True):
-        size = sources[layout.source]
-        boxes = [_box(box, layout, size, fitted.data.grid) for box in sample.boxes.tolist()]
-        stored = {"sha256": store_volume(folder, layout.index, sample.volume)}
-        yield entry_of(layout.index, {**_case(name, layout, size), **stored}, boxes)
+    name, grid = str(fitted.identity["generator"]), fitted.data.grid
+    try:
+        for layout, sample in zip(layouts, draw_samples(fitted.generator, name, layouts, grid), strict=True):
+            size = sources[layout.source]
+            stored = {"sha256": store_volume(folder, layout.index, sample.volume)}
+            boxes = [_box(box, sample, size, grid) for box in sample.boxes.tolist()]
+            yield entry_of(layout.index, {**_case(name, layout, sample, size), **stored}, boxes)
+    except SampleError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _shared(entries: Iterator[Entry]) -> Iterator[Entry]:
@@ -248,21 +272,21 @@ def _sources(data: DBTDataset) -> dict[int, dict[str, Any]]:
     return {int(case): row for case, row in table.to_dict("index").items()}
 
 
-def _case(name: str, layout: Layout, size: Mapping[str, Any]) -> dict[str, Any]:
+def _case(name: str, layout: Layout, sample: Sample, size: Mapping[str, Any]) -> dict[str, Any]:
     """A synthetic volume's row: it is its own patient, and of its source's native size."""
     patient = f"{name}-{layout.index:06d}"
     return {
-        **{"PatientID": patient, "StudyUID": patient, "View": layout.view, "label": layout.label},
+        **{"PatientID": patient, "StudyUID": patient, "View": layout.view, "label": sample.label},
         **{"split": "train", **size, "flipped": False, "file": "", "source": layout.source},
     }
 
 
-def _box(box: list[float], layout: Layout, size: Mapping[str, Any], grid: Sequence[int]) -> dict[str, Any]:
+def _box(box: list[float], sample: Sample, size: Mapping[str, Any], grid: Sequence[int]) -> dict[str, Any]:
     """A lesion's row: its box in the grid, and in the native coordinates of the volume's size."""
     native = (size["slices"], size["rows"], size["columns"])
     z0, y0, x0, z1, y1, x1 = (b * n / m for b, n, m in zip(box, native * 2, [*grid] * 2, strict=True))
     place = {"Slice": int((z0 + z1) / 2), "X": x0, "Y": y0, "Width": x1 - x0, "Height": y1 - y0}
-    row = {"Subject": 0, **place, "Class": layout.label, "AD": 0, "VolumeSlices": native[0]}
+    row = {"Subject": 0, **place, "Class": sample.label, "AD": 0, "VolumeSlices": native[0]}
     return dict(zip(GRID_BOX, box, strict=True)) | row
 
 
