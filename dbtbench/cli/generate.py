@@ -19,6 +19,7 @@ from dbtbench.cli.options import (
 from dbtbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from dbtbench.pipeline.request import GenerationRequest
     from dbtbench.pipeline.sweep import Sweep
     from dbtbench.workspace import Workspace
 
@@ -72,6 +73,7 @@ def generate(
     Example: dbtbench generate ddpm --gpus 4
     """
     from dbtbench.pipeline.catalogue import check_synthetic_name, choose_dataset
+    from dbtbench.pipeline.request import GenerationRequest
     from dbtbench.pipeline.sweep import Sweep, parse
     from dbtbench.runtime import distributed
     from dbtbench.training.recipe import TrainingRecipe
@@ -80,7 +82,8 @@ def generate(
     count = _count(gpus, processes)
     work = Workspace.find(workspace)
     dataset = choose_dataset(work, data)
-    asked = Sweep(name, dataset, parse(sweep or []), recipe, overrides(set_), n, seed, positives)
+    request = GenerationRequest(name, dataset, recipe, overrides(set_), n, seed, positives)
+    asked = Sweep(request, parse(sweep)) if sweep else request
     for generator in asked.check():  # a request that cannot be met is refused before anything starts
         if isinstance(generator.recipe, TrainingRecipe):
             generator.recipe.divide_batch(count)
@@ -94,28 +97,28 @@ def generate(
         _generate(work, asked, fresh, called)
 
 
-def _generate(work: Workspace, asked: Sweep, fresh: bool, called: str | None) -> None:
+def _generate(work: Workspace, asked: GenerationRequest | Sweep, fresh: bool, called: str | None) -> None:
     """Do it in this process, with the others if there are some; the first one prints."""
-    from dbtbench.pipeline import generate
+    from dbtbench.pipeline.request import GenerationRequest
     from dbtbench.runtime import distributed
 
     with distributed.worker():
         leader = distributed.rank() == 0
-        if asked.grid:
-            table = asked.run(work, fresh)
+        if isinstance(asked, GenerationRequest):
+            request, arm = asked, called or asked.generator
+            made = asked.run(work, fresh, name=called)
+            result = f"{made.name}: {len(made)} volumes, {len(made.boxes)} lesions, in {made.path}"
         else:
-            fitted = generate.fit(work, asked.generator, asked.data, asked.recipe, asked.fixed, fresh)
-            made = generate.draw(work, fitted, asked.n, asked.seed, asked.positives, fresh, called)
-    if not leader:
-        return
-    arm = called or asked.generator
-    if asked.grid:
-        arm = "ARM"
-        typer.echo(f"realism at each setting; `none` is the real training split\n\n{asked.summary(table)}\n")
-        typer.echo(f"all scores: {asked.write(work, table)}")
-    else:
-        typer.echo(f"{made.name}: {len(made)} volumes, {len(made.boxes)} lesions, in {made.path}")
-    typer.echo(f"next: dbtbench evaluate --task detection --aug {arm} --data {asked.data.name}")
+            request, arm = asked.request, "ARM"
+            table = asked.run(work, fresh)
+            if leader:
+                result = (
+                    "realism at each setting; `none` is the real training split\n\n"
+                    f"{asked.summary(table)}\n\nall scores: {asked.write(work, table)}"
+                )
+    if leader:
+        typer.echo(result)
+        typer.echo(f"next: dbtbench evaluate --task detection --aug {arm} --data {request.data.name}")
 
 
 def _count(gpus: int | None, processes: int | None) -> int:

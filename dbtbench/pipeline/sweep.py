@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import pandas as pd
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import DivergedError, UsageError
 from dbtbench.generator import Generator
-from dbtbench.pipeline import generate
 from dbtbench.pipeline.evaluate import evaluate
+from dbtbench.pipeline.request import GenerationRequest
 from dbtbench.runtime import distributed
 from dbtbench.runtime.files import csv_text, digest, read_json, write_text
 from dbtbench.runtime.progress import log
@@ -40,32 +40,23 @@ DIVERGED = "diverged"
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is fitted and drawn.
+    """Several requests that differ in some settings.
 
     Attributes:
-        generator: the generator's name.
-        data: the real data set.
+        request: what is the same everywhere.
         grid: the swept settings: texts of their values by key (`parse`).
-        recipe: which of the generator's recipes.
-        fixed: `key: text` settings over the recipe, the same everywhere.
-        n: how many volumes are drawn at each setting; see `generate.plan`.
-        seed: seed of the layouts and of what is drawn.
-        positives: see `generate.plan`.
     """
 
-    generator: str
-    data: DBTDataset
+    request: GenerationRequest
     grid: Mapping[str, Sequence[str]]
-    recipe: str = "default"
-    fixed: Mapping[str, str] = field(default_factory=dict)
-    n: int | None = None
-    seed: int = 0
-    positives: float = 0.5
 
-    def combinations(self) -> list[dict[str, str]]:
-        """Every combination of the swept values, with the fixed settings; the last key changes fastest."""
+    def requests(self) -> list[GenerationRequest]:
+        """List the requests, one for every combination of the swept values; the last key changes fastest."""
         return [
-            {**self.fixed, **dict(zip(self.grid, values, strict=True))}
+            replace(
+                self.request,
+                settings={**self.request.settings, **dict(zip(self.grid, values, strict=True))},
+            )
             for values in product(*self.grid.values())
         ]
 
@@ -79,17 +70,17 @@ class Sweep:
                 `generate.plan`).
         """
         for key in self.grid:
-            if key in self.fixed:
+            if key in self.request.settings:
                 raise UsageError(f"{key} is given by both --set and --sweep", "leave one of the two out")
         generators: list[Generator[Any]] = []
-        for settings in self.combinations():
-            generator = generate.configure(self.generator, self.recipe, settings)
+        for request in self.requests():
+            generator = request.configure()
             if any(generator.recipe == other.recipe for other in generators):
                 raise UsageError(f"the sweep has {self._named(generator)} twice", "name each value once")
-            generator.check(self.data.grid)
             generators.append(generator)
-        for generator in {generator.follows_boxes: generator for generator in generators}.values():
-            generate.plan(generator, self.data, self.n, self.seed, self.positives)
+        pairs = zip(generators, self.requests(), strict=True)
+        for request in {generator.follows_boxes: request for generator, request in pairs}.values():
+            request.check()
         return generators
 
     def run(self, workspace: Workspace, fresh: bool = False) -> pd.DataFrame:
@@ -112,25 +103,20 @@ class Sweep:
         generators = self.check()
         rows = self._measured(workspace, None, dict.fromkeys(self.grid))
         fitted: list[dict[str, Any]] = []
-        for number, (generator, settings) in enumerate(zip(generators, self.combinations(), strict=True), 1):
+        for number, (generator, request) in enumerate(zip(generators, self.requests(), strict=True), 1):
             log.info(f"sweep {number}/{len(generators)}: {self._named(generator)}")
             fitting = generator.recipe.fit_settings()
-            drawn = self._drawn(workspace, settings, fresh, fresh and fitting not in fitted)
+            refit = fresh and fitting not in fitted
             fitted.append(fitting)
             swept = self._swept(generator)
-            rows += self._measured(workspace, drawn, swept) if drawn else [{"arm": DIVERGED, **swept}]
+            try:
+                drawn = request.run(workspace, fresh, refit)
+            except DivergedError as error:
+                log.info(f"{error}; the sweep goes on")
+                rows.append({"arm": DIVERGED, **swept})
+            else:
+                rows += self._measured(workspace, drawn, swept)
         return pd.DataFrame(rows)
-
-    def _drawn(
-        self, workspace: Workspace, settings: Mapping[str, str], fresh: bool, fit_again: bool
-    ) -> DBTDataset | None:
-        """What one combination draws; None when its training diverges."""
-        try:
-            fitted = generate.fit(workspace, self.generator, self.data, self.recipe, settings, fit_again)
-        except DivergedError as error:
-            log.info(f"{error}; the sweep goes on")
-            return None
-        return generate.draw(workspace, fitted, self.n, self.seed, self.positives, fresh)
 
     def _measured(
         self, workspace: Workspace, drawn: DBTDataset | None, swept: Mapping[str, Any]
@@ -139,7 +125,7 @@ class Sweep:
         rows = []
         if distributed.rank() == 0:
             # Never fresh: the scores are a function of the bytes that their run is named by.
-            runs = evaluate(workspace, REALISM, self.data, [drawn.name] if drawn else [], 1, arms=[])
+            runs = evaluate(workspace, REALISM, self.request.data, [drawn.name] if drawn else [], 1, arms=[])
             record = read_json(runs[-1] / "run.json")
             rows = [{"arm": record["arm"], **swept, **record["scores"]}]
             log.info(f"{record['arm']}: {SHOWN[0]} {record['scores'][SHOWN[0]]:.4f}")
@@ -149,14 +135,15 @@ class Sweep:
     def write(self, workspace: Workspace, table: pd.DataFrame) -> Path:
         """Write the table to `sweeps/GENERATOR-HASH.csv`; the same sweep has the same hash."""
         generators = self.check()
+        request = self.request
         identity = {
-            "generator": self.generator,
+            "generator": request.generator,
             "version": generators[0].version,
             "recipes": [generator.recipe.model_dump(mode="json") for generator in generators],
-            "data": self.data.identity,
-            "draw": [self.n, self.seed, self.positives],
+            "data": request.data.identity,
+            "draw": [request.n, request.seed, request.positives],
         }
-        path = workspace.root / "sweeps" / f"{self.generator}-{digest(identity)[:12]}.csv"
+        path = workspace.root / "sweeps" / f"{request.generator}-{digest(identity)[:12]}.csv"
         write_text(path, csv_text(table))
         return path
 

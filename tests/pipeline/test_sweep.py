@@ -21,6 +21,7 @@ from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import DivergedError, UsageError
 from dbtbench.generator import Generator, Layout, Sample
 from dbtbench.pipeline.evaluate import evaluate
+from dbtbench.pipeline.request import GenerationRequest
 from dbtbench.pipeline.sweep import DIVERGED, SHOWN, Sweep, parse
 from dbtbench.recipe import Recipe
 from dbtbench.runs import Run
@@ -78,7 +79,7 @@ def work(tmp_path: Path, toy: DBTDataset) -> Workspace:
 
 
 def grey(data: DBTDataset, *words: str, fixed: Mapping[str, str] | None = None, n: int = 4) -> Sweep:
-    return Sweep("grey", data, parse(words), fixed=fixed or {}, n=n)
+    return Sweep(GenerationRequest("grey", data, settings=fixed or {}, n=n), parse(words))
 
 
 GRID = ("brightness=0.2,0.4", "gain=1,0.5")
