@@ -23,10 +23,14 @@ class Workspace:
     """
 
     root: Path
-    origin: str = "--workspace"
+    origin: str
+
+    def __init__(self, root: str | Path, origin: str = "--workspace") -> None:
+        object.__setattr__(self, "root", Path(root))
+        object.__setattr__(self, "origin", origin)
 
     @classmethod
-    def find(cls, flag: Path | None = None) -> Workspace:
+    def find(cls, flag: str | Path | None = None) -> Workspace:
         """Decide the folder: `--workspace`, then `dbtbench.toml`, then the environment, then the default.
 
         Raises:

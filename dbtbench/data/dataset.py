@@ -1,32 +1,40 @@
 """A DBT data set on disk: volumes on one grid, their cases, their boxes, and a patient-level split.
 
 NAME/dataset.json   grid, intensity, source, split, fingerprint
-NAME/cases.csv      one row a volume; `case` is its row in the store
-NAME/boxes.csv      one row a lesion: grid coordinates and the native DBTex columns
+NAME/cases.csv      one row per volume; `case` is its row in the store
+NAME/boxes.csv      one row per lesion: grid coordinates and the native DBTex columns
 NAME/rejected.csv   one row for each row of the tables that was not imported, and why
-NAME/volumes.zarr   Zarr v3, (N, D, H, W) uint16, one chunk a case; small ones are packed into shards
+NAME/volumes.zarr   Zarr v3, (N, D, H, W) uint16, one chunk per case; small ones are packed into shards
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pandas as pd
-import zarr
+from numpy.typing import NDArray
 
 from dbtbench.data.schema import read_description, read_table
 from dbtbench.errors import DBTBenchError, UsageError
+from dbtbench.geometry.orientation import Spacing, affine_of
 from dbtbench.geometry.views import Boxes, Volume
 from dbtbench.runtime.files import digest
 
+if TYPE_CHECKING:
+    import monai.data.dataset
+    import torchio
+    import zarr
+
 LABELS = ("normal", "actionable", "benign", "cancer")
 SPLITS = ("train", "reserve", "validation", "test")
-"""`reserve` holds training patients that an import was told to set aside: no generator sees them, and no arm
-but those that measure what more real data would give."""
+"""`reserve` holds training patients that an import set aside: no generator sees them, and no arm but those
+that measure what more real data would give."""
 FULL_SCALE = 65535
 
 KEY = ["PatientID", "StudyUID", "View"]
@@ -48,6 +56,9 @@ CASE_COLUMNS = [
     "bytes",
     "sha256",
 ]
+NOMINAL_MM = (1.0, 0.1, 0.1)
+"""Distances between the original voxels (slices, rows, columns) where a file does not say, as BCS-DBT's do
+not: those of its scanners are about that."""
 BOX_COLUMNS = ["case", *KEY, *GRID_BOX, *NATIVE_BOX]
 REJECTED_COLUMNS = ["table", *KEY, "file", "bytes", "reason", "detail"]
 CASE_FILLED = {
@@ -64,15 +75,25 @@ BOX_FILLED = {
 """The same for boxes.csv."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class DBTDataset:
     """A finished data set, or the part of one that `select` left.
+
+    It is also a data set for PyTorch: it has a length, `dataset[i]` is a dictionary of tensors, and workers
+    of a `DataLoader` read it. The number of lesions differs between volumes, so that a batch is a list:
+
+    >>> from torch.utils.data import DataLoader
+    >>> train = dataset.select("train")
+    >>> loader = DataLoader(train, batch_size=4, shuffle=True, collate_fn=list)
+    >>> batch = next(iter(loader))
+    >>> len(batch), batch[0]["image"].shape
+    (4, torch.Size([1, 8, 32, 32]))
 
     Attributes:
         path: its folder.
         meta: `dataset.json`.
-        cases: one row a volume (`CASE_COLUMNS`).
-        boxes: one row a lesion of those volumes (`BOX_COLUMNS`).
+        cases: one row per volume (`CASE_COLUMNS`).
+        boxes: one row per lesion of those volumes (`BOX_COLUMNS`).
     """
 
     path: Path
@@ -81,12 +102,16 @@ class DBTDataset:
     boxes: pd.DataFrame
 
     @classmethod
-    def open(cls, path: Path) -> DBTDataset:
+    def open(cls, path: str | Path) -> DBTDataset:
         """Open a finished data set.
+
+        Args:
+            path: its folder.
 
         Raises:
             DBTBenchError: when one of its files cannot be read, or lacks something or holds something wrong.
         """
+        path = Path(path)
         meta = cls.description(path)
         try:
             cases = read_table(path / "cases.csv", [*KEY, "label", "split", "file", "sha256"], CASE_FILLED)
@@ -96,14 +121,14 @@ class DBTDataset:
         return cls(path, meta, cases, boxes)
 
     @staticmethod
-    def description(path: Path) -> dict[str, Any]:
-        """What a data set's `dataset.json` says, without reading its tables.
+    def description(path: str | Path) -> dict[str, Any]:
+        """Read a data set's `dataset.json` without its tables.
 
         Raises:
             DBTBenchError: when it cannot be read, or lacks something or holds something wrong.
         """
         try:
-            return read_description(path / "dataset.json")
+            return read_description(Path(path) / "dataset.json")
         except (OSError, ValueError) as error:
             raise DBTBenchError(f"{path} is not a data set: {error}", "import it again") from error
 
@@ -141,8 +166,63 @@ class DBTDataset:
     def __len__(self) -> int:
         return len(self.cases)
 
+    def __repr__(self) -> str:
+        size = "×".join(map(str, self.grid))
+        return f"<DBTDataset {self.name}: {len(self)} volumes of {size}, {len(self.boxes)} lesions>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # not the open store
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> DBTDataset: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | DBTDataset:
+        """Read one volume with all that is known of it, or take a part of the data set.
+
+        >>> item = dataset[0]
+        >>> item["image"].shape, item["boxes"].shape, item["label"].item()
+        (torch.Size([1, 8, 32, 32]), torch.Size([1, 6]), 3)
+        >>> len(dataset[:5])
+        5
+
+        Args:
+            index: row of `cases`, negative from the end; or a slice of the rows.
+
+        Returns:
+            For a row `image` ((1, D, H, W) float32 in [0, 1]), `boxes` ((n, 6) float32 `[z0, y0, x0, z1, y1,
+            x1]`, half-open, in voxels), `label` (int64, its place in `LABELS`), `case`, `patient` and `view`;
+            for a slice a data set of those rows.
+
+        Raises:
+            IndexError: when there is no such row.
+        """
+        if isinstance(index, slice):
+            return self._keep(self.cases.iloc[index])
+        import torch
+
+        number = operator.index(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"{self.name} has {len(self)} volumes here, and no number {number}")
+        row = self.cases.iloc[number]
+        case = int(row["case"])
+        return {
+            "image": torch.from_numpy(self.volumes([case])[0]),
+            "boxes": torch.from_numpy(self.boxes_of(case)),
+            "label": torch.tensor(LABELS.index(row["label"])),
+            "case": case,
+            "patient": str(row["PatientID"]),
+            "view": str(row["View"]),
+        }
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
     def select(self, split: str) -> DBTDataset:
         """Only the cases of one split.
+
+        >>> dataset.select("test")
+        <DBTDataset toy: 8 volumes of 8×32×32, 4 lesions>
 
         Raises:
             UsageError: for a split that does not exist.
@@ -153,24 +233,31 @@ class DBTDataset:
 
     def take(self, mask: Any) -> DBTDataset:
         """Only the cases where a boolean mask over `cases` holds, with their boxes."""
-        cases = self.cases[mask].reset_index(drop=True)
-        boxes = self.boxes[self.boxes["case"].isin(cases["case"])].reset_index(drop=True)
-        return replace(self, cases=cases, boxes=boxes)
+        return self._keep(self.cases[mask])
+
+    def _keep(self, cases: pd.DataFrame) -> DBTDataset:
+        boxes = self.boxes[self.boxes["case"].isin(cases["case"])]
+        return replace(self, cases=cases.reset_index(drop=True), boxes=boxes.reset_index(drop=True))
 
     def volumes(self, cases: Iterable[int] | None = None) -> Volume:
         """Read volumes into memory.
+
+        >>> dataset.volumes([0, 5]).shape
+        (2, 1, 8, 32, 32)
 
         Args:
             cases: values of the column `case`; all when None.
 
         Returns:
             (N, 1, D, H, W) float32 in [0, 1].
+
+        Raises:
+            UsageError: for a case that does not belong to this data set, or not to the split selected.
         """
-        store = zarr.open_array(self.path / "volumes.zarr", mode="r")
         wanted = list(self.cases["case"] if cases is None else cases)
         out = np.empty((len(wanted), 1, *self.grid), np.float32)
         for row, case in enumerate(wanted):
-            out[row, 0] = np.asarray(store[int(case)])
+            out[row, 0] = np.asarray(self._store[self._own(case)])
         out /= FULL_SCALE
         return out
 
@@ -193,9 +280,136 @@ class DBTDataset:
         return rows if "table" in rows else rows.assign(table="labels")
 
     def boxes_of(self, case: int) -> Boxes:
-        """Boxes of one case: (n, 6) float32 `[z0, y0, x0, z1, y1, x1]`, half-open, in voxels of the grid."""
-        rows = self.boxes.loc[self.boxes["case"] == case, GRID_BOX]
-        return np.asarray(rows, np.float32).reshape(-1, 6)
+        """Boxes of one case: (n, 6) float32 `[z0, y0, x0, z1, y1, x1]`, half-open, in voxels of the grid.
+
+        Raises:
+            UsageError: for a case that does not belong to this data set, or not to the split selected.
+        """
+        return self._boxes_by_case.get(self._own(case), np.empty((0, 6), np.float32)).copy()
+
+    @cached_property
+    def _store(self) -> zarr.Array[Any]:
+        return _open_store(self.path)
+
+    @cached_property
+    def _numbers(self) -> frozenset[int]:
+        return frozenset(self.cases["case"].tolist())
+
+    @cached_property
+    def _boxes_by_case(self) -> dict[int, Boxes]:
+        return {
+            int(case): rows[GRID_BOX].to_numpy(np.float32)
+            for case, rows in self.boxes.groupby("case", sort=False)
+        }
+
+    def _own(self, case: int) -> int:
+        """The number of a case that is one of these.
+
+        Raises:
+            UsageError: when it is not.
+        """
+        if case not in self._numbers:
+            raise UsageError(
+                f"case {case} is not one of the {len(self)} cases selected of {self.name}",
+                "take it from the data set before `select`, if it may be seen",
+            )
+        return int(case)
+
+    def to_monai(self, transform: Callable[..., Any] | None = None) -> monai.data.dataset.Dataset:
+        """Make a data set of MONAI: the same dictionaries, with the image as a `MetaTensor`.
+
+        The affine leads from voxel indices (slice, row, column) to mm to the right, anterior and superior, so
+        that MONAI's transforms know spacing and orientation. `boxes` are in MONAI's mode `xyzxyz`.
+
+        >>> from monai.transforms import RandFlipd
+        >>> item = dataset.to_monai(RandFlipd("image", prob=1, spatial_axis=2))[0]
+        >>> item["image"].pixdim
+        tensor([1., 7., 7.], dtype=torch.float64)
+
+        Args:
+            transform: what MONAI calls with each dictionary.
+        """
+        from monai.data.dataset import Dataset
+
+        rows: Any = self  # MONAI needs a length and numbers, not the rest of a `Sequence`
+        return Dataset(rows, [self._with_affine, *([transform] if transform else [])])
+
+    def _with_affine(self, item: dict[str, Any]) -> dict[str, Any]:
+        import torch
+        from monai.data.meta_tensor import MetaTensor
+
+        affine = torch.from_numpy(self._affine(item["case"])[:, [2, 1, 0, 3]])
+        return item | {"image": MetaTensor(item["image"], affine=affine)}
+
+    def to_torchio(self, transform: Callable[..., Any] | None = None) -> torchio.SubjectsDataset:
+        """Make a data set of TorchIO: a subject per volume, read when it is asked for.
+
+        Each has `image` (columns, rows, slices, as TorchIO wants them), `lesions` (a label map of the same
+        shape with 1 inside the boxes), and `boxes`, `label`, `case`, `patient` and `view` as in `dataset[i]`.
+        Spatial transforms move the image and the label map; `boxes` stay in voxels of the stored volume.
+
+        >>> subject = dataset.to_torchio()[0]
+        >>> subject["image"].shape, subject["image"].spacing
+        ((1, 32, 32, 8), (7.0, 7.0, 1.0))
+        >>> int(subject["lesions"].data.sum())
+        72
+
+        Args:
+            transform: what TorchIO calls with each subject.
+        """
+        import torch
+        import torchio
+
+        image: Any = torchio.ScalarImage
+        label_map: Any = torchio.LabelMap
+        subjects = []
+        for row in self.cases.itertuples():
+            boxes, read = self.boxes_of(row.case), partial(_read_torchio, case=row.case)
+            affine = self._affine(row.case)
+            subjects.append(
+                torchio.Subject(
+                    image=image(self.path, reader=partial(read, affine=affine)),
+                    lesions=label_map(self.path, reader=partial(read, affine=affine, boxes=boxes)),
+                    boxes=torch.from_numpy(boxes),
+                    label=torch.tensor(LABELS.index(row.label)),
+                    case=row.case,
+                    patient=row.PatientID,
+                    view=row.View,
+                )
+            )
+        return torchio.SubjectsDataset(subjects, transform)
+
+    def _affine(self, case: int) -> NDArray[np.float64]:
+        """From voxel indices (column, row, slice) of a case to mm; see `geometry.orientation.affine_of`."""
+        row = self._rows[case]
+        return affine_of(row["View"], spacing_of(row, self.grid)[0])
+
+    @cached_property
+    def _rows(self) -> dict[int, dict[str, Any]]:
+        return {row["case"]: row for row in self.cases.to_dict("records")}
+
+
+def _open_store(path: Path) -> zarr.Array[Any]:
+    import zarr
+
+    return zarr.open_array(path / "volumes.zarr", mode="r")
+
+
+def _read_torchio(
+    path: str | Path, case: int, affine: NDArray[np.float64], boxes: Boxes | None = None
+) -> tuple[Any, NDArray[np.float64]]:
+    """Read a volume, or where its boxes are, for TorchIO: (1, W, H, D) and the affine."""
+    import torch
+
+    store = _open_store(Path(path))
+    if boxes is None:
+        volume = np.asarray(store[case], np.float32) / FULL_SCALE
+    else:
+        volume = np.zeros(store.shape[1:], np.float32)
+        for box in boxes:
+            low, high = np.floor(box[:3]).astype(int), np.ceil(box[3:]).astype(int)
+            volume[tuple(map(slice, low, high))] = 1
+    return torch.from_numpy(np.ascontiguousarray(volume.T)[None]), affine
 
 
 def content_fingerprint(grid: Sequence[int], intensity: Mapping[str, Any], cases: str, boxes: str) -> str:
@@ -228,3 +442,29 @@ def sizes(
     pixel = round(float(np.sqrt(known[1] * known[2])), 6) if known[1] and known[2] else None
     names = ("slices", "rows", "columns", "pixel_mm", *SPACING)
     return dict(zip(names, (*shape, pixel, *stored), strict=True))
+
+
+def spacing_of(case: Mapping[str, Any], grid: tuple[int, int, int]) -> tuple[Spacing, bool]:
+    """Distances between the voxels of a stored volume.
+
+    Args:
+        case: its row of cases.csv; data sets made before there were columns for it have `pixel_mm` only.
+        grid: slices, rows, columns.
+
+    Returns:
+        mm between slices, rows and columns, and whether one of them is nominal (`NOMINAL_MM`).
+    """
+    spacing, nominal = list[float](), False
+    for name, axis, usual, n in zip(SPACING, ("slices", "rows", "columns"), NOMINAL_MM, grid, strict=True):
+        scale = case[axis] / n
+        stored = _length(case.get(name))
+        pixel = None if axis == "slices" else _length(case.get("pixel_mm"))
+        nominal |= stored is None and pixel is None
+        spacing.append(stored or (pixel or usual) * scale)
+    z, y, x = spacing
+    return (z, y, x), nominal
+
+
+def _length(mm: Any) -> float | None:
+    """A positive number of mm; None where there is none."""
+    return None if mm is None or not 0 < float(mm) < np.inf else float(mm)

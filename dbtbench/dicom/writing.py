@@ -18,6 +18,7 @@ from pydicom.uid import BreastTomosynthesisImageStorage, JPEG2000Lossless, gener
 
 from dbtbench import __version__
 from dbtbench.errors import UsageError
+from dbtbench.geometry.orientation import orientation_of
 from dbtbench.geometry.views import laterality, projection
 from dbtbench.runtime.files import atomic_path
 
@@ -172,22 +173,6 @@ def _describe(dataset: Dataset, names: list[str], view: str) -> None:
     code, meaning = VIEW_CODES[projection(view)]
     dataset.ViewCodeSequence = _code(code, "SCT", meaning)
     dataset.ViewCodeSequence[0].ViewModifierCodeSequence = Sequence()
-
-
-def orientation_of(view: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Directions as displayed, in patient coordinates (left, posterior, superior).
-
-    Returns:
-        (2, 3): where columns and rows increase to; and (3,): from the support to the tube. Columns of a left
-        breast run to the nipple; rows run from lateral to medial in CC, and 45° downwards as well in MLO.
-    """
-    left = laterality(view) == "l"
-    along_row = np.array([0.0, -1.0 if left else 1.0, 0.0])
-    medial = np.array([-1.0 if left else 1.0, 0.0, 0.0])
-    up = np.array([0.0, 0.0, 1.0])
-    if projection(view) == "cc":
-        return np.stack([along_row, medial]), up
-    return np.stack([along_row, (medial - up) * np.sqrt(0.5)]), (medial + up) * np.sqrt(0.5)
 
 
 def _rotated(

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, NATIVE_BOX, SPACING, DBTDataset
+from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, NATIVE_BOX, SPACING, DBTDataset, spacing_of
 from dbtbench.dicom.volume import image_laterality
 from dbtbench.dicom.writing import (
     BITS_STORED,
@@ -27,11 +27,11 @@ from dbtbench.dicom.writing import (
     RESAMPLED,
     SMALLEST,
     Derivation,
-    orientation_of,
     write_tomosynthesis,
 )
 from dbtbench.errors import UsageError
 from dbtbench.exchange.volumes.arrays import NOMINAL
+from dbtbench.geometry.orientation import affine_of
 from dbtbench.geometry.views import Volume, laterality
 from dbtbench.runtime.files import atomic_path, claim_folder, csv_text, write_text
 from dbtbench.runtime.progress import log, progress
@@ -40,15 +40,9 @@ VERSION = 1
 """Raise it when the same data set gives other files than before."""
 RECORD = "export.json"
 SUFFIXES = {"dicom": ".dcm", "nifti": ".nii.gz", "npz": ".npz"}
-AXES = ("slices", "rows", "columns")
-NOMINAL_MM = (1.0, 0.1, 0.1)
-"""Distances between the original voxels (slices, rows, columns) where a file does not say, as BCS-DBT's do
-not: those of its scanners are about that."""
 LARGEST = 2**BITS_STORED - 1
 IDENTIFIER, DESCRIPTION = 16, 1024
 """Characters that StudyID (VR SH) and a description (ST) may have."""
-
-Spacing = tuple[float, float, float]
 
 
 def export_dataset(dataset: DBTDataset, out: Path, format_: str, split: str | None = None) -> list[Path]:
@@ -116,32 +110,6 @@ def _stem(case: Mapping[str, Any]) -> str:
 def _plain(text: str, length: int = 48) -> str:
     """The end of a name, with nothing in it that a path or a DICOM attribute could not hold."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[-length:]
-
-
-def spacing_of(case: Mapping[str, Any], grid: tuple[int, int, int]) -> tuple[Spacing, bool]:
-    """Distances between the voxels of a stored volume.
-
-    Args:
-        case: its row of cases.csv; data sets made before there were columns for it have `pixel_mm` only.
-        grid: slices, rows, columns.
-
-    Returns:
-        mm between slices, rows and columns, and whether one of them is nominal (`NOMINAL_MM`).
-    """
-    spacing, nominal = list[float](), False
-    for name, axis, usual, n in zip(SPACING, AXES, NOMINAL_MM, grid, strict=True):
-        scale = case[axis] / n
-        stored = _length(case.get(name))
-        pixel = None if axis == "slices" else _length(case.get("pixel_mm"))
-        nominal |= stored is None and pixel is None
-        spacing.append(stored or (pixel or usual) * scale)
-    z, y, x = spacing
-    return (z, y, x), nominal
-
-
-def _length(mm: Any) -> float | None:
-    """A positive number of mm; None where there is none."""
-    return None if mm is None or not 0 < float(mm) < np.inf else float(mm)
 
 
 def _write_volumes(dataset: DBTDataset, paths: list[Path], format_: str) -> set[int]:
@@ -221,25 +189,6 @@ def _write_nifti(path: Path, volume: Volume, case: Mapping[str, Any], dataset: D
         image.header["descrip"] = NOMINAL
     with atomic_path(path) as temporary:
         temporary.write_bytes(gzip.compress(image.to_bytes(), mtime=0))  # a time would make the bytes differ
-
-
-def affine_of(view: str, spacing: Spacing) -> NDArray[np.float64]:
-    """From voxel indices (column, row, slice) to mm to the right, anterior and superior.
-
-    DICOM counts to the left and posterior, hence the two signs. The first voxel lies at the origin.
-
-    Args:
-        view: lcc, lmlo, rcc or rmlo.
-        spacing: mm between slices, rows and columns.
-
-    Returns:
-        (4, 4).
-    """
-    (along_row, along_column), step = orientation_of(view)
-    affine = np.eye(4)
-    affine[:3, :3] = np.stack([along_row, along_column, step], axis=1) * spacing[::-1]
-    affine[:2] *= -1
-    return affine
 
 
 def _write_npz(path: Path, volume: Volume, case: Mapping[str, Any], dataset: DBTDataset) -> None:

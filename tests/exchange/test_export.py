@@ -19,14 +19,15 @@ import pytest
 from typer.testing import CliRunner
 
 from dbtbench import cli
-from dbtbench.data.dataset import GRID_BOX, KEY, SPACING, DBTDataset
+from dbtbench.data.dataset import GRID_BOX, KEY, SPACING, DBTDataset, spacing_of
 from dbtbench.data.writer import DatasetWriter, split_digest
 from dbtbench.errors import UsageError
 from dbtbench.exchange import export
 from dbtbench.exchange.bcs_dbt.ingest import import_bcs_dbt
 from dbtbench.exchange.engine import ImportSettings
-from dbtbench.exchange.export import affine_of, export_dataset, spacing_of
+from dbtbench.exchange.export import export_dataset
 from dbtbench.exchange.volumes.ingest import import_samples
+from dbtbench.geometry.orientation import affine_of
 from dbtbench.pipeline import generate
 from dbtbench.workspace import Workspace
 
