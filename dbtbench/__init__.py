@@ -1,3 +1,67 @@
-"""dbtbench: does synthetic data help a tomosynthesis detector, and is it any good?"""
+"""dbtbench: does synthetic data help a tomosynthesis detector, and is it any good?
+
+Everything that the command line does can be done from Python; see docs/python.md.
+
+>>> import dbtbench
+>>> dataset = dbtbench.open(folder)
+>>> dataset[0]["image"].shape
+torch.Size([1, 8, 32, 32])
+"""
+
+from typing import TYPE_CHECKING
+
+from dbtbench.runtime.lazy import offer_lazily
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Arm",
+    "DBTBenchError",
+    "DBTDataset",
+    "Generator",
+    "Layout",
+    "Pool",
+    "Recipe",
+    "Sample",
+    "Task",
+    "Workspace",
+    "evaluate",
+    "metrics",
+    "open",
+    "sample",
+    "score_dbtex",
+]
+
+__getattr__, __dir__ = offer_lazily(
+    __name__,
+    {
+        "Arm": "dbtbench.task:Arm",
+        "DBTBenchError": "dbtbench.errors:DBTBenchError",
+        "DBTDataset": "dbtbench.data.dataset:DBTDataset",
+        "Generator": "dbtbench.generator:Generator",
+        "Layout": "dbtbench.generator:Layout",
+        "Pool": "dbtbench.runtime.pool:Pool",
+        "Recipe": "dbtbench.recipe:Recipe",
+        "Sample": "dbtbench.generator:Sample",
+        "Task": "dbtbench.task:Task",
+        "Workspace": "dbtbench.workspace:Workspace",
+        "evaluate": "dbtbench.api:evaluate",
+        "metrics": "dbtbench.metrics",
+        "open": "dbtbench.api:open_dataset",
+        "sample": "dbtbench.api:sample",
+        "score_dbtex": "dbtbench.metrics.froc:score_dbtex",
+    },
+)
+
+if TYPE_CHECKING:
+    from dbtbench import metrics
+    from dbtbench.api import evaluate, sample
+    from dbtbench.api import open_dataset as open  # noqa: A004
+    from dbtbench.data.dataset import DBTDataset
+    from dbtbench.errors import DBTBenchError
+    from dbtbench.generator import Generator, Layout, Sample
+    from dbtbench.metrics.froc import score_dbtex
+    from dbtbench.recipe import Recipe
+    from dbtbench.runtime.pool import Pool
+    from dbtbench.task import Arm, Task
+    from dbtbench.workspace import Workspace

@@ -24,7 +24,7 @@ FLOORS = (
     ("submissions",),
     ("pipeline",),
     ("leaderboard", "report"),
-    ("cli",),
+    ("api", "cli"),
     ("__main__",),
 )
 """Rooms from the ground up. Rooms of one floor do not import each other."""

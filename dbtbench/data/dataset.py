@@ -345,14 +345,15 @@ class DBTDataset:
         """Make a data set of TorchIO: a subject per volume, read when it is asked for.
 
         Each has `image` (columns, rows, slices, as TorchIO wants them), `lesions` (a label map of the same
-        shape with 1 inside the boxes), and `boxes`, `label`, `case`, `patient` and `view` as in `dataset[i]`.
-        Spatial transforms move the image and the label map; `boxes` stay in voxels of the stored volume.
+        shape, 1 in every voxel that a box touches), and `boxes`, `label`, `case`, `patient` and `view` as in
+        `dataset[i]`. Spatial transforms move the image and the label map; `boxes` stay in voxels of the
+        stored volume.
 
         >>> subject = dataset.to_torchio()[0]
         >>> subject["image"].shape, subject["image"].spacing
         ((1, 32, 32, 8), (7.0, 7.0, 1.0))
         >>> int(subject["lesions"].data.sum())
-        72
+        147
 
         Args:
             transform: what TorchIO calls with each subject.

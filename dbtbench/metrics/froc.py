@@ -47,6 +47,14 @@ def score_dbtex(
     predictions that hit no box are false positives. Sensitivities are interpolated linearly between the
     operating points.
 
+    >>> import pandas as pd
+    >>> view = {"StudyUID": ["S1"], "View": ["lcc"]}
+    >>> box = {"Slice": 20, "X": 100, "Y": 300, "Width": 80, "Height": 60, "VolumeSlices": 60}
+    >>> found = {"X": 110, "Width": 70, "Y": 290, "Height": 70, "Z": 18, "Depth": 5, "Score": 0.9}
+    >>> scores = score_dbtex(pd.DataFrame(view), pd.DataFrame(view | box), pd.DataFrame(view | found))
+    >>> scores["mean_sensitivity_positive"]
+    1.0
+
     Args:
         labels: one row a volume: StudyUID, View.
         boxes: one row a lesion: StudyUID, View and `BOX_NUMBERS`, in pixels and slices.

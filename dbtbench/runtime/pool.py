@@ -27,23 +27,30 @@ AHEAD = 2
 """Items given out for each worker, so that none waits for its next one."""
 SECONDS = 10
 """How long a Dask scheduler may take to answer."""
+GUARD = 'put the call under `if __name__ == "__main__":`'
+"""A script's other lines are run by every worker, before its first item."""
 
 
 class Pool:
     """Workers for `run`; used in a `with` statement.
+
+    A worker first imports the script that made the pool. So a script makes it under
+    `if __name__ == "__main__":`, or each worker would make a pool of its own.
 
     Args:
         jobs: how many processes; with 1 the work is done in this one.
         dask: address of a Dask scheduler, `tcp://HOST:PORT`; its workers are used instead of own processes.
 
     Raises:
-        UsageError: for a number of processes below 1.
+        UsageError: for a number of processes below 1, or in a worker that is importing the script.
         MissingError: when `distributed` is not installed, no scheduler answers, or its workers lack dbtbench.
     """
 
     def __init__(self, jobs: int = 1, dask: str | None = None) -> None:
         if jobs < 1:
             raise UsageError(f"{jobs} jobs are too few", "use --jobs 1 or more")
+        if jobs > 1 and getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise UsageError("a worker ran the script that it was started from", GUARD)
         self.jobs = jobs
         self._client = _connect(dask) if dask else None
 
@@ -82,6 +89,8 @@ class Pool:
 
         Raises:
             Exception: whatever `function` raises; nothing more is begun then.
+            UsageError: when no process lived to begin, as in a script that makes its pool outside of
+                `if __name__ == "__main__":`.
         """
         if self.here:
             yield from ((item, function(item)) for item in items)
@@ -103,14 +112,19 @@ def _in_processes(
 ) -> Generator[tuple[Item, Result], None, list[Item]]:
     """Results of all items but those that were given out when a process died; these are returned."""
     waiting, lost = deque(items), list[Item]()
+    context = multiprocessing.get_context("spawn")
     while waiting:
         running: dict[Future[Result], Item] = {}
-        context = multiprocessing.get_context("spawn")
-        executor = ProcessPoolExecutor(min(jobs, len(waiting)), context, _begin, (context.Value("i"),))
+        begun = context.Value("i")
+        executor = ProcessPoolExecutor(min(jobs, len(waiting)), context, _begin, (begun,))
         try:
             for item, future in _finished(executor, function, waiting, running, AHEAD * jobs):
                 yield item, future.result()
-        except BrokenProcessPool:
+        except BrokenProcessPool as error:
+            if not begun.value:
+                raise UsageError(
+                    "no worker process came to its first item", f"in a script, {GUARD}; else use --jobs 1"
+                ) from error
             lost += running.values()
         finally:
             executor.shutdown(cancel_futures=True)

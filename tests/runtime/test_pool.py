@@ -180,3 +180,42 @@ def test_a_cluster_without_workers_is_an_error(monkeypatch: pytest.MonkeyPatch) 
         pytest.raises(MissingError, match="no worker"),
     ):
         Pool(dask=empty.scheduler_address)
+
+
+SCRIPT = """
+import sys
+from dbtbench.errors import DBTBenchError
+from dbtbench.runtime.pool import Pool
+with open({log!r}, "a") as log:
+    log.write("run\\n")
+if {condition}:
+    try:
+        with Pool(2) as pool:
+            print(sorted(pool.run(abs, range(4))))
+    except DBTBenchError as error:
+        print(f"{{error}}: {{error.hint}}")
+        sys.exit(error.exit_code)
+"""
+
+
+def run_script(folder: Path, condition: str) -> tuple[int, str, int]:
+    """Exit code, last line of stdout, and how often the script's top level was run."""
+    script, log = folder / "script.py", folder / "log"
+    script.write_text(SCRIPT.format(log=str(log), condition=condition))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout.splitlines()[-1], len(log.read_text().splitlines())
+
+
+def test_a_script_without_a_main_guard_is_an_error_at_once(tmp_path: Path) -> None:
+    """It runs once, and at most once in each of the two workers: none is started again."""
+    code, last, runs = run_script(tmp_path, "True")
+    assert code == UsageError.exit_code
+    assert last.startswith("no worker process came to its first item: in a script, put the call under")
+    assert '`if __name__ == "__main__":`' in last
+    assert runs <= 3
+
+
+def test_the_same_script_with_a_main_guard_works(tmp_path: Path) -> None:
+    code, last, runs = run_script(tmp_path, "__name__ == '__main__'")
+    assert (code, last) == (0, "[(0, 0), (1, 1), (2, 2), (3, 3)]")
+    assert 2 <= runs <= 3

@@ -1,0 +1,153 @@
+"""The verbs for a script or a notebook: open a data set, draw samples, evaluate.
+
+They do what the command line does, in the same workspace: what is done is found again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dbtbench.data.dataset import DBTDataset
+from dbtbench.leaderboard import rank
+from dbtbench.pipeline import evaluate as evaluation
+from dbtbench.pipeline import generate
+from dbtbench.pipeline.catalogue import choose_dataset
+from dbtbench.runtime.pool import Pool
+from dbtbench.workspace import Workspace
+
+Data = DBTDataset | str | Path | None
+AnyWorkspace = Workspace | str | Path | None
+
+
+def open_dataset(data: Data = None, workspace: AnyWorkspace = None) -> DBTDataset:
+    """Open a data set.
+
+    >>> import dbtbench
+    >>> dbtbench.open(folder)
+    <DBTDataset toy: 32 volumes of 8×32×32, 16 lesions>
+
+    Args:
+        data: its folder, or its name in the workspace. None for the workspace's only real one; where there is
+            none, the embedded phantom is made.
+        workspace: the folder of all work; as on the command line when None.
+
+    Raises:
+        DBTBenchError: when its files cannot be read.
+        MissingError: when there is no such data set.
+        UsageError: when none is named and there are several.
+    """
+    if isinstance(data, DBTDataset):
+        return data
+    if data is not None and (Path(data) / "dataset.json").is_file():
+        return DBTDataset.open(data)
+    return choose_dataset(_find(workspace), None if data is None else str(data))
+
+
+def sample(
+    generator: str,
+    data: Data = None,
+    n: int | None = None,
+    *,
+    recipe: str = "default",
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    positives: float = 0.5,
+    workspace: AnyWorkspace = None,
+) -> DBTDataset:
+    """Train a generator on a data set's training split, or find it trained, and draw volumes.
+
+    >>> drawn = dbtbench.sample("classic", data=dataset, n=4, workspace=work)
+    >>> drawn[0]["image"].shape
+    torch.Size([1, 8, 32, 32])
+
+    Args:
+        generator: its name; see `dbtbench list generators`.
+        data: the real data set; see `open_dataset`.
+        n: how many volumes; as many as the training split has when None.
+        recipe: which of the generator's recipes.
+        settings: values over the recipe, such as `{"steps": 1000}`.
+        seed: seed of the layouts and of what is drawn.
+        positives: share of volumes with lesions, in [0, 1].
+        workspace: see `open_dataset`.
+
+    Returns:
+        The synthetic data set, which lies in the workspace.
+
+    Raises:
+        MissingError: for an unknown generator or data set.
+        UsageError: for a wrong recipe, setting, number or share.
+    """
+    work = _find(workspace)
+    fitted = generate.fit(work, generator, open_dataset(data, work), recipe, _overrides(settings))
+    return generate.draw(work, fitted, n, seed, positives)
+
+
+def evaluate(
+    task: str,
+    augmentations: Sequence[str] = (),
+    data: Data = None,
+    *,
+    arms: Sequence[str] | None = None,
+    seeds: int | None = None,
+    recipe: str = "default",
+    settings: Mapping[str, Any] | None = None,
+    jobs: int = 1,
+    workspace: AnyWorkspace = None,
+) -> pd.DataFrame:
+    """Run a task on real data alone, with each augmentation and with controls.
+
+    >>> drawn = dbtbench.sample("classic", data=dataset, n=4, workspace=work)
+    >>> table = dbtbench.evaluate("realism", ["classic"], data=dataset, workspace=work)
+    >>> "classic" in set(table["arm"])
+    True
+
+    Args:
+        task: its name; see `dbtbench list tasks`.
+        augmentations: generators, or names of synthetic data sets in the workspace.
+        data: the real data set; see `open_dataset`.
+        arms: the arms next to the baseline and `augmentations`; the task's own when None.
+        seeds: how many seeds; the task's own number when None.
+        recipe: which of the task's recipes.
+        settings: values over the recipe.
+        jobs: how many runs at a time, each in a process of its own. With more than one, a script must call
+            this under `if __name__ == "__main__":`.
+        workspace: see `open_dataset`.
+
+    Returns:
+        The board in long form, one row per arm and metric (`dbtbench.leaderboard.COLUMNS`).
+
+    Raises:
+        DBTBenchError: when a run fails.
+        MissingError: for an unknown task or data set, or an augmentation that was not drawn.
+        StaleError: when an augmentation's generator saw another split.
+        UsageError: for a wrong recipe, setting or arm, or several jobs without the line above.
+    """
+    work = _find(workspace)
+    with Pool(jobs) as pool:
+        return rank(
+            evaluation.evaluate(
+                work,
+                task,
+                open_dataset(data, work),
+                augmentations,
+                seeds,
+                recipe,
+                _overrides(settings),
+                arms=arms,
+                pool=pool,
+            )
+        )
+
+
+def _find(workspace: AnyWorkspace) -> Workspace:
+    return workspace if isinstance(workspace, Workspace) else Workspace.find(workspace)
+
+
+def _overrides(settings: Mapping[str, Any] | None) -> dict[str, str]:
+    """Settings as the text of their TOML values, which for these is that of JSON."""
+    return {key: json.dumps(value) for key, value in (settings or {}).items()}
