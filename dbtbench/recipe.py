@@ -24,11 +24,14 @@ class Recipe(BaseModel):
             these does not fit again.
         renamed: old key to new key, for settings that had another name. An entry `old=text` to `new=text`
             gives the new value too, where that changed.
+        synonyms: other words that people use for a setting, and the setting; a hint gives it. Those of all
+            base classes count.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     sampling_only: ClassVar[frozenset[str]] = frozenset()
     renamed: ClassVar[dict[str, str]] = {}
+    synonyms: ClassVar[dict[str, str]] = {}
 
     def fit_settings(self) -> dict[str, Any]:
         """Give the settings that fitting depends on, as JSON values."""
@@ -73,8 +76,8 @@ def resolve(
     settings |= changes
     for key in settings:
         if key not in model.model_fields:
-            near = difflib.get_close_matches(key, model.model_fields, 1)
-            known = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(model.model_fields)}"
+            near = _find_nearest(model, key)
+            known = f"did you mean {near!r}?" if near else f"known: {', '.join(model.model_fields)}"
             raise UsageError(f"no setting named {key!r}", known)
     try:
         return model(**settings)
@@ -101,6 +104,18 @@ def _check_renamed(model: type[Recipe], settings: Mapping[str, Any], file: Path 
         if file:
             hint = f"in {file}: {new} = {json.dumps(_parse_value(text))}"
         raise UsageError(f"setting {key!r} is now {new!r}", hint)
+
+
+def _find_nearest(model: type[Recipe], key: str) -> str | None:
+    """Find the setting that a wrong key most resembles, in its name or in a synonym of it."""
+    words = {
+        word: setting
+        for cls in model.__mro__
+        for word, setting in vars(cls).get("synonyms", {}).items()
+        if setting in model.model_fields
+    } | {name: name for name in model.model_fields}
+    near = difflib.get_close_matches(key.lower().replace("-", "_"), words, 1)
+    return words[near[0]] if near else None
 
 
 def _parse_value(text: str) -> Any:

@@ -76,6 +76,9 @@ def open_run(folder: Path, identity: dict[str, Any], fresh: bool = False) -> Ite
         DBTBenchError: when another process is working on the same run.
     """
     run = Run.of(folder, identity)
+    if run.finished and not fresh:  # nothing is written, so that it needs no lock, nor a disk to write to
+        yield run
+        return
     run.path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run.path.with_suffix(".lock"))
     try:

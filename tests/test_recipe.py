@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from pydantic import PositiveFloat, PositiveInt
 
 from dbtbench import recipe
 from dbtbench.errors import UsageError
+from dbtbench.training.recipe import TrainingRecipe
 
 
 class Baking(recipe.Recipe):
@@ -93,3 +95,50 @@ def test_an_old_key_in_a_recipe_is_an_error_with_the_new_line_and_the_file(
         recipe.resolve(Renamed, tmp_path, "old")
     assert caught.value.hint == f"in {file}: {hint}"
     assert recipe.resolve(Renamed, tmp_path, "default", {"kind": "short"}).kind == "short"
+
+
+class Trained(Baking):
+    synonyms: ClassVar[dict[str, str]] = {"epochs": "steps", "learning_rate": "rate", "width": "channels"}
+
+
+class TrainedLonger(Trained):
+    synonyms: ClassVar[dict[str, str]] = {"flavour": "name"}
+
+
+@pytest.mark.parametrize(
+    ("key", "setting"),
+    [
+        ("epochs", "steps"),
+        ("learning-rate", "rate"),
+        ("lerning_rate", "rate"),
+        ("Steps", "steps"),
+        ("flavor", "name"),
+    ],
+)
+def test_an_unknown_setting_is_found_by_what_it_means(folder: Path, key: str, setting: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        recipe.resolve(TrainedLonger, folder, "default", {key: "3"})
+    assert caught.value.hint == f"did you mean '{setting}'?"
+
+
+def test_a_synonym_of_a_setting_that_this_recipe_lacks_is_not_suggested(folder: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        recipe.resolve(TrainedLonger, folder, "default", {"width": "3"})
+    assert caught.value.hint == "known: steps, rate, name"
+
+
+def test_a_training_knows_the_words_of_other_programs(folder: Path) -> None:
+    class Fit(TrainingRecipe):
+        steps: PositiveInt = 1
+        batch: PositiveInt = 1
+        lr: PositiveFloat = 1.0
+
+    for key, setting in {
+        "learning_rate": "lr",
+        "lerning_rate": "lr",
+        "epochs": "steps",
+        "batch_size": "batch",
+    }.items():
+        with pytest.raises(UsageError) as caught:
+            recipe.resolve(Fit, folder, "default", {key: "3"})
+        assert caught.value.hint == f"did you mean '{setting}'?"

@@ -53,3 +53,18 @@ def test_a_run_that_failed_can_be_opened_again(tmp_path: Path) -> None:
         raise ZeroDivisionError
     with open_run(tmp_path, {}) as run:
         assert not run.finished
+
+
+def test_a_finished_run_needs_no_lock(tmp_path: Path) -> None:
+    with open_run(tmp_path, {}) as run:
+        run.finish()
+    with open_run(tmp_path, {}, fresh=True), pytest.raises(DBTBenchError), open_run(tmp_path, {}):
+        pass  # it is being made again
+    with open_run(tmp_path, {}) as run:
+        run.finish()
+    before = sorted(tmp_path.rglob("*"))
+    run.path.with_suffix(".lock").unlink(missing_ok=True)
+    with open_run(tmp_path, {}) as again:
+        assert again.finished
+        assert not run.path.with_suffix(".lock").exists()
+    assert {path.name for path in before} >= {"run.json"}

@@ -1,4 +1,4 @@
-"""The command line: one file a verb; nothing heavy is imported before a verb needs it."""
+"""The command line: one file per verb; nothing heavy is imported before a verb needs it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import sys
 import typer
 
 from dbtbench.cli import data, demo, doctor, evaluate, generate, leaderboard, listing, picture, score, show
-from dbtbench.errors import DBTBenchError
+from dbtbench.errors import DBTBenchError, explain_file_error
 from dbtbench.runtime.signals import handle_sigterm
 
 INTERRUPTED = 130
+CLOSED_PIPE = 128 + 13
+"""Exit code of a command whose reader has gone, as `head` goes: that of SIGPIPE."""
 
 app = typer.Typer(
     name="dbtbench",
@@ -20,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
 app.command("generate")(generate.generate)
@@ -50,11 +52,15 @@ def main() -> None:
     # OpenMP's threads spin while they wait: with other busy processes beside them a training step took five
     # times as long. This many turns cost nothing on an idle machine (sleeping at once costs 70 %).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    arguments = sys.argv[1:]
+    arguments, stdout = sys.argv[1:], sys.stdout
     debug = "--debug" in arguments
     try:
         with handle_sigterm(quiet="RANK" in os.environ):  # torchrun's workers leave that line to their parent
             code = app(args=[a for a in arguments if a != "--debug"], standalone_mode=False)
+    except SystemExit:
+        if sys.stdout is not stdout:  # typer met a closed pipe, and put something quiet in its place
+            sys.exit(CLOSED_PIPE)
+        raise
     except Exception as error:
         if debug:
             raise
@@ -71,6 +77,8 @@ def _command(error: Exception) -> str:
 
 def _report(error: Exception) -> int:
     """Print `error:` and `hint:`, and give the exit code."""
+    if isinstance(error, OSError):
+        error = explain_file_error(error) or error
     if isinstance(error, DBTBenchError):
         message, hint, code = str(error), error.hint, error.exit_code
     elif hasattr(error, "format_message"):  # what typer raises for a wrong command line
@@ -80,7 +88,8 @@ def _report(error: Exception) -> int:
             return code
     else:
         message = f"{type(error).__name__}: {error}"
-        hint, code = "this is a defect or a full disk; the same command with --debug shows where", 1
+        hint = "this is a defect in dbtbench (or in a plug-in); run with --debug and report it"
+        code = 1
     typer.echo(f"error: {message.rstrip('.')}", err=True)
     if hint:
         typer.echo(f"hint: {hint}", err=True)

@@ -28,17 +28,19 @@ def phantom(
         str, typer.Option("--preset", help="tiny (8×64×64), small (32×160×128), standard (32×320×256).")
     ] = "tiny",
     patients: Annotated[
-        int, typer.Option("--patients", help="Number of patients; each has four views.")
+        int, typer.Option("--patients", help="Number of patients, with four views each.")
     ] = 48,
     mix: Annotated[str, typer.Option("--mix", help="Class frequencies: enriched or screening.")] = "enriched",
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything.")] = 0,
     conspicuity: Annotated[
         float | None,
         typer.Option(
-            "--conspicuity", help="How many times denser than physical lesions are. [tiny: 1.75, else 1]"
+            "--conspicuity",
+            help="Density of lesions, in multiples of the physical one; 1.75 for tiny, else 1.",
         ),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda; the last bits differ.")] = "cpu",
+    json: JsonOption = False,
 ) -> None:
     """Write phantom patients as DICOM files.
 
@@ -51,6 +53,9 @@ def phantom(
     if mix not in MIXES:
         raise UsageError(f"no mix named {mix!r}", f"known: {', '.join(MIXES)}")
     write_collection(out, preset, patients, seed, MIXES[mix], device, conspicuity=conspicuity)
+    if json:
+        typer.echo(json_.dumps({"patients": patients, "preset": preset, "out": str(out)}, indent=1))
+        return
     typer.echo(f"{patients} patients in {out}")
     typer.echo(f"next: dbtbench data import bcs-dbt {out} --name NAME")
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json as json_
+
 import typer
 
-from dbtbench.cli.options import WorkspaceOption
+from dbtbench.cli.options import JsonOption, WorkspaceOption
 
 RECIPES = {"classic": "default", "ddpm": "demo"}
 
 
-def demo(workspace: WorkspaceOption = None) -> None:
+def demo(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     """Run the whole path on phantom data, in minutes.
 
     Phantom → DICOM → data set → ddpm and classic → detection and realism → leaderboard, and a picture.
@@ -38,6 +40,11 @@ def demo(workspace: WorkspaceOption = None) -> None:
     board = leaderboard.publish(work, results)
     picture = work.root / "demo.png"
     draw_comparison({"real": data.select("test"), **made}, picture)
+    if json:
+        files = {"board": results / "leaderboard.csv", "picture": picture, "data": data.path}
+        files |= {name: dataset.path for name, dataset in made.items()}
+        typer.echo(json_.dumps({name: str(path) for name, path in files.items()}, indent=1))
+        return
     typer.echo(leaderboard.summary(board))
     typer.echo(f"data      {data.path}: {len(data)} volumes, {len(data.boxes)} lesions")
     typer.echo(f"drawn     {made['ddpm'].path}: {len(made['ddpm'])} volumes by ddpm")

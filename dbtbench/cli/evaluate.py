@@ -14,12 +14,18 @@ from dbtbench.cli.options import (
     RecipeOption,
     SetOption,
     WorkspaceOption,
+    complete_task,
     overrides,
 )
 
 
 def evaluate(
-    task: Annotated[str, typer.Option("--task", help="detection, realism, …; see `dbtbench list tasks`.")],
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task", help="detection, realism, …; see `dbtbench list tasks`.", autocompletion=complete_task
+        ),
+    ],
     aug: Annotated[
         list[str] | None, typer.Option("--aug", help="Generator or synthetic data set; may be repeated.")
     ] = None,
@@ -39,7 +45,7 @@ def evaluate(
     set_: SetOption = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", help="Runs at a time; one a core, or one a GPU, unless told."),
+        typer.Option("--jobs", help="Runs at a time; by default one per core, or one per GPU."),
     ] = None,
     dask: Annotated[
         str | None, typer.Option("--dask", metavar="tcp://HOST:PORT", help="Use a Dask cluster's workers.")

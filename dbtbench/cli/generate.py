@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json as json_
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dbtbench.cli.options import (
     DataOption,
     FreshOption,
+    JsonOption,
     RecipeOption,
     SetOption,
     WorkspaceOption,
     checked_name,
+    complete_generator,
     overrides,
 )
 from dbtbench.errors import UsageError
@@ -25,7 +28,10 @@ if TYPE_CHECKING:
 
 
 def generate(
-    name: Annotated[str, typer.Argument(help="Generator; see `dbtbench list generators`.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="Generator; see `dbtbench list generators`.", autocompletion=complete_generator),
+    ],
     data: DataOption = None,
     gpus: Annotated[
         int | None,
@@ -33,7 +39,9 @@ def generate(
     ] = None,
     processes: Annotated[
         int | None,
-        typer.Option("--processes", min=1, help="The same on the CPU: so many processes, over gloo."),
+        typer.Option(
+            "--processes", min=1, help="CPU processes to train and draw on instead, data-parallel (gloo)."
+        ),
     ] = None,
     max_restarts: Annotated[
         int,
@@ -54,7 +62,9 @@ def generate(
     ] = None,
     called: Annotated[
         str | None,
-        typer.Option("--name", help="Name of what is drawn, for --aug; made up unless told."),
+        typer.Option(
+            "--name", help="Name of the synthetic data set, for --aug; by default generator, data and a hash."
+        ),
     ] = None,
     n: Annotated[
         int | None, typer.Option("--n", help="Volumes to draw; as many as the training split by default.")
@@ -65,6 +75,7 @@ def generate(
     seed: Annotated[int, typer.Option("--seed", help="Seed of what is asked for and drawn.")] = 0,
     workspace: WorkspaceOption = None,
     fresh: FreshOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Train a generator and draw a synthetic data set.
 
@@ -94,11 +105,13 @@ def generate(
     if (count > 1 or max_restarts) and not distributed.launched():
         distributed.launch(count, sys.argv[1:], max_restarts=max_restarts)
     else:
-        _generate(work, asked, fresh, called)
+        _generate(work, asked, fresh, called, json)
 
 
-def _generate(work: Workspace, asked: GenerationRequest | Sweep, fresh: bool, called: str | None) -> None:
-    """Do it in this process, with the others if there are some; the first one prints."""
+def _generate(
+    work: Workspace, asked: GenerationRequest | Sweep, fresh: bool, called: str | None, json: bool
+) -> None:
+    """Do it in this process, together with the others if there are several; the first one prints."""
     from dbtbench.pipeline.request import GenerationRequest
     from dbtbench.runtime import distributed
 
@@ -107,17 +120,25 @@ def _generate(work: Workspace, asked: GenerationRequest | Sweep, fresh: bool, ca
         if isinstance(asked, GenerationRequest):
             request, arm = asked, called or asked.generator
             made = asked.run(work, fresh, name=called)
-            result = f"{made.name}: {len(made)} volumes, {len(made.boxes)} lesions, in {made.path}"
+            result: dict[str, Any] = {
+                **{"name": made.name, "path": str(made.path), "fingerprint": made.fingerprint},
+                **{"volumes": len(made), "lesions": len(made.boxes)},
+            }
+            text = f"{made.name}: {len(made)} volumes, {len(made.boxes)} lesions, in {made.path}"
         else:
             request, arm = asked.request, "ARM"
             table = asked.run(work, fresh)
             if leader:
-                result = (
+                file = asked.write(work, table)
+                result = {"sweep": json_.loads(table.to_json(orient="records")), "file": str(file)}
+                text = (
                     "realism at each setting; `none` is the real training split\n\n"
-                    f"{asked.summary(table)}\n\nall scores: {asked.write(work, table)}"
+                    f"{asked.summary(table)}\n\nall scores: {file}"
                 )
-    if leader:
-        typer.echo(result)
+    if leader and json:
+        typer.echo(json_.dumps(result, indent=1))
+    elif leader:
+        typer.echo(text)
         typer.echo(f"next: dbtbench evaluate --task detection --aug {arm} --data {request.data.name}")
 
 

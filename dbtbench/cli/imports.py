@@ -39,7 +39,7 @@ def bcs_dbt(
     ] = 0.0,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the split, where the tables give none.")] = 0,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", help="Processes. [default: one per core; 1: this one alone]")
+        int | None, typer.Option("--jobs", help="Processes; one per core by default. 1: all in this process.")
     ] = None,
     dask: Annotated[
         str | None, typer.Option("--dask", metavar="tcp://HOST:PORT", help="Use a Dask cluster's workers.")

@@ -10,6 +10,35 @@ import typer
 
 from dbtbench.errors import UsageError
 
+
+def complete_generator(incomplete: str) -> list[str]:
+    """Complete a generator's name in the shell."""
+    return _complete("generators", incomplete)
+
+
+def complete_task(incomplete: str) -> list[str]:
+    """Complete a task's name in the shell."""
+    return _complete("tasks", incomplete)
+
+
+def complete_plugin(incomplete: str) -> list[str]:
+    """Complete the name of a generator or task in the shell."""
+    return _complete("generators", incomplete) + _complete("tasks", incomplete)
+
+
+def complete_data(incomplete: str) -> list[str]:
+    """Complete a data set's name in the shell, for the workspace that is meant without `--workspace`."""
+    from dbtbench.workspace import Workspace
+
+    return [name for name in Workspace.find().dataset_names() if name.startswith(incomplete)]
+
+
+def _complete(kind: str, incomplete: str) -> list[str]:
+    from dbtbench import plugins
+
+    return [name for name in plugins.find(kind) if name.startswith(incomplete)]
+
+
 WorkspaceOption = Annotated[
     Path | None,
     typer.Option(
@@ -18,7 +47,11 @@ WorkspaceOption = Annotated[
 ]
 DataOption = Annotated[
     str | None,
-    typer.Option("--data", help="Data set; needed only when there are several. See `dbtbench list`."),
+    typer.Option(
+        "--data",
+        help="Data set; needed only when there are several. See `dbtbench list`.",
+        autocompletion=complete_data,
+    ),
 ]
 RecipeOption = Annotated[str, typer.Option("--recipe", help="Named settings; see `dbtbench show NAME`.")]
 SetOption = Annotated[

@@ -1,13 +1,14 @@
-"""`dbtbench picture`: real and synthetic volumes beside each other."""
+"""`dbtbench picture`: real and synthetic volumes next to each other."""
 
 from __future__ import annotations
 
+import json as json_
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dbtbench.cli.options import DataOption, WorkspaceOption
+from dbtbench.cli.options import DataOption, JsonOption, WorkspaceOption
 
 
 def picture(
@@ -17,6 +18,7 @@ def picture(
     ],
     data: DataOption = None,
     workspace: WorkspaceOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Draw real test volumes and synthetic ones, and their histograms.
 
@@ -31,4 +33,8 @@ def picture(
     real = choose_dataset(work, data)
     sets = {name: find_augmentation(work, name, real) for name in aug}
     draw_comparison({"real": real.select("test"), **sets}, out)
+    if json:
+        drawn = {name: dataset.name for name, dataset in sets.items()}
+        typer.echo(json_.dumps({"picture": str(out), "real": real.name, "synthetic": drawn}, indent=1))
+        return
     typer.echo(f"written: {out}")

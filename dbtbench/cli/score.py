@@ -15,7 +15,7 @@ from dbtbench.errors import UsageError
 def score(
     predictions: Annotated[
         list[Path],
-        typer.Argument(metavar="PREDICTIONS.csv", help="A team's predictions; a file for each team."),
+        typer.Argument(metavar="PREDICTIONS.csv", help="Predictions, one file per team."),
     ],
     labels: Annotated[list[Path], typer.Option("--labels", help="Table of volumes; may be repeated.")],
     boxes: Annotated[list[Path], typer.Option("--boxes", help="Table of lesions; may be repeated.")],
@@ -29,7 +29,7 @@ def score(
     """Score and rank DBTex prediction files.
 
     The official scores, with intervals and paired differences for these submissions as they stand.
-    A team is called as its file.
+    A team is named after its file.
 
     Example: dbtbench score --labels labels.csv --boxes boxes.csv teams/*.csv --out board.csv
     """

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from dbtbench.cli.options import JsonOption
+from dbtbench.cli.options import JsonOption, complete_plugin
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="Generator or task.")],
+    name: Annotated[str, typer.Argument(help="Generator or task.", autocompletion=complete_plugin)],
     json: JsonOption = False,
 ) -> None:
     """Show a generator or task with all its settings."""

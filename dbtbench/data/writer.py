@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -26,7 +25,7 @@ from dbtbench.data.dataset import (
     content_fingerprint,
 )
 from dbtbench.data.schema import FORMAT
-from dbtbench.errors import DBTBenchError, MissingError, UsageError
+from dbtbench.errors import DBTBenchError, MissingError, UsageError, explain_file_error
 from dbtbench.geometry.views import Volume
 from dbtbench.runtime.files import atomic_path, csv_text, digest, write_json, write_text
 
@@ -88,13 +87,12 @@ class DatasetWriter:
         """Let others in.
 
         Raises:
-            DBTBenchError: when the disk was full; what was done is kept.
+            DBTBenchError: when a file could not be written, as on a full disk; what was done is kept.
         """
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            message = f"no space is left for {self.path}"
-            raise DBTBenchError(message, "make room; the same command continues") from error
+        if isinstance(error, OSError) and (explained := explain_file_error(error, self.path)):
+            raise explained from error
 
     def _open(self) -> None:
         """Make the folder, or take up what is there; nobody but the lock's holder may."""

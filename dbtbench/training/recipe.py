@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -27,6 +27,17 @@ class TrainingRecipe(Recipe):
         clip: largest norm of the gradient.
         ema: decay of the weights' moving average, which is the result; 0 gives the last weights.
     """
+
+    synonyms: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(["epochs", "iterations", "max_steps"], "steps"),
+        **dict.fromkeys(["batch_size", "global_batch_size"], "batch"),
+        **dict.fromkeys(["micro_batch_size", "gradient_accumulation"], "micro_batch"),
+        **dict.fromkeys(["learning_rate", "step_size"], "lr"),
+        **dict.fromkeys(["lr_schedule", "scheduler"], "schedule"),
+        **dict.fromkeys(["gradient_clipping", "clip_grad_norm", "max_norm"], "clip"),
+        **dict.fromkeys(["moving_average", "ema_decay"], "ema"),
+        "l2_penalty": "weight_decay",
+    }
 
     steps: PositiveInt
     batch: PositiveInt

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -21,6 +22,7 @@ HEAVY = (
     "pydantic",
     "rich",
 )
+COMPUTING = ("torch", "monai", "torchio", "zarr")
 
 
 def dbtbench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -84,6 +86,62 @@ def test_errors_say_what_is_wrong_and_what_to_do(
     assert hint in second
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_h_is_help(tmp_path: Path) -> None:
+    for words in ([], ["data", "import", "volumes"]):
+        done = dbtbench(*words, "-h", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == dbtbench(*words, "--help", cwd=tmp_path).stdout
+
+
+def test_the_shell_completes_commands_and_names(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; sys.argv[0] = 'dbtbench'; import dbtbench.cli as c; c.main()",
+    ]
+
+    def complete(words: str) -> list[str]:
+        asked = {
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+            "_DBTBENCH_COMPLETE": "complete_bash",
+        }
+        done = subprocess.run(
+            command, cwd=tmp_path, env=os.environ | asked, capture_output=True, text=True, check=False
+        )
+        return done.stdout.split()
+
+    assert complete("dbtbench ge") == ["generate"]
+    assert complete("dbtbench generate dd") == ["ddpm"]
+    assert complete("dbtbench evaluate --task re") == ["realism"]
+    shown = subprocess.run(
+        [*command, "--show-completion", "bash"], capture_output=True, text=True, check=False
+    )
+    assert "complete -o default -F _dbtbench_completion dbtbench" in shown.stdout
+
+
+def test_a_reader_that_goes_ends_the_command_quietly(tmp_path: Path) -> None:
+    """As in `dbtbench list | head -1`."""
+    command = [sys.executable, "-m", "dbtbench", "list"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+
+
+@pytest.mark.parametrize("words", [["--version"], ["list"], ["show", "realism"]])
+def test_what_only_shows_imports_no_library_that_computes(tmp_path: Path, words: list[str]) -> None:
+    code = (
+        "import sys\nfrom dbtbench.cli import app\napp(args=sys.argv[1:], standalone_mode=False)\n"
+        f"sys.exit([m for m in {COMPUTING} if m in sys.modules] or 0)"
+    )
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""What the file system refuses is reported as that, and finished work needs nothing of it but reading."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dbtbench.cli import _report
+from dbtbench.data.dataset import DBTDataset
+from dbtbench.pipeline import evaluate, generate
+from dbtbench.workspace import Workspace
+
+READ_ONLY = """
+import errno, json, os, sys
+
+from dbtbench.cli import main
+
+folder, *calls = json.loads(sys.argv[1])
+
+def refuse(event, words):
+    changes = event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
+    if event == "open":
+        changes = bool(words[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+    there = event == "os.mkdir" and os.path.isdir(words[0])  # as Linux answers
+    if changes and str(words[0]).startswith(folder) and not there:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(words[0]))
+
+sys.addaudithook(refuse)
+for call in calls:
+    sys.argv = ["dbtbench", *call]
+    try:
+        main()
+    except SystemExit as end:
+        print("exit", end.code, flush=True)
+"""
+"""Runs commands with a folder that behaves as on a read-only file system, also for root."""
+
+
+@pytest.fixture
+def work(toy: DBTDataset, tmp_path: Path) -> Workspace:
+    """A workspace in which `classic` drew four volumes and their realism was measured."""
+    work = Workspace(tmp_path / "work")
+    shutil.copytree(toy.path, work.datasets / "toy")
+    data = DBTDataset.open(work.datasets / "toy")
+    generate.draw(work, generate.fit(work, "classic", data), 4)
+    evaluate.evaluate(work, "realism", data, ["classic"])
+    return work
+
+
+def test_finished_work_is_found_in_a_workspace_that_cannot_be_written(work: Workspace) -> None:
+    place = ["--data", "toy", "--workspace", str(work.root)]
+    calls = [
+        ["generate", "classic", "--n", "4", *place],
+        ["evaluate", "--task", "realism", "--aug", "classic", "--jobs", "1", *place],
+        ["generate", "classic", "--n", "5", *place],
+    ]
+    command = [sys.executable, "-c", READ_ONLY, json.dumps([str(work.root), *calls])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith("exit")] == [
+        "exit 0",
+        "exit 0",
+        "exit 1",
+    ]
+    assert "classic-toy-" in done.stdout
+    assert "w1_intensity" in done.stdout
+    error, hint = done.stderr.splitlines()[-2:]
+    assert error.startswith(f"error: {work.datasets}")
+    assert error.endswith("cannot be written: its file system is read-only")
+    assert hint == "hint: choose another place, such as another --workspace"
+
+
+def test_a_workspace_that_is_a_file_is_wrong_usage(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    words = ["data", "phantom", "--patients", "1", "--out", str(tmp_path / "file" / "x")]
+    command = [sys.executable, "-m", "dbtbench", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path / 'file'}")
+    assert "defect" not in done.stderr
+
+
+def test_anything_else_is_a_defect(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _report(ZeroDivisionError("division by zero")) == 1
+    assert capsys.readouterr().err == (
+        "error: ZeroDivisionError: division by zero\n"
+        "hint: this is a defect in dbtbench (or in a plug-in); run with --debug and report it\n"
+    )
+    assert _report(OSError("not a picture")) == 1
+    assert "defect" in capsys.readouterr().err
