@@ -1,14 +1,17 @@
-"""How long `dbtbench --help` takes, beside the smallest program with the same command-line library."""
+"""Time of `dbtbench --help` next to the smallest program with the same library, and CPU time of `show`."""
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import timeit
 
+import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 SLOWER = 3
+CPU_SECONDS = 1.0
 SMALLEST = (
     "import typer; app = typer.Typer(rich_markup_mode=None); app.command()(lambda: None); app(['--help'])"
 )
@@ -23,3 +26,15 @@ def test_help_costs_little_more_than_the_library_it_is_made_with(benchmark: Benc
     ours = min(timeit.repeat(lambda: run("-m", "dbtbench", "--help"), number=1, repeat=5))
     benchmark(run, "-m", "dbtbench", "--help")
     assert ours < SLOWER * smallest
+
+
+def _cpu_seconds(*arguments: str) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run(*arguments)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize("words", [["--version"], ["list"], ["show", "realism"]])
+def test_what_only_shows_takes_less_than_a_second_of_one_core(words: list[str]) -> None:
+    assert min(_cpu_seconds("-m", "dbtbench", *words) for _ in range(3)) < CPU_SECONDS

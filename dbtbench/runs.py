@@ -49,7 +49,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the work is done and recorded."""
+        """True when the work is done and recorded."""
         return (self.path / "run.json").is_file()
 
     def record(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where everything that dbtbench makes is kept."""
+"""The folder that holds everything that dbtbench makes."""
 
 from __future__ import annotations
 

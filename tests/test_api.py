@@ -47,6 +47,15 @@ def test_the_examples_in_docstrings_run(module: str, names: dict[str, Any]) -> N
     assert runner.summarize(verbose=False).failed == 0
 
 
+def test_the_page_runs(names: dict[str, Any]) -> None:
+    page = Path(__file__).parents[1] / "docs" / "python.md"
+    given = names | {"work": names["work"] + "-page"}
+    results = doctest.testfile(
+        str(page), module_relative=False, globs=given, optionflags=doctest.IGNORE_EXCEPTION_DETAIL
+    )
+    assert (results.failed, results.attempted > 10) == (0, True)
+
+
 def test_every_module_with_an_example_is_run() -> None:
     package = Path(dbtbench.__file__).parent
     found = {

@@ -49,7 +49,7 @@ def _root(
 
 def main() -> None:
     """Run the command line; errors become two lines and an exit code."""
-    # OpenMP's threads spin while they wait: with other busy processes beside them a training step took five
+    # OpenMP's threads spin while they wait: next to other busy processes a training step took five
     # times as long. This many turns cost nothing on an idle machine (sleeping at once costs 70 %).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     arguments, stdout = sys.argv[1:], sys.stdout

@@ -45,7 +45,7 @@ def evaluate(
     set_: SetOption = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", help="Runs at a time; by default one per core, or one per GPU."),
+        typer.Option("--jobs", help="Runs at a time; one a core, or one a GPU, unless told."),
     ] = None,
     dask: Annotated[
         str | None, typer.Option("--dask", metavar="tcp://HOST:PORT", help="Use a Dask cluster's workers.")

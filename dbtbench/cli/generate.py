@@ -143,7 +143,7 @@ def _generate(
 
 
 def _count(gpus: int | None, processes: int | None) -> int:
-    """How many processes are asked for; checks that the GPUs are there, or hides them.
+    """Count the processes asked for; check that the GPUs are there, or hide them.
 
     Raises:
         MissingError: when fewer GPUs are visible than asked for.

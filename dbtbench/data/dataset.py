@@ -145,12 +145,12 @@ class DBTDataset:
 
     @property
     def synthetic(self) -> bool:
-        """Whether a generator drew it."""
+        """True when a generator drew it."""
         return bool(self.meta["source"]["kind"] == "synthetic")
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a run records of the data it used: name, fingerprint and split hash."""
+        """Name, fingerprint and split hash: the record of a run says with them what data it used."""
         return {"name": self.name, "fingerprint": self.fingerprint, "split_hash": self.split_hash}
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.metrics import roc_auc_score
 
 from dbtbench.metrics.froc import MINIMUM_DISTANCE, match_boxes, number_views
 
@@ -40,6 +39,8 @@ def score_afroc(
     Raises:
         UsageError: as `froc.score_dbtex`.
     """
+    from sklearn.metrics import roc_auc_score
+
     hit = match_boxes(boxes, predictions, minimum_distance)
     label_view, box_view, predicted_view = number_views(labels, boxes, predictions)
     if not len(boxes) or not len(labels):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from dbtbench.errors import UsageError
 from dbtbench.metrics.resampling import Floats, patient_numbers, resample
@@ -24,6 +23,8 @@ def classification_scores(positive: ArrayLike, score: ArrayLike) -> dict[str, fl
     Raises:
         UsageError: when the scores are not finite, or not as many.
     """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
     truth, scores = np.asarray(positive, bool), np.asarray(score, np.float64)
     if truth.shape != scores.shape or truth.ndim != 1:
         raise UsageError(f"{truth.shape} truths and {scores.shape} scores", "one of each for every volume")

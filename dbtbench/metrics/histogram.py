@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import diptest
 import numpy as np
+import scipy  # its parts are imported when they are used: `dbtbench show` uses none
 from numpy.typing import NDArray
-from scipy import ndimage, signal, stats
-from sklearn.mixture import GaussianMixture
 
 from dbtbench.geometry.views import Volume
 from dbtbench.metrics.mask import Mask
@@ -62,7 +61,9 @@ def ashman_d(counts: Counts) -> float:
     Source: Ashman KM, Bird CM, Zepf SE. Detecting bimodality in astronomical datasets.
     Astronomical Journal 108:2348–2361, 1994.
     """
-    # GaussianMixture takes no weights, so evenly spaced quantiles stand for all voxels.
+    from sklearn.mixture import GaussianMixture
+
+    # It takes no weights, so evenly spaced quantiles stand for all voxels.
     values = _values(counts, MIXTURE_VALUES)
     if not values.size:
         return float("nan")
@@ -82,7 +83,7 @@ def bimodality_coefficient(counts: Counts) -> float:
     values = _values(counts, MOMENT_VALUES)
     if not values.size:
         return float("nan")
-    return float((stats.skew(values) ** 2 + 1) / stats.kurtosis(values, fisher=False))
+    return float((scipy.stats.skew(values) ** 2 + 1) / scipy.stats.kurtosis(values, fisher=False))
 
 
 def valley_depth(counts: Counts) -> float:
@@ -117,7 +118,7 @@ def wasserstein(counts: Counts, reference: Counts) -> float:
     """
     if not counts.sum() or not reference.sum():
         return float("nan")
-    return float(stats.wasserstein_distance(CENTRES, CENTRES, counts, reference))
+    return float(scipy.stats.wasserstein_distance(CENTRES, CENTRES, counts, reference))
 
 
 def _values(counts: Counts, n: int) -> NDArray[np.float64]:
@@ -130,8 +131,8 @@ def _values(counts: Counts, n: int) -> NDArray[np.float64]:
 
 def _peaks(counts: Counts) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The smoothed histogram and the levels of its peaks, most prominent first."""
-    smooth = ndimage.gaussian_filter1d(counts.astype(np.float64), SMOOTHING_LEVELS, mode="reflect")
+    smooth = scipy.ndimage.gaussian_filter1d(counts.astype(np.float64), SMOOTHING_LEVELS, mode="reflect")
     floor = max(SMALLEST_MODE * smooth.max(), np.finfo(float).tiny)
     # Zeros on both sides make a mode at the first or last level a peak.
-    peaks, found = signal.find_peaks(np.pad(smooth, 1), prominence=floor)
+    peaks, found = scipy.signal.find_peaks(np.pad(smooth, 1), prominence=floor)
     return smooth, peaks[np.argsort(-found["prominences"], kind="stable")] - 1

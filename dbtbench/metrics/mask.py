@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy  # its parts are imported when they are used: `dbtbench show` uses none
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from dbtbench.geometry.views import Volume
 
@@ -35,13 +35,13 @@ def breast_mask(volumes: Volume) -> Mask:
 
 
 def _silhouette(volume: Volume) -> Mask:
-    darkest = ndimage.gaussian_filter(volume, SMOOTHING, output=np.float64).min(axis=0)
-    pieces, count = ndimage.label(darkest > li_threshold(darkest))
+    darkest = scipy.ndimage.gaussian_filter(volume, SMOOTHING, output=np.float64).min(axis=0)
+    pieces, count = scipy.ndimage.label(darkest > li_threshold(darkest))
     if not count:
         return np.zeros(darkest.shape, bool)
     largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
-    filled = ndimage.binary_fill_holes(pieces == largest)
-    inside: Mask = ndimage.binary_erosion(filled, border_value=1)
+    filled = scipy.ndimage.binary_fill_holes(pieces == largest)
+    inside: Mask = scipy.ndimage.binary_erosion(filled, border_value=1)
     return inside
 
 

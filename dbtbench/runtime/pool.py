@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 AHEAD = 2
 """Items given out for each worker, so that none waits for its next one."""
 SECONDS = 10
-"""How long a Dask scheduler may take to answer."""
+"""Longest time that a Dask scheduler may take to answer."""
 GUARD = 'put the call under `if __name__ == "__main__":`'
 """A script's other lines are run by every worker, before its first item."""
 
@@ -56,12 +56,12 @@ class Pool:
 
     @property
     def here(self) -> bool:
-        """Whether the work is done in this process."""
+        """True when the work is done in this process."""
         return self._client is None and self.jobs == 1
 
     @property
     def threaded(self) -> bool:
-        """Whether several pieces of work may run in one process, as a Dask worker's threads do."""
+        """True when several pieces of work may run in one process, as a Dask worker's threads do."""
         return self._client is not None and any(n > 1 for n in self._client.nthreads().values())
 
     def __enter__(self) -> Pool:
@@ -171,7 +171,7 @@ def _finished(
 
 
 def cores_or_gpus() -> int:
-    """How many pieces of heavy work this machine does at a time: one on each GPU, else one on each core."""
+    """Count the pieces of heavy work that this machine does at a time: one per GPU, else one per core."""
     import torch
     from joblib import cpu_count
 
