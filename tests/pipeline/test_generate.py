@@ -136,7 +136,12 @@ def test_a_process_that_torchrun_started_again_continues_even_with_fresh(
     work: Workspace, toy: DBTDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generate.fit(work, "flat", toy)
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RESTART_COUNT": "1"}.items():
+    for name, value in {
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "localhost",
+        "TORCHELASTIC_RESTART_COUNT": "1",
+    }.items():
         monkeypatch.setenv(name, value)
     generate.fit(work, "flat", toy, fresh=True)
     assert Flat.fits == 1
