@@ -1,6 +1,6 @@
-"""What a task's network is shown at each step: real and synthetic volumes, with and without lesions.
+"""The batches of a task's network: real and synthetic volumes, with and without lesions.
 
-The arms of a task differ in this and in nothing else.
+The arms of a task differ in these and in nothing else.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Pool:
     """Cases of one data set, all with lesions or all without, in a random order that the seed fixes.
 
     Attributes:
-        dataset: where they are.
-        cases: their numbers.
+        dataset: the data set.
+        cases: numbers of the cases.
         key: seed of the order.
     """
 
@@ -32,10 +32,10 @@ class Pool:
     key: tuple[int, ...]
 
     def draw(self, first: int, last: int) -> list[int]:
-        """Draws `first` to `last` of an endless sequence: all cases shuffled, and again, and again."""
-        return [self._case(number) for number in range(first, last)]
+        """Draw numbers `first` to `last` of an endless sequence: all cases shuffled, again and again."""
+        return [self._draw_one(number) for number in range(first, last)]
 
-    def _case(self, number: int) -> int:
+    def _draw_one(self, number: int) -> int:
         epoch, place = divmod(number, len(self.cases))
         order = np.random.default_rng([*self.key, epoch]).permutation(len(self.cases))
         return int(self.cases[order[place]])
@@ -44,9 +44,9 @@ class Pool:
 class Batches:
     """The batch of every step: a pure function of the arm's data, the seed and the step.
 
-    A fixed share of the volumes has lesions, and a fixed share of each kind is what the arm adds, where that
-    has volumes of the kind. Where a share is no whole number of volumes, it holds over the steps. Every arm
-    that trains on the same split goes through it in the same order.
+    A fixed share of the volumes has lesions. Of each kind, with and without, a fixed share comes from what
+    the arm adds, if that has volumes of the kind. A share that is no whole number of volumes a step holds
+    over many steps. Every arm that trains on the same split goes through it in the same order.
 
     Args:
         arm: what to train on.
@@ -79,31 +79,31 @@ class Batches:
             for lesions in (True, False)
         ]
 
-    def _drawn(self, step: int) -> list[int]:
-        """How many volumes of each pool are used before a step."""
+    def _count_before(self, step: int) -> list[int]:
+        """Count the volumes of each pool that the steps before this one use."""
         total = step * self.batch
-        positives = _whole(total * self.positive_share) if len(self.pools[1].cases) else total
-        drawn = [positives, total - positives]
+        positives = _round_down(total * self.positive_share) if len(self.pools[1].cases) else total
+        real = [positives, total - positives]
         if len(self.pools) == 2:
-            return drawn
+            return real
         added = [
-            _whole(n * self.added_share) if len(pool.cases) else 0
-            for n, pool in zip(drawn, self.pools[2:], strict=True)
+            _round_down(n * self.added_share) if len(pool.cases) else 0
+            for n, pool in zip(real, self.pools[2:], strict=True)
         ]
-        return [n - m for n, m in zip(drawn, added, strict=True)] + added
+        return [n - m for n, m in zip(real, added, strict=True)] + added
 
     def cases(self, step: int) -> list[tuple[DBTDataset, list[int]]]:
-        """Which cases a step uses, by pool: with and without lesions, then the same of what is added."""
-        before, after = self._drawn(step), self._drawn(step + 1)
+        """List the cases of a step by pool: with and without lesions, then the same of what is added."""
+        before, after = self._count_before(step), self._count_before(step + 1)
         return [
             (pool.dataset, pool.draw(first, last))
             for pool, first, last in zip(self.pools, before, after, strict=True)
         ]
 
     def read(self, step: int, part: slice, device: torch.device) -> tuple[Tensor, list[Tensor]]:
-        """Some rows of a step's batch.
+        """Read some rows of a step's batch.
 
-        Volumes are read when they are needed (a tenth of a step's time): splits may have any size.
+        Volumes are read at every step (a tenth of its time), so splits may have any size.
 
         Returns:
             (N, 1, D, H, W) volumes, and for each (n, 6) boxes.
@@ -119,6 +119,6 @@ def _cases(dataset: DBTDataset, lesions: bool) -> NDArray[np.int64]:
     return np.asarray(dataset.cases.loc[has == lesions, "case"], np.int64)
 
 
-def _whole(share: float) -> int:
-    """Largest whole number not above a share, forgiving the rounding of a product such as 30 · 0.1."""
+def _round_down(share: float) -> int:
+    """Round a share down to a whole number, tolerating the rounding error of a product such as 30 · 0.1."""
     return int(share + 1e-9)

@@ -13,7 +13,7 @@ from dbtbench.training.recipe import Schedule
 
 @dataclass(frozen=True)
 class StepContext:
-    """The arguments of a loss besides the network.
+    """The step that a loss is computed for.
 
     Attributes:
         step: number of the step, from 0.

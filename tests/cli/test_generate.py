@@ -42,6 +42,16 @@ def test_gpus_and_processes_together_are_refused(workspace: Path) -> None:
     assert done.stderr.startswith("error: --gpus and --processes are both given\nhint: ")
 
 
+def test_processes_that_cannot_divide_the_batch_are_not_started(workspace: Path) -> None:
+    done = run(workspace, "--processes", "3")
+    assert done.returncode == 2
+    expected = (
+        "error: a batch of 4 cannot be divided among 3 processes\nhint: --set batch=3, or another number"
+    )
+    assert done.stderr == f"{expected} of processes\n"
+    assert not (workspace / "generators").exists()
+
+
 @pytest.mark.slow
 def test_two_processes_draw_the_bytes_that_one_draws(workspace: Path, tmp_path: Path) -> None:
     """From the same weights; and what was drawn before is not drawn again."""

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from dbtbench.data.dataset import DBTDataset
-from dbtbench.errors import DBTBenchError, MissingError
+from dbtbench.errors import MissingError, UsageError
 from dbtbench.runtime import distributed
 
 PROGRAM = """
@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from dbtbench.data.dataset import DBTDataset
-from dbtbench.errors import DBTBenchError
+from dbtbench.errors import MissingError
 from dbtbench.generators.ddpm import DDPM, DDPMRecipe
 from dbtbench.runtime.progress import log
 from dbtbench.runs import Run
@@ -31,7 +31,7 @@ recipe = DDPMRecipe(
 )
 with distributed.worker():
     if distributed.rank() == int(failing):
-        raise DBTBenchError("the detector fell off")
+        raise MissingError("the detector fell off", "screw it on")
     DDPM(recipe).fit(DBTDataset.open(Path(data)).select("train"), Run(Path(folder), {}))
     log.info(f"{distributed.rank()} of {distributed.size()} has {distributed.share(range(5))}")
 """
@@ -110,8 +110,12 @@ def test_two_processes_train_what_one_trains(
 def test_a_failing_process_is_named_once_with_its_cause(
     toy: DBTDataset, tmp_path: Path, program: tuple[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(DBTBenchError, match=r"rank 1 of 2 processes failed: .*the detector fell off"):
+    """With its exit code and its hint."""
+    with pytest.raises(
+        MissingError, match=r"^rank 1 of 2 processes failed: the detector fell off$"
+    ) as caught:
         distributed.launch(2, [str(toy.path), str(tmp_path / "run"), "1"], program)
+    assert caught.value.hint == "screw it on"
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -140,6 +144,31 @@ def test_a_process_that_was_not_launched_trains_alone(monkeypatch: pytest.Monkey
     monkeypatch.delenv("RANK", raising=False)
     with distributed.worker():
         assert (distributed.rank(), distributed.size()) == (0, 1)
+
+
+def test_a_rank_of_one_process_that_nothing_launched_trains_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some job systems set both for every process."""
+    set_ranks(monkeypatch, 1)
+    assert not distributed.launched()
+    with distributed.worker():
+        assert (distributed.rank(), distributed.size()) == (0, 1)
+
+
+def test_a_rank_without_an_address_is_refused_with_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_ranks(monkeypatch, 2)
+    with pytest.raises(UsageError, match="MASTER_ADDR and MASTER_PORT not") as caught, distributed.worker():
+        pass
+    assert "torchrun" in caught.value.hint
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(UsageError, match="and MASTER_PORT not"), distributed.worker():
+        pass
+
+
+def set_ranks(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", str(size))
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def network() -> nn.Module:
 
 
 class Wrapped(nn.Module):
-    """A class of one's own: in place, torch compiles nothing of a bare nn.Sequential."""
+    """A network with a class: in place, torch compiles nothing of a bare nn.Sequential."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -301,7 +301,7 @@ def test_nothing_is_compiled_on_the_cpu() -> None:
 
 
 class Events:
-    """What TensorBoard's writer was told."""
+    """TensorBoard's writer, with what it was given."""
 
     made: ClassVar[list[Events]] = []
 
@@ -346,8 +346,8 @@ def test_tensorboard_gets_the_metrics_and_forgets_what_a_killed_training_logged(
     assert second.closed
     logged = {name: [line[name] for line in lines(tmp_path)] for name in ("loss", "lr")}
     for name, values in logged.items():
-        told = [(value, step) for key, value, step in first.scalars + second.scalars if key == name]
-        assert told == list(zip(values, range(1, 13), strict=True))
+        written = [(value, step) for key, value, step in first.scalars + second.scalars if key == name]
+        assert written == list(zip(values, range(1, 13), strict=True))
 
 
 @pytest.mark.parametrize("value", ["0", ""])

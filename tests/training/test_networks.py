@@ -326,7 +326,7 @@ def to(goal: float) -> Any:
 
 def evolving(fitness: Any = None, **losses: Any) -> dict[str, Network]:
     torch.manual_seed(0)
-    losses = losses or {"down": to(-9), "up": to(9)}
+    losses = losses or {"down": to(-9), "up": to(9), "back": to(-1)}
     return {"net": Network(dense(1, 4, 1), losses, fitness=fitness or (lambda *a: -to(9)(*a)))}
 
 
@@ -337,7 +337,7 @@ def test_the_fittest_child_stays(tmp_path: Path) -> None:
     assert load_file(tmp_path / "evolved" / WEIGHTS).keys() == load_file(tmp_path / "alone" / WEIGHTS).keys()
     assert (tmp_path / "evolved" / WEIGHTS).read_bytes() == (tmp_path / "alone" / WEIGHTS).read_bytes()
     for evolved, alone in zip(lines(tmp_path / "evolved"), lines(tmp_path / "alone"), strict=True):
-        assert (evolved["kept_net_down"], evolved["kept_net_up"]) == (0, 1)
+        assert [evolved[f"kept_net_{name}"] for name in ("down", "up", "back")] == [0, 1, 0]
         assert evolved["loss_net_up"] == alone["loss_net"]
         assert evolved["loss_net_down"] != evolved["loss_net_up"]
 
@@ -345,7 +345,7 @@ def test_the_fittest_child_stays(tmp_path: Path) -> None:
 def test_an_interrupted_evolution_ends_with_the_same_bits(tmp_path: Path) -> None:
     train(tmp_path / "whole", evolving())
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "halves", evolving(down=to(-9), up=once(interrupt, 4, to(9))))
+        train(tmp_path / "halves", evolving(down=to(-9), up=once(interrupt, 4, to(9)), back=to(-1)))
     train(tmp_path / "halves", evolving())
     assert (tmp_path / "halves" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
 
