@@ -12,7 +12,8 @@ from unittest.mock import MagicMock, patch
 import torch
 from torch import Tensor, nn
 
-from dbtbench.networks.backbone import Backbone, build_network
+from dbtbench.networks.backbone import build_network
+from dbtbench.networks.names import Backbone
 
 BASE_CHANNELS, CHANNEL_MULTS, GRID = 32, (1, 2, 4, 8), (8, 64, 64)
 INSTALL = "pip install --no-deps video-diffusion-pytorch einops einops-exts rotary-embedding-torch"

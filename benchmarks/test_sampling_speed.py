@@ -16,8 +16,9 @@ from peers import GRID, INSTALL, Network, Settings, build_own, build_video
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
+from dbtbench.diffusion.names import SamplerName
 from dbtbench.diffusion.process import make_schedule, predict_x0
-from dbtbench.diffusion.sampling import SAMPLERS, SamplerName
+from dbtbench.diffusion.sampling import SAMPLERS
 
 BATCH, NUM_TIMESTEPS = 2, 1000
 CALLS: dict[SamplerName, int] = {"ancestral": 1000, "ddim": 50, "dpm++": 20}

@@ -20,7 +20,8 @@ import torch
 from scipy.fft import dct
 from torch import Tensor, nn
 
-from dbtbench.diffusion.process import Target, add_noise, convert_velocity
+from dbtbench.diffusion.names import Target
+from dbtbench.diffusion.process import add_noise, convert_velocity
 
 MIN_VARIANCE = 1e-6
 

@@ -14,15 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Target = Literal["noise", "v", "data"]
-Loss = Literal["mse", "mae", "huber"]
-ScheduleName = Literal["linear", "rescaled-linear", "cosine"]
+from dbtbench.diffusion.names import Loss, ScheduleName, Target
 
 MAX_BETA = 0.999
 """Largest beta: the largest part of the variance that one step replaces (arXiv 2102.09672)."""

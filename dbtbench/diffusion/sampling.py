@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from dbtbench.diffusion.names import SamplerName
 from dbtbench.diffusion.process import add_noise, get_alpha_sigma
 
 Denoise = Callable[[Tensor, int], Tensor]
@@ -30,7 +30,6 @@ Sampler = Callable[[Denoise, Tensor, Tensor, int, NoiseSampler], Tensor]
 
 `x` is x_T (N, ...), `alpha_bar` the (T + 1,) schedule, and `steps` the number of calls of `denoise`, 1 to T.
 """
-SamplerName = Literal["ancestral", "ddim", "dpm++"]
 
 MIN_HALF_LOG_SNR = -6.0
 """Lower bound of lambda_t = ln(alpha_t / sigma_t) at the second timestep of DPM-Solver++.

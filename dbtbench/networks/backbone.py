@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dbtbench.errors import UsageError
-from dbtbench.networks.unet import (
-    HEAD_CHANNELS,
-    NUM_GROUPS,
-    UNet,
-    pixel_shuffle_2d,
-    pixel_unshuffle_2d,
-)
-
-Backbone = Literal["unet", "monai"]
+from dbtbench.networks.names import NUM_GROUPS, Backbone
+from dbtbench.networks.unet import HEAD_CHANNELS, UNet, pixel_shuffle_2d, pixel_unshuffle_2d
 
 
 class NetworkRecipe(Protocol):

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NUM_GROUPS = 8
+from dbtbench.networks.names import NUM_GROUPS
+
 NUM_HEADS, HEAD_CHANNELS = 4, 32
 Kernel = tuple[int, int, int]
 

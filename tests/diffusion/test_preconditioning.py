@@ -8,6 +8,7 @@ import torch
 from scipy.fft import dctn
 from torch import Tensor, nn
 
+from dbtbench.diffusion.names import SamplerName, Target
 from dbtbench.diffusion.preconditioning import (
     CosineTransform,
     Denoiser,
@@ -16,7 +17,6 @@ from dbtbench.diffusion.preconditioning import (
     SqrtStandardisation,
 )
 from dbtbench.diffusion.process import (
-    Target,
     add_noise,
     cosine_schedule,
     linear_schedule,
@@ -24,7 +24,7 @@ from dbtbench.diffusion.process import (
     rescale_to_zero_terminal_snr,
     training_target,
 )
-from dbtbench.diffusion.sampling import SAMPLERS, SamplerName
+from dbtbench.diffusion.sampling import SAMPLERS
 from dbtbench.networks.unet import UNet
 
 GRID = (4, 8, 6)

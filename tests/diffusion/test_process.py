@@ -18,12 +18,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dbtbench.diffusion.guidance import classifier_free_guidance
+from dbtbench.diffusion.names import Loss, SamplerName, ScheduleName, Target
 from dbtbench.diffusion.process import (
     MIN_SNR,
     SCHEDULES,
-    Loss,
-    ScheduleName,
-    Target,
     add_noise,
     convert_velocity,
     cosine_schedule,
@@ -36,13 +34,7 @@ from dbtbench.diffusion.process import (
     rescaled_linear_schedule,
     training_target,
 )
-from dbtbench.diffusion.sampling import (
-    SAMPLERS,
-    Denoise,
-    SamplerName,
-    trailing_timesteps,
-    uniform_log_snr_timesteps,
-)
+from dbtbench.diffusion.sampling import SAMPLERS, Denoise, trailing_timesteps, uniform_log_snr_timesteps
 
 ALPHA_BAR = rescale_to_zero_terminal_snr(cosine_schedule(1000))
 WEIGHTS, MEANS, WIDTHS = torch.tensor([0.6, 0.4]), torch.tensor([-0.9, 0.3]), torch.tensor([0.03, 0.12])

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from dbtbench.errors import UsageError
-from dbtbench.networks.backbone import Backbone, build_network
+from dbtbench.networks.backbone import build_network
+from dbtbench.networks.names import Backbone
 from dbtbench.networks.unet import UNet
 
 LABELS, PROJECTIONS = 4, 2

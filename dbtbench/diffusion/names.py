@@ -1,0 +1,10 @@
+"""The names that recipes use for schedules, targets, losses and samplers; this file imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+ScheduleName = Literal["linear", "rescaled-linear", "cosine"]
+Target = Literal["noise", "v", "data"]
+Loss = Literal["mse", "mae", "huber"]
+SamplerName = Literal["ancestral", "ddim", "dpm++"]
