@@ -12,17 +12,15 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from dbtbench.data.schema import read_description, read_table
 from dbtbench.errors import DBTBenchError, UsageError
-from dbtbench.geometry.orientation import Spacing, affine_of
 from dbtbench.geometry.views import Boxes, Volume
 from dbtbench.runtime.files import digest
 
@@ -56,9 +54,6 @@ CASE_COLUMNS = [
     "bytes",
     "sha256",
 ]
-NOMINAL_MM = (1.0, 0.1, 0.1)
-"""Distances between the original voxels (slices, rows, columns) where a file does not say, as BCS-DBT's do
-not: those of its scanners are about that."""
 BOX_COLUMNS = ["case", *KEY, *GRID_BOX, *NATIVE_BOX]
 REJECTED_COLUMNS = ["table", *KEY, "file", "bytes", "reason", "detail"]
 CASE_FILLED = {
@@ -289,7 +284,9 @@ class DBTDataset:
 
     @cached_property
     def _store(self) -> zarr.Array[Any]:
-        return _open_store(self.path)
+        import zarr
+
+        return zarr.open_array(self.path / "volumes.zarr", mode="r")
 
     @cached_property
     def _numbers(self) -> frozenset[int]:
@@ -329,17 +326,9 @@ class DBTDataset:
         Args:
             transform: what MONAI calls with each dictionary.
         """
-        from monai.data.dataset import Dataset
+        from dbtbench.data.frameworks import make_monai_dataset
 
-        rows: Any = self  # MONAI needs a length and numbers, not the rest of a `Sequence`
-        return Dataset(rows, [self._with_affine, *([transform] if transform else [])])
-
-    def _with_affine(self, item: dict[str, Any]) -> dict[str, Any]:
-        import torch
-        from monai.data.meta_tensor import MetaTensor
-
-        affine = torch.from_numpy(self._affine(item["case"])[:, [2, 1, 0, 3]])
-        return item | {"image": MetaTensor(item["image"], affine=affine)}
+        return make_monai_dataset(self, transform)
 
     def to_torchio(self, transform: Callable[..., Any] | None = None) -> torchio.SubjectsDataset:
         """Make a data set of TorchIO: a subject per volume, read when it is asked for.
@@ -358,59 +347,9 @@ class DBTDataset:
         Args:
             transform: what TorchIO calls with each subject.
         """
-        import torch
-        import torchio
+        from dbtbench.data.frameworks import make_subjects
 
-        image: Any = torchio.ScalarImage
-        label_map: Any = torchio.LabelMap
-        subjects = []
-        for row in self.cases.itertuples():
-            boxes, read = self.boxes_of(row.case), partial(_read_torchio, case=row.case)
-            affine = self._affine(row.case)
-            subjects.append(
-                torchio.Subject(
-                    image=image(self.path, reader=partial(read, affine=affine)),
-                    lesions=label_map(self.path, reader=partial(read, affine=affine, boxes=boxes)),
-                    boxes=torch.from_numpy(boxes),
-                    label=torch.tensor(LABELS.index(row.label)),
-                    case=row.case,
-                    patient=row.PatientID,
-                    view=row.View,
-                )
-            )
-        return torchio.SubjectsDataset(subjects, transform)
-
-    def _affine(self, case: int) -> NDArray[np.float64]:
-        """From voxel indices (column, row, slice) of a case to mm; see `geometry.orientation.affine_of`."""
-        row = self._rows[case]
-        return affine_of(row["View"], spacing_of(row, self.grid)[0])
-
-    @cached_property
-    def _rows(self) -> dict[int, dict[str, Any]]:
-        return {row["case"]: row for row in self.cases.to_dict("records")}
-
-
-def _open_store(path: Path) -> zarr.Array[Any]:
-    import zarr
-
-    return zarr.open_array(path / "volumes.zarr", mode="r")
-
-
-def _read_torchio(
-    path: str | Path, case: int, affine: NDArray[np.float64], boxes: Boxes | None = None
-) -> tuple[Any, NDArray[np.float64]]:
-    """Read a volume, or where its boxes are, for TorchIO: (1, W, H, D) and the affine."""
-    import torch
-
-    store = _open_store(Path(path))
-    if boxes is None:
-        volume = np.asarray(store[case], np.float32) / FULL_SCALE
-    else:
-        volume = np.zeros(store.shape[1:], np.float32)
-        for box in boxes:
-            low, high = np.floor(box[:3]).astype(int), np.ceil(box[3:]).astype(int)
-            volume[tuple(map(slice, low, high))] = 1
-    return torch.from_numpy(np.ascontiguousarray(volume.T)[None]), affine
+        return make_subjects(self, transform)
 
 
 def content_fingerprint(grid: Sequence[int], intensity: Mapping[str, Any], cases: str, boxes: str) -> str:
@@ -443,29 +382,3 @@ def sizes(
     pixel = round(float(np.sqrt(known[1] * known[2])), 6) if known[1] and known[2] else None
     names = ("slices", "rows", "columns", "pixel_mm", *SPACING)
     return dict(zip(names, (*shape, pixel, *stored), strict=True))
-
-
-def spacing_of(case: Mapping[str, Any], grid: tuple[int, int, int]) -> tuple[Spacing, bool]:
-    """Distances between the voxels of a stored volume.
-
-    Args:
-        case: its row of cases.csv; data sets made before there were columns for it have `pixel_mm` only.
-        grid: slices, rows, columns.
-
-    Returns:
-        mm between slices, rows and columns, and whether one of them is nominal (`NOMINAL_MM`).
-    """
-    spacing, nominal = list[float](), False
-    for name, axis, usual, n in zip(SPACING, ("slices", "rows", "columns"), NOMINAL_MM, grid, strict=True):
-        scale = case[axis] / n
-        stored = _length(case.get(name))
-        pixel = None if axis == "slices" else _length(case.get("pixel_mm"))
-        nominal |= stored is None and pixel is None
-        spacing.append(stored or (pixel or usual) * scale)
-    z, y, x = spacing
-    return (z, y, x), nominal
-
-
-def _length(mm: Any) -> float | None:
-    """A positive number of mm; None where there is none."""
-    return None if mm is None or not 0 < float(mm) < np.inf else float(mm)

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, NATIVE_BOX, SPACING, DBTDataset, spacing_of
+from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, NATIVE_BOX, SPACING, DBTDataset
+from dbtbench.data.spacing import spacing_of
 from dbtbench.dicom.volume import image_laterality
 from dbtbench.dicom.writing import (
     BITS_STORED,

@@ -19,7 +19,8 @@ import pytest
 from typer.testing import CliRunner
 
 from dbtbench import cli
-from dbtbench.data.dataset import GRID_BOX, KEY, SPACING, DBTDataset, spacing_of
+from dbtbench.data.dataset import GRID_BOX, KEY, SPACING, DBTDataset
+from dbtbench.data.spacing import spacing_of
 from dbtbench.data.writer import DatasetWriter, split_digest
 from dbtbench.errors import UsageError
 from dbtbench.exchange import export

@@ -1,0 +1,81 @@
+"""Data sets for MONAI and TorchIO, with affines from voxels to mm in the patient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchio
+import zarr
+from monai.data.dataset import Dataset
+from monai.data.meta_tensor import MetaTensor
+from numpy.typing import NDArray
+
+from dbtbench.data.dataset import FULL_SCALE, LABELS, DBTDataset
+from dbtbench.data.spacing import spacing_of
+from dbtbench.geometry.orientation import affine_of
+from dbtbench.geometry.views import Boxes
+
+Affine = NDArray[np.float64]
+
+
+def make_monai_dataset(dataset: DBTDataset, transform: Callable[..., Any] | None) -> Dataset:
+    """Make a MONAI data set of the dictionaries `dataset[i]`; see `DBTDataset.to_monai`."""
+    rows: Any = dataset  # MONAI needs a length and numbers, not the rest of a `Sequence`
+    place = partial(_add_affine, affines=_affines(dataset))
+    return Dataset(rows, [place, *([transform] if transform else [])])
+
+
+def _add_affine(item: dict[str, Any], affines: dict[int, Affine]) -> dict[str, Any]:
+    affine = affines[item["case"]][:, [2, 1, 0, 3]]  # MONAI counts along the array's axes
+    return item | {"image": MetaTensor(item["image"], affine=torch.from_numpy(affine))}
+
+
+def make_subjects(dataset: DBTDataset, transform: Callable[..., Any] | None) -> torchio.SubjectsDataset:
+    """Make a TorchIO data set with a subject per volume; see `DBTDataset.to_torchio`."""
+    image: Any = torchio.ScalarImage
+    label_map: Any = torchio.LabelMap
+    affines = _affines(dataset)
+    subjects = []
+    for row in dataset.cases.itertuples():
+        boxes = dataset.boxes_of(row.case)
+        read = partial(_read, case=row.case, affine=affines[row.case])
+        subjects.append(
+            torchio.Subject(
+                image=image(dataset.path, reader=read),
+                lesions=label_map(dataset.path, reader=partial(read, boxes=boxes)),
+                boxes=torch.from_numpy(boxes),
+                label=torch.tensor(LABELS.index(row.label)),
+                case=row.case,
+                patient=row.PatientID,
+                view=row.View,
+            )
+        )
+    return torchio.SubjectsDataset(subjects, transform)
+
+
+def _affines(dataset: DBTDataset) -> dict[int, Affine]:
+    """From voxel indices (column, row, slice) of each case to mm."""
+    return {
+        row["case"]: affine_of(row["View"], spacing_of(row, dataset.grid)[0])
+        for row in dataset.cases.to_dict("records")
+    }
+
+
+def _read(
+    path: str | Path, case: int, affine: Affine, boxes: Boxes | None = None
+) -> tuple[torch.Tensor, Affine]:
+    """Read a volume, or where its boxes are: (1, W, H, D), and the affine. TorchIO gives the path."""
+    store = zarr.open_array(Path(path) / "volumes.zarr", mode="r")
+    if boxes is None:
+        volume = np.asarray(store[case], np.float32) / FULL_SCALE
+    else:
+        volume = np.zeros(store.shape[1:], np.float32)
+        for box in boxes:
+            low, high = np.floor(box[:3]).astype(int), np.ceil(box[3:]).astype(int)
+            volume[tuple(map(slice, low, high))] = 1
+    return torch.from_numpy(np.ascontiguousarray(volume.T)[None]), affine
