@@ -19,6 +19,8 @@ class DBTBenchError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # a traceback ends with it
 
 
 class UsageError(DBTBenchError):

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
+import traceback
 from pathlib import Path
 
 import pytest
 
-from dbtbench.errors import MissingError, UsageError, explain_file_error
+from dbtbench.errors import DBTBenchError, MissingError, UsageError, explain_file_error
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,10 @@ def test_a_file_that_is_not_there_is_missing_and_a_wrong_path_is_wrong_usage(tmp
 def test_an_error_that_is_not_about_files_is_not_explained() -> None:
     assert explain_file_error(OSError("cannot identify image file")) is None
     assert explain_file_error(ConnectionRefusedError(errno.ECONNREFUSED, "refused")) is None
+
+
+def test_a_traceback_ends_with_the_hint_also_from_another_process() -> None:
+    error = DBTBenchError("it is broken", "fix it")
+    for seen in (error, pickle.loads(pickle.dumps(error))):
+        assert seen.hint == "fix it"
+        assert "".join(traceback.format_exception(seen)).endswith("it is broken\nhint: fix it\n")
