@@ -106,7 +106,7 @@ def load(plugin: Plugin) -> Any:
             f"{plugin.name} ({plugin.origin}): {module.__file__} has no {attribute}",
             f"let its entry point name a class: {plugin.name} = {module_name}:CLASS",
         ) from error
-    return _checked_class(value, f"{plugin.name} ({plugin.target}, from {plugin.origin})", plugin.kind)
+    return check_class(value, f"{plugin.name} ({plugin.target}, from {plugin.origin})", plugin.kind)
 
 
 def load_file(path: Path) -> tuple[Plugin, Any]:
@@ -132,6 +132,39 @@ def load_file(path: Path) -> tuple[Plugin, Any]:
     kind = kinds[0] if kinds else "generators"
     summary = (inspect.getdoc(module) or "").partition("\n")[0]
     return Plugin(kind, path.stem, summary, str(path), name), _only_class(module, kind)
+
+
+def check_class(value: Any, where: str, kind: str) -> Any:
+    """Give a class back that can be used as a plug-in.
+
+    Args:
+        value: the class, or whatever stands in its place.
+        where: what brings it, for errors.
+        kind: `generators` or `tasks`.
+
+    Raises:
+        MissingError: when it is no class of that kind, lacks methods, or its settings are no recipe.
+    """
+    base = _base(kind)
+    if not isinstance(value, type):
+        raise MissingError(
+            f"{where} is no class but {value!r:.80}", f"name the class itself, a {base.__name__}"
+        )
+    if not issubclass(value, base):
+        raise MissingError(
+            f"{where}: {value.__name__} is no {base.__name__}",
+            f"derive it: class {value.__name__}({base.__name__}[RECIPE])",
+        )
+    if inspect.isabstract(value):
+        missing = ", ".join(sorted(getattr(value, "__abstractmethods__", ())))
+        raise MissingError(f"{where}: {value.__name__} lacks {missing}", f"define {missing} in it")
+    settings = getattr(value, "recipe_class", None)
+    if not isinstance(settings, type) or not issubclass(settings, base.recipe_class):
+        raise MissingError(
+            f"{where}: the recipe_class of {value.__name__} is no Recipe",
+            "derive its settings from dbtbench.recipe.Recipe",
+        )
+    return value
 
 
 @contextmanager
@@ -201,9 +234,9 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _base(kind: str) -> type:
-    base: type = getattr(importlib.import_module(f"dbtbench.{KINDS[kind].lower()}"), KINDS[kind])
-    return base
+def _base(kind: str) -> Any:
+    """Give `Generator` or `Task`; they lie above this module, and importing them takes a second."""
+    return getattr(importlib.import_module(f"dbtbench.{KINDS[kind].lower()}"), KINDS[kind])
 
 
 def _classes(module: ModuleType, kind: str) -> list[type]:
@@ -228,25 +261,7 @@ def _only_class(module: ModuleType, kind: str) -> Any:
             f"{module.__file__} must define one {base}, it defines {names}",
             f"write class NAME({base}[RECIPE]) in it; see CONTRIBUTING.md",
         )
-    return _checked_class(usable[0], str(module.__file__), kind)
-
-
-def _checked_class(value: Any, where: str, kind: str) -> Any:
-    """Give a class that can be used as a plug-in of a kind."""
-    base = _base(kind)
-    if not isinstance(value, type):
-        raise MissingError(
-            f"{where} is no class but {value!r:.80}", f"name the class itself, a {base.__name__}"
-        )
-    if not issubclass(value, base):
-        raise MissingError(
-            f"{where}: {value.__name__} is no {base.__name__}",
-            f"derive it: class {value.__name__}({base.__name__}[RECIPE])",
-        )
-    if inspect.isabstract(value):
-        missing = ", ".join(sorted(getattr(value, "__abstractmethods__", ())))
-        raise MissingError(f"{where}: {value.__name__} lacks {missing}", f"define {missing} in it")
-    return value
+    return check_class(usable[0], str(module.__file__), kind)
 
 
 def _built_in(kind: str) -> list[Plugin]:

@@ -23,7 +23,7 @@ FLOORS = (
     ("exchange", "figures"),
     ("submissions", "training"),
     ("pipeline",),
-    ("leaderboard", "report"),
+    ("leaderboard", "report", "testing"),
     ("api", "cli"),
     ("__main__",),
 )

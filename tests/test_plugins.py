@@ -141,6 +141,7 @@ def test_a_module_that_cannot_be_imported_is_named_with_file_and_line(
         ("zeros", "is no class but <wrong_attributes.Zeros object", "name the class itself"),
         ("int", "int is no Generator", "class int(Generator[RECIPE])"),
         ("Half", "Half lacks fit, sample", "define fit, sample"),
+        ("Loose", "the recipe_class of Loose is no Recipe", "derive its settings"),
     ],
 )
 def test_an_entry_point_to_something_else_is_refused(
@@ -151,6 +152,7 @@ def test_an_entry_point_to_something_else_is_refused(
     hint: str,
 ) -> None:
     code = f"{GOOD}\nint = int\nzeros = Zeros(Recipe())\nclass Half(Generator[Recipe]): pass\n"
+    code += "class Loose(Zeros): recipe_class = dict"
     register("broken", f"{write_module('wrong_attributes', code)}:{attribute}")
     with pytest.raises(MissingError) as caught:
         plugins.load(plugins.get("generators", "broken"))

@@ -7,7 +7,19 @@ import sys
 
 import typer
 
-from dbtbench.cli import data, demo, doctor, evaluate, generate, leaderboard, listing, picture, score, show
+from dbtbench.cli import (
+    check_plugin,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    generate,
+    leaderboard,
+    listing,
+    picture,
+    score,
+    show,
+)
 from dbtbench.errors import DBTBenchError, explain_file_error
 from dbtbench.runtime.signals import handle_sigterm
 
@@ -32,6 +44,7 @@ app.add_typer(leaderboard.app, name="leaderboard")
 app.command("score")(score.score)
 app.command("list")(listing.list_)
 app.command("show")(show.show)
+app.command("check-plugin")(check_plugin.check_plugin)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 
