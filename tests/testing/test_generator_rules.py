@@ -20,6 +20,7 @@ from dbtbench.recipe import Recipe
 from dbtbench.runs import Run
 from dbtbench.testing import CheckFailed, check_generator
 from dbtbench.testing.generators import RULES, GeneratorBench
+from dbtbench.testing.rules import Verdict
 from dbtbench.testing.suites import GeneratorSuite
 
 SETTINGS: dict[str, dict[str, str]] = {"ddpm": {"steps": "2"}}
@@ -212,8 +213,14 @@ class Unseeded(Spots):
 UNWATCHED = "two trainings differ, so that only the reading of other patients was watched"
 
 
-def judge(cls: type[Generator[Any]], folder: Path) -> dict[str, tuple[str, str, str]]:
-    return {v.rule: (v.state, v.message, v.hint) for v in RULES.judge(GeneratorBench(cls, folder))}
+def judge(cls: type[Generator[Any]], folder: Path, until: str = "") -> list[Verdict]:
+    """The verdicts in order, up to that of a rule."""
+    verdicts = []
+    for verdict in RULES.judge(GeneratorBench(cls, folder)):
+        verdicts.append(verdict)
+        if verdict.rule == until:
+            break
+    return verdicts
 
 
 @pytest.mark.parametrize(
@@ -242,14 +249,25 @@ def judge(cls: type[Generator[Any]], folder: Path) -> dict[str, tuple[str, str, 
 def test_a_generator_that_breaks_a_rule_fails_that_rule_with_a_sentence(
     cls: type[Generator[Any]], rule: str, message: str, tmp_path: Path
 ) -> None:
-    verdicts = judge(cls, tmp_path)
-    state, found, hint = verdicts.pop(rule)
-    assert state == "FAILED"
-    assert re.search(message, found), found
-    assert hint
-    if rule != "purity":  # samples that are no function of their layouts are not resumed to the same bytes
-        expected = "not checked" if rule == "contract" else "ok"
-        assert {state for state, _, _ in verdicts.values()} == {expected}, verdicts
+    *others, verdict = judge(cls, tmp_path, until=rule)
+    assert verdict.state == "FAILED"
+    assert re.search(message, verdict.message), verdict
+    assert verdict.hint
+    assert {other.state for other in others} <= {"ok"}, others
+
+
+def test_without_the_contract_no_other_rule_is_checked(tmp_path: Path) -> None:
+    first, *others = judge(NotANumber, tmp_path)
+    assert first.state == "FAILED"
+    assert [(other.rule, other.state) for other in others] == [
+        (rule, "not checked") for rule in ("purity", "resume", "boxes", "training-split", "odd-grid")
+    ]
+
+
+def test_a_rule_that_fails_keeps_no_other_from_being_checked(tmp_path: Path) -> None:
+    states = {verdict.rule: verdict.state for verdict in judge(Liar, tmp_path)}
+    assert states.pop("boxes") == "FAILED"
+    assert list(states.values()) == ["ok"] * 5
 
 
 @pytest.mark.parametrize(
@@ -265,8 +283,8 @@ def test_a_generator_that_keeps_the_rules_passes(
     cls: type[Generator[Any]], remarks: Mapping[str, str], tmp_path: Path
 ) -> None:
     verdicts = judge(cls, tmp_path)
-    assert {state for state, _, _ in verdicts.values()} == {"ok"}, verdicts
-    assert {rule: remark for rule, (_, remark, _) in verdicts.items() if remark} == remarks
+    assert {verdict.state for verdict in verdicts} == {"ok"}, verdicts
+    assert {verdict.rule: verdict.message for verdict in verdicts if verdict.message} == remarks
 
 
 def test_check_generator_raises_the_first_failure_with_its_hint(tmp_path: Path) -> None:
