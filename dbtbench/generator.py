@@ -1,4 +1,4 @@
-"""What a generator promises, and the layouts that every generator is asked for."""
+"""The contract of generators, and the layouts that every one is asked for."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ class Generator(ABC, Generic[AnyRecipe]):
         """See whether a data set's grid (slices, rows, columns) goes with the recipe; here every grid does.
 
         Raises:
-            UsageError: when it does not, with a grid or a setting that would. It is told before any training.
+            UsageError: when it does not, before any training; the hint names a grid that does, such as
+                `8 x 64 x 64`.
         """
 
     @abstractmethod

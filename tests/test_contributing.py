@@ -14,6 +14,7 @@ import dbtbench
 from dbtbench import plugins, recipe
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.pipeline import generate
+from dbtbench.testing import check_generator
 from dbtbench.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,13 @@ def test_the_generator_shown_draws_a_data_set(
     )
     difference = drawn - (source[..., ::-1] if mirrored else source)
     assert np.std(difference[source.mean() < source]) == pytest.approx(0.05, abs=0.02)
+
+
+def test_the_generator_shown_keeps_the_rules(tmp_path: Path) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (tmp_path / "grain.py").write_text(text.split("```python\n")[1].split("```")[0], encoding="utf-8")
+    _, cls = plugins.load_file(tmp_path / "grain.py")
+    check_generator(cls, tmp_path / "bench")
 
 
 def test_every_folder_of_code_is_packed() -> None:
