@@ -79,6 +79,18 @@ class DDPMRecipe(LearnedRecipe):
         "dim": "base_channels",
         "mults": "channel_mults",
     }
+    synonyms: ClassVar[dict[str, str]] = {
+        "cfg_scale": "guidance_scale",
+        "guidance_weight": "guidance_scale",
+        "cond_drop_prob": "conditioning_dropout",
+        "dropout": "conditioning_dropout",
+        "timesteps": "num_timesteps",
+        "diffusion_steps": "num_timesteps",
+        "inference_steps": "sample_steps",
+        "beta_schedule": "noise_schedule",
+        "prediction_type": "target",
+        "channels": "base_channels",
+    }
     steps: PositiveInt = 8000
     batch: PositiveInt = 64
     lr: float = Field(default=2e-4, gt=0)
