@@ -7,7 +7,7 @@ import numpy as np
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
 from dbtbench.generator import Layout
-from dbtbench.geometry.views import Boxes, laterality, mirrored
+from dbtbench.geometry.views import Boxes, laterality, mirror_boxes
 
 JITTER_SHIFT = 0.04
 """Largest shift of a box in the plane, as a fraction of rows and columns."""
@@ -18,7 +18,7 @@ JITTER_SCALE = 0.10
 def draw_layouts(train: DBTDataset, n: int, seed: int, positives: float, first: int = 0) -> list[Layout]:
     """Draw what to ask for from the training split's own cases.
 
-    Each layout takes label, view and boxes of a training case, mirrored left to right for every other draw,
+    Each layout takes label, view and boxes of a training case, mirror_boxes left to right for every other draw,
     the boxes shifted and scaled a little. Layout i depends on (split, seed, positives, i) only.
 
     Args:
@@ -48,7 +48,7 @@ def draw_layouts(train: DBTDataset, n: int, seed: int, positives: float, first: 
         view = case["View"][:4].rstrip("0123456789")
         if rng.random() < 0.5:
             view = ("r" if laterality(view) == "l" else "l") + view[1:]
-            boxes = mirrored(boxes, train.grid[2])
+            boxes = mirror_boxes(boxes, train.grid[2])
         layouts.append(
             Layout(index, int(rng.integers(2**31)), str(case["label"]), view, boxes, int(case["case"]))
         )

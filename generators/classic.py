@@ -14,7 +14,7 @@ from pydantic import Field
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.generator import Generator, Layout, Sample
-from dbtbench.geometry.views import Boxes, Volume, laterality, mirrored, projection
+from dbtbench.geometry.views import Boxes, Volume, laterality, mirror_boxes, projection
 from dbtbench.recipe import Recipe
 from dbtbench.runs import Run
 
@@ -70,7 +70,7 @@ class Classic(Generator[ClassicRecipe]):
         volume = self.train.volumes([layout.source])[0, 0]
         boxes = self.train.boxes_of(layout.source)
         if laterality(layout.view) != laterality(self.views[layout.source]):
-            volume, boxes = volume[..., ::-1], mirrored(boxes, volume.shape[2])
+            volume, boxes = volume[..., ::-1], mirror_boxes(boxes, volume.shape[2])
         rng = np.random.default_rng(layout.seed)
         # An mlo breast has the pectoral muscle at the top: upside down it would be no breast at all.
         if projection(layout.view) == "cc" and rng.random() < 0.5:
@@ -94,7 +94,7 @@ class Classic(Generator[ClassicRecipe]):
             )
             moved = carry(boxes, affine, image)
             inside = clip(moved, volume.shape)
-            ghosts = np.concatenate([mirrored(boxes, 0), mirrored(boxes, 2 * columns)])
+            ghosts = np.concatenate([mirror_boxes(boxes, 0), mirror_boxes(boxes, 2 * columns)])
             unseen = _areas(clip(carry(ghosts, affine, image), volume.shape)) == 0
             if (_areas(inside) >= VISIBLE * _areas(moved)).all() and unseen.all():
                 return from_torchio(_applied(affine, image)), inside

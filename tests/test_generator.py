@@ -3,7 +3,7 @@ import pytest
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
-from dbtbench.geometry.views import mirrored
+from dbtbench.geometry.views import mirror_boxes
 from dbtbench.layouts import draw_layouts
 
 
@@ -44,7 +44,7 @@ def test_a_layout_of_the_other_side_is_the_mirror_image(toy: DBTDataset) -> None
 
 def test_mirroring_twice_changes_nothing(toy: DBTDataset) -> None:
     boxes = toy.boxes_of(0)
-    np.testing.assert_allclose(mirrored(mirrored(boxes, 32), 32), boxes, rtol=1e-6)
+    np.testing.assert_allclose(mirror_boxes(mirror_boxes(boxes, 32), 32), boxes, rtol=1e-6)
 
 
 def test_lesions_that_the_split_does_not_have_cannot_be_asked_for(toy: DBTDataset) -> None:

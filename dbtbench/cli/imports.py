@@ -1,4 +1,4 @@
-"""`dbtbench data import`: files become a data set."""
+"""`dbtbench data import`: the verbs that turn files into a data set."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def volumes(
     """Import volumes that were made elsewhere: NIfTI, NPZ, NPY or DICOM.
 
     They become a synthetic data set on the real one's grid, for `evaluate --aug NAME`. The split is taken on
-    trust: you state that whatever made these volumes saw the real data set's training split only.
+    trust: you state that the maker of these volumes saw the real data set's training split only.
 
     Example: dbtbench data import volumes my-gan --name my-gan --data duke --boxes boxes.csv
     """

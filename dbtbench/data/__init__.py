@@ -1,1 +1,1 @@
-"""What a DBT data set is, how real ones become one, and how one leaves."""
+"""DBT data sets: the format, its reader and writer, checks and summaries."""

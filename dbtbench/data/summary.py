@@ -43,7 +43,7 @@ def summarise(dataset: DBTDataset) -> dict[str, Any]:
         "split": dataset.meta["split"],
         "volumes": len(dataset),
         "splits": {
-            split: _counts(cases[cases["split"] == split], int(boxes.get(split, 0))) for split in SPLITS
+            split: _count(cases[cases["split"] == split], int(boxes.get(split, 0))) for split in SPLITS
         },
         "views": {
             str(row.Index): dict(zip(SPLITS, map(int, row[1:]), strict=True)) for row in views.itertuples()
@@ -54,7 +54,7 @@ def summarise(dataset: DBTDataset) -> dict[str, Any]:
     }
 
 
-def _counts(cases: pd.DataFrame, boxes: int) -> dict[str, int]:
+def _count(cases: pd.DataFrame, boxes: int) -> dict[str, int]:
     return {
         "patients": int(cases["PatientID"].nunique()),
         "volumes": len(cases),
@@ -68,9 +68,9 @@ def as_text(summary: Mapping[str, Any]) -> str:
     """Write a summary as text for a terminal of 80 columns."""
     grid = " × ".join(map(str, summary["grid"]))
     made = {
-        "from": _words(summary["source"]),
-        "intensity": _words(summary["intensity"]) + " (bimodality depends on this)",
-        "split": _words(summary["split"]),
+        "from": _join_settings(summary["source"]),
+        "intensity": _join_settings(summary["intensity"]) + " (bimodality depends on this)",
+        "split": _join_settings(summary["split"]),
     }
     lines = [
         f"{summary['name']}: {summary['volumes']:,} volumes of {grid} (slices × rows × columns)",
@@ -92,7 +92,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _words(settings: Mapping[str, Any]) -> str:
+def _join_settings(settings: Mapping[str, Any]) -> str:
     """Write settings as `kind, key value, key value`; digests are cut to 12 characters."""
     named = {key: value.get("name") if isinstance(value, dict) else value for key, value in settings.items()}
     short = {

@@ -1,4 +1,4 @@
-"""Writing a data set case by case, by one process or many, so that a kill at any moment loses nothing."""
+"""The writer of data sets: case by case, from one process or many; a kill at any moment loses nothing."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from dbtbench.geometry.views import Volume
 from dbtbench.runtime.files import atomic_path, csv_text, digest, write_json, write_text
 
 SHARD_BYTES = 2**23
-"""Cases are packed together up to this size: a file a case would be 22,032 files of 64 KiB for BCS-DBT on the
-paper's grid."""
+"""Cases are packed together up to this size. One file per case would be 22,032 files of 64 KiB for BCS-DBT on
+the paper's grid."""
 
 Entry = dict[str, Any]
-"""What became of one case: `index`, `case` (its row of cases.csv; None if it was rejected), `boxes` (rows of
+"""The outcome of one case: `index`, `case` (its row of cases.csv; None if it was rejected), `boxes` (rows of
 boxes.csv) and `rejected` (rows of rejected.csv)."""
 
 
 class DatasetWriter:
-    """Writes a data set case by case; killed at any moment, it continues where it was.
+    """A writer that stores a data set case by case; killed at any moment, it continues where it was.
 
-    Everything happens in a hidden folder beside the data set's own, which gets the data set's name at the
-    end. What became of a case is a line of a journal there. It is used in a `with` statement, which keeps
-    other processes out; the volumes themselves may be stored by other processes (`store_volume`).
+    It works in a hidden folder next to the data set's own; at the end the folder gets the data set's name.
+    The outcome of each case is a line of a journal there. A `with` statement keeps other processes out; the
+    volumes themselves may be stored by other processes (`store_volume`).
 
-    A finished data set of the same identity is taken up again, so that cases can be added to it.
+    A finished data set of the same identity is opened again, so that cases can be added to it.
 
     Args:
         path: where the finished data set will lie.
@@ -84,7 +84,7 @@ class DatasetWriter:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Let others in.
+        """Release the lock.
 
         Raises:
             DBTBenchError: when a file could not be written, as on a full disk; what was done is kept.
@@ -95,12 +95,12 @@ class DatasetWriter:
             raise explained from error
 
     def _open(self) -> None:
-        """Make the folder, or take up what is there; nobody but the lock's holder may."""
+        """Make the folder, or continue in it; only the holder of the lock may."""
         if not self.fresh and not self.folder.is_dir() and find_finished(self.path, self.identity):
             self.path.replace(self.folder)
         self.folder.mkdir(exist_ok=True)
         if not self._journal.is_file() and (self.folder / "dataset.json").is_file():
-            _write_journal(self._journal, _entries_of(DBTDataset.open(self.folder)))
+            _write_journal(self._journal, _list_entries(DBTDataset.open(self.folder)))
         self.entries = _read_journal(self._journal)
         if not (self.folder / "volumes.zarr" / "zarr.json").is_file():
             packed = min(SHARD_BYTES // (2 * int(np.prod(self.grid))), self.capacity)
@@ -127,7 +127,7 @@ class DatasetWriter:
         self.record(entry_of(index, {**case, "sha256": store_volume(self.folder, index, volume)}, boxes))
 
     def record(self, entry: Entry) -> None:
-        """Record what became of a case: its volume is stored already, or could not be read."""
+        """Record the outcome of a case: its volume is stored already, or could not be read."""
         with self._journal.open("a", encoding="utf-8") as journal:
             journal.write(json.dumps(entry) + "\n")
             journal.flush()
@@ -135,7 +135,7 @@ class DatasetWriter:
         self.entries[entry["index"]] = entry
 
     def forget(self, indices: Collection[int]) -> None:
-        """Make cases undone, which are then to be added or rejected again."""
+        """Remove cases, so that they are added or rejected again."""
         if not indices:
             return
         volumes = zarr.open_array(self.folder / "volumes.zarr", mode="r+")
@@ -150,16 +150,18 @@ class DatasetWriter:
         """Pack the volumes, write the tables and `dataset.json`, and give the folder its name.
 
         Args:
-            meta: `intensity`, `source`, `split` and whatever else describes the contents.
+            meta: `intensity`, `source`, `split` and anything else that describes the contents.
             split_hash: digest of the whole split (`split_digest`).
-            rejected: further rows for rejected.csv, of what belongs to no case.
+            rejected: further rows for rejected.csv, which belong to no case.
         """
         _pack(self.folder)
         entries = [self.entries[index] for index in sorted(self.entries)]
         tables = {
-            "cases": _table([e["case"] for e in entries if e["case"]], CASE_COLUMNS),
-            "boxes": _table([box for e in entries for box in e["boxes"]], BOX_COLUMNS),
-            "rejected": _table([r for e in entries for r in e["rejected"]] + [*rejected], REJECTED_COLUMNS),
+            "cases": _format_table([e["case"] for e in entries if e["case"]], CASE_COLUMNS),
+            "boxes": _format_table([box for e in entries for box in e["boxes"]], BOX_COLUMNS),
+            "rejected": _format_table(
+                [r for e in entries for r in e["rejected"]] + [*rejected], REJECTED_COLUMNS
+            ),
         }
         for name, text in tables.items():
             write_text(self.folder / f"{name}.csv", text)
@@ -184,7 +186,7 @@ class DatasetWriter:
 
 
 def entry_of(index: int, case: Mapping[str, Any], boxes: Iterable[Mapping[str, Any]]) -> Entry:
-    """The entry of a case that was stored: `case` and the boxes get the case's number and key."""
+    """Make the entry of a case that was stored; `case` and the boxes get the case's number and key."""
     key = {name: case[name] for name in KEY}
     return {
         "index": index,
@@ -195,7 +197,7 @@ def entry_of(index: int, case: Mapping[str, Any], boxes: Iterable[Mapping[str, A
 
 
 def unread_entry(index: int, row: Mapping[str, Any]) -> Entry:
-    """The entry of a case that could not be read: its row of rejected.csv."""
+    """Make the entry of a case that could not be read, from its row of rejected.csv."""
     return {"index": index, "case": None, "boxes": [], "rejected": [dict(row)]}
 
 
@@ -221,12 +223,12 @@ def store_volume(folder: Path, index: int, volume: Volume) -> str:
         volumes[index] = stored
     else:  # each write of a case would write its shard again, and processes would overwrite each other's
         with atomic_path(folder / "staged" / f"{index}.u2") as temporary:
-            temporary.write_bytes(stored.tobytes())  # numpy's own writers do not say that the disk is full
+            temporary.write_bytes(stored.tobytes())  # numpy's own writers do not report a full disk
     return hashlib.sha256(stored.tobytes()).hexdigest()
 
 
 def _pack(folder: Path) -> None:
-    """Move the staged volumes into the store, shard by shard; repeated after a kill, it does no harm."""
+    """Move the staged volumes into the store, shard by shard; it may be repeated after a kill."""
     volumes = zarr.open_array(folder / "volumes.zarr", mode="r+")
     if volumes.shards is not None:
         staged = {int(file.stem): file for file in (folder / "staged").glob("[0-9]*.u2")}
@@ -239,21 +241,21 @@ def _pack(folder: Path) -> None:
     shutil.rmtree(folder / "staged", ignore_errors=True)
 
 
-def _entries_of(dataset: DBTDataset) -> Iterable[Entry]:
-    """The entries of a finished data set's cases."""
+def _list_entries(dataset: DBTDataset) -> Iterable[Entry]:
+    """Yield the entries of a finished data set's cases."""
     boxes = dict(list(dataset.boxes.groupby("case")))
-    for row in _records(dataset.cases):
+    for row in _to_records(dataset.cases):
         mine = boxes.get(row["case"])
         yield {
             "index": row["case"],
             "case": row,
-            "boxes": [] if mine is None else _records(mine),
+            "boxes": [] if mine is None else _to_records(mine),
             "rejected": [],
         }
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows with Python's own types, and None for what is empty, as a journal has them."""
+def _to_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Convert rows to Python's own types, with None for empty cells, as a journal has them."""
     return list(table.astype(object).where(table.notna(), None).to_dict("records"))
 
 
@@ -271,13 +273,13 @@ def _read_journal(path: Path) -> dict[int, Entry]:
     return {entry["index"]: entry for entry in map(json.loads, whole.splitlines())}
 
 
-def _table(rows: list[dict[str, Any]], columns: list[str]) -> str:
+def _format_table(rows: list[dict[str, Any]], columns: list[str]) -> str:
     extra = [name for row in rows[:1] for name in row if name not in columns]
     return csv_text(pd.DataFrame(rows, columns=[*columns, *extra], dtype=object))
 
 
 def split_digest(splits: Mapping[str, str]) -> str:
-    """SHA-256 over `{PatientID: split}`."""
+    """Compute the SHA-256 of `{PatientID: split}`."""
     return digest(dict(splits))
 
 
@@ -292,12 +294,12 @@ def check_not_real(path: Path) -> None:
 
 
 def find_finished(path: Path, identity: Mapping[str, Any] | str, fresh: bool = False) -> DBTDataset | None:
-    """The finished data set at `path` if it is the one asked for; None when there is none or `fresh` is set.
+    """Open the finished data set at `path`; None when there is none, or `fresh` is set.
 
     Args:
         path: the data set's folder.
-        identity: everything the contents depend on, or its digest.
-        fresh: it is to be made again.
+        identity: everything that the contents depend on, or its digest.
+        fresh: make it again.
 
     Raises:
         UsageError: when another data set has that name.

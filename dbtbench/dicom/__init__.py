@@ -1,1 +1,1 @@
-"""Reading and writing Breast Tomosynthesis Image Storage."""
+"""Reader and writer of Breast Tomosynthesis Image Storage."""

@@ -1,4 +1,4 @@
-"""What a compressed frame says of itself, read before a decoder may act on it."""
+"""The markers of a compressed frame, checked before a decoder acts on them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ MAX_PRECISION = 16
 MAX_TILES = 1024
 MAX_LAYERS = 256
 MAX_PRECINCTS = 2**14
-"""What a decoder keeps: kilobytes for each tile, hundreds of bytes for each precinct, and a mark for each
-precinct in each layer. Encoders write one tile, up to some twenty layers and some hundred precincts."""
+"""Limits on a decoder's memory: it keeps kilobytes per tile, hundreds of bytes per precinct, and a mark per
+precinct and layer. Encoders write one tile, up to about twenty layers and a few hundred precincts."""
 
 SOC, SIZ, COD, COC, SOT, SOD, EOC = 0xFF4F, 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
 SOI, SOF3, SOF55, SOS, EOI = 0xFFD8, 0xFFC3, 0xFFF7, 0xFFDA, 0xFFD9
@@ -23,16 +23,16 @@ FRAMES_OF_JPEG = {*range(0xFFC0, 0xFFD0), SOF55} - {0xFFC4, 0xFFC8, 0xFFCC}
 
 @dataclass(frozen=True)
 class Codestream:
-    """A compressed image's own description.
+    """The description that a compressed image gives of itself.
 
     Attributes:
         rows, columns: its size.
         components: 1 for grey values.
         precision: bits of a sample.
         signed: whether samples can be negative.
-        levels: how often JPEG 2000 can halve the resolution; 0 for other formats and for an image in
-            several tiles or away from the origin, whose parts halve each in its own way.
-        reversible: whether JPEG 2000 used the wavelet of whole numbers, 5/3, and not 9/7.
+        levels: number of times that JPEG 2000 can halve the resolution; 0 for other formats, and for an image
+            in several tiles or away from the origin, where the parts are rounded separately.
+        reversible: whether JPEG 2000 used the reversible wavelet, 5/3, and not 9/7.
     """
 
     rows: int
@@ -44,7 +44,7 @@ class Codestream:
     reversible: bool = False
 
     def check(self, rows: int, columns: int) -> None:
-        """Refuse what is no grey image of the header's size.
+        """Refuse an image that is not grey or not of the header's size.
 
         Raises:
             UnreadableError: naming the first difference.
@@ -70,7 +70,7 @@ def read_jpeg2000(frame: bytes) -> Codestream:
         frame: a codestream, beginning with SOC.
 
     Raises:
-        UnreadableError: when they are not there, or ask a decoder for absurdly many tiles or precincts.
+        UnreadableError: when they are missing, or ask a decoder for too many tiles, layers or precincts.
     """
     try:
         soc, siz, _, _, x1, y1, x0, y0, tile_x, tile_y, _, _, components, depth, every_x, every_y = (
@@ -80,8 +80,8 @@ def read_jpeg2000(frame: bytes) -> Codestream:
             raise ValueError("no image size")
         rows, columns = y1 - y0, x1 - x0
         tiles = -(-x1 // tile_x) * -(-y1 // tile_y)
-        styles = list(_coding_styles(frame))
-        levels = min(_levels(style, rows, columns) for style in styles)
+        styles = list(_read_coding_styles(frame))
+        levels = min(_check_levels(style, rows, columns) for style in styles)
         reversible = all(parameters[4] == 1 for _, parameters in styles)
     except (struct.error, ArithmeticError, LookupError, ValueError) as error:
         raise UnreadableError("broken codestream", str(error)) from None
@@ -92,9 +92,9 @@ def read_jpeg2000(frame: bytes) -> Codestream:
     return Codestream(rows, columns, components, precision, signed, levels if whole else 0, reversible)
 
 
-def _coding_styles(frame: bytes) -> Iterator[tuple[bool, bytes]]:
-    """Of each COD and COC: whether it sizes precincts, and its parameters from the levels on."""
-    for marker, segment in _jpeg2000_segments(frame):
+def _read_coding_styles(frame: bytes) -> Iterator[tuple[bool, bytes]]:
+    """Yield of each COD and COC whether it sizes precincts, and its parameters from the levels on."""
+    for marker, segment in _walk_jpeg2000(frame):
         if marker == COD:
             if int.from_bytes(segment[2:4]) > MAX_LAYERS:
                 raise ValueError("too many layers")
@@ -103,7 +103,7 @@ def _coding_styles(frame: bytes) -> Iterator[tuple[bool, bytes]]:
             yield bool(segment[1] & 1), segment[2:]
 
 
-def _levels(style: tuple[bool, bytes], rows: int, columns: int) -> int:
+def _check_levels(style: tuple[bool, bytes], rows: int, columns: int) -> int:
     has_precincts, parameters = style
     for size in parameters[5:] if has_precincts else b"":
         precincts = ((rows >> (size >> 4)) + 1) * ((columns >> (size & 15)) + 1)
@@ -112,8 +112,8 @@ def _levels(style: tuple[bool, bytes], rows: int, columns: int) -> int:
     return parameters[0]
 
 
-def _jpeg2000_segments(frame: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker segments of the main header and of every tile part's header."""
+def _walk_jpeg2000(frame: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the marker segments of the main header and of every tile part's header."""
     position, end_of_part = 2, 0
     while position + 4 <= len(frame):
         marker, length = struct.unpack_from(">HH", frame, position)
@@ -139,13 +139,13 @@ def read_jpeg(frame: bytes, kind: int) -> Codestream:
         kind: the marker that it must have, `SOF3` or `SOF55`.
 
     Raises:
-        UnreadableError: when it is not there, or is another process's.
+        UnreadableError: when it is missing, or belongs to another JPEG process.
     """
     try:
-        # CharLS spends seconds on a JPEG-LS image that was cut off before it gives it up.
+        # CharLS spends seconds on a JPEG-LS image that was cut off.
         if kind == SOF55 and EOI.to_bytes(2) not in frame[-10:]:
             raise ValueError("no end of image")
-        for marker, segment in _jpeg_segments(frame):
+        for marker, segment in _walk_jpeg(frame):
             if marker in FRAMES_OF_JPEG:
                 if marker != kind:
                     raise ValueError(f"marker {marker:04X} instead of {kind:04X}")
@@ -156,8 +156,8 @@ def read_jpeg(frame: bytes, kind: int) -> Codestream:
         raise UnreadableError("broken codestream", str(error)) from None
 
 
-def _jpeg_segments(frame: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker segments before the first scan."""
+def _walk_jpeg(frame: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the marker segments before the first scan."""
     if frame[:2] != SOI.to_bytes(2):
         raise ValueError("no start of image")
     position = 2

@@ -1,7 +1,7 @@
-"""Which decoder reads which transfer syntax.
+"""The decoders of each transfer syntax, fastest first.
 
-The table names them, fastest first; of those that are installed the first is used, always, so that the same
-machine always gives the same pixels and `dbtbench doctor` can say which. Measured on a frame of 2457 × 1890,
+The first that is installed is always used. So the same machine always gives the same pixels, and `dbtbench
+doctor` can name the decoder. Measured on a frame of 2457 × 1890,
 61 % air, 10 bits, on one core, milliseconds: JPEG 2000 175 (imagecodecs), 186 (openjpeg), 191 (Pillow);
 JPEG-LS 29, 32 (pyjpegls); lossless JPEG 29; RLE 6.5, 48 (pydicom).
 """
@@ -25,7 +25,7 @@ from dbtbench.errors import UnreadableError
 
 Stored = NDArray[np.uint16]
 Decode = Callable[[bytes, int, int], Stored]
-"""A compressed frame, its rows and columns; what it gives must be (rows, columns)."""
+"""A function of a compressed frame, its rows and its columns that returns (rows, columns)."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Decoder:
 
     Attributes:
         name: the function, with the module that must be importable before the first dot.
-        package: what to install for it.
-        decode: how it is called.
+        package: the package to install for it.
+        decode: the call.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Decoder:
 
     @property
     def available(self) -> bool:
-        """Whether its package is installed; nothing is imported to find out."""
+        """True when its package is installed; nothing is imported to find out."""
         return find_spec(self.name.partition(".")[0]) is not None
 
 
 @dataclass(frozen=True)
 class Syntax:
-    """How the frames of a compressed transfer syntax are read.
+    """The decoders of a compressed transfer syntax.
 
     Attributes:
         decoders: fastest first.
@@ -142,7 +142,7 @@ JPEG_LS = Syntax(
 JPEG_LOSSLESS = Syntax(
     (Decoder("imagecodecs.jpeg8_decode", "imagecodecs", _jpeg_imagecodecs),), partial(read_jpeg, kind=SOF3)
 )
-# pylibjpeg-rle is not among them: where a segment is too long it panics, which no `except Exception` catches.
+# Without pylibjpeg-rle: on a segment that is too long it panics, which no `except Exception` catches.
 RLE = Syntax(
     (
         Decoder("imagecodecs.dicomrle_decode", "imagecodecs", _rle_imagecodecs),
@@ -164,17 +164,17 @@ UNCOMPRESSED: dict[str, str] = {
     uid.ExplicitVRLittleEndian: "<u2",
     uid.ExplicitVRBigEndian: ">u2",
 }
-"""Transfer syntaxes whose frames are plain numbers, and how numpy calls these."""
+"""Transfer syntaxes whose frames are plain numbers, and their types in numpy."""
 
 
 @cache
 def choose(transfer_syntax: str) -> Decoder | None:
-    """The decoder that a compressed transfer syntax is read with; None where none is installed."""
+    """Choose the decoder of a compressed transfer syntax; None where none is installed."""
     return next((d for d in COMPRESSED[transfer_syntax].decoders if d.available), None)
 
 
 def decode(frame: bytes, transfer_syntax: str, rows: int, columns: int, reduction: int = 0) -> Stored:
-    """Decode one compressed frame, after its own markers were compared with the header.
+    """Decode one compressed frame, after its markers were compared with the header.
 
     Args:
         frame: its bytes.
@@ -187,7 +187,7 @@ def decode(frame: bytes, transfer_syntax: str, rows: int, columns: int, reductio
         (⌈rows/2^r⌉, ⌈columns/2^r⌉) stored values.
 
     Raises:
-        UnreadableError: when the frame is another image than the header says, or no decoder can read it.
+        UnreadableError: when the frame disagrees with the header, or no decoder can read it.
     """
     describe = COMPRESSED[transfer_syntax].describe
     stream = describe(frame) if describe else Codestream(rows, columns, 1, 16)
@@ -200,7 +200,7 @@ def decode(frame: bytes, transfer_syntax: str, rows: int, columns: int, reductio
         pixels = (
             decode_reduced(frame, stream, reduction) if reduction else decoder.decode(frame, rows, columns)
         )
-    except Exception as error:  # decoders raise what they like
+    except Exception as error:  # decoders raise errors of any kind
         raise UnreadableError("cannot be decoded", f"{decoder.name}: {error}") from error
     if pixels.shape != (-(-rows >> reduction), -(-columns >> reduction)):
         raise UnreadableError("cannot be decoded", f"{decoder.name} gives an image of {pixels.shape}")
@@ -212,7 +212,8 @@ def decode_reduced(frame: bytes, stream: Codestream, reduction: int) -> Stored:
 
     Pillow's own `reduce` rounds the size, while JPEG 2000 takes the ceiling ("broken data stream" for
     2457 × 1890), so size and tile are set here; and it scales samples to the full 8 or 16 bits of its image
-    mode, which is undone. The wavelet's low-pass keeps the mean, but for what the reversible one rounds.
+    mode, which is undone. The wavelet's low-pass keeps the mean, except for the rounding of the reversible
+    one.
 
     Args:
         frame: a codestream.

@@ -1,8 +1,8 @@
-"""Where the frames of a multi-frame file lie, and reading one of them.
+"""The frames of a multi-frame file, read one at a time.
 
 pydicom's `generate_frames` does this too, but trusts the file: it makes a list of any length out of an
-offset table and reads fragments of any length, so that a bad file can cost gigabytes. Here nothing is read
-that could not belong to a frame of the header's size.
+offset table and reads fragments of any length, so that a bad file can cost gigabytes. Here no more is read
+than a frame of the header's size can have.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ TRUNCATED, BROKEN = "file ends too early", "broken pixel data"
 
 
 class Frames:
-    """The frames of an open file; only the one asked for is in memory.
+    """The frames of an open file; only one at a time is in memory.
 
     Args:
         file: the file, open for reading.
         transfer_syntax: of its pixel data.
-        shape: slices, rows, columns that its header says.
-        pixels: where the value of the pixel data begins; its length, None where it is undefined.
+        shape: slices, rows, columns of its header.
+        pixels: offset of the value of the pixel data, and its length; None where it is undefined.
 
     Raises:
         UnreadableError: when the file does not hold these frames.
@@ -59,7 +59,7 @@ class Frames:
                 raise UnreadableError(TRUNCATED, f"{there} of {slices * each} bytes of pixels")
             self._spans = [[(start + k * each, each)] for k in range(slices)]
         else:
-            self._spans = _encapsulated(file, start, slices)
+            self._spans = _find_fragments(file, start, slices)
             for spans in self._spans:
                 if sum(span[1] for span in spans) > 2 * each + 2**16:
                     raise UnreadableError(BROKEN, "a compressed frame is longer than an uncompressed one")
@@ -68,13 +68,13 @@ class Frames:
         return len(self._spans)
 
     def describe(self) -> Codestream | None:
-        """What the first frame says of itself; None where frames say nothing.
+        """Read the markers of the first frame; None where frames have none.
 
         Raises:
             UnreadableError: when its markers are broken.
         """
         compressed = COMPRESSED.get(self._syntax)
-        return compressed.describe(self._bytes(0)) if compressed and compressed.describe else None
+        return compressed.describe(self._read_bytes(0)) if compressed and compressed.describe else None
 
     def read(self, index: int, reduction: int = 0) -> Stored:
         """Read and decode one frame.
@@ -85,7 +85,7 @@ class Frames:
         Raises:
             UnreadableError: when it cannot be decoded; the detail names the frame.
         """
-        frame = self._bytes(index)
+        frame = self._read_bytes(index)
         if self._syntax in UNCOMPRESSED:
             stored = np.frombuffer(frame, UNCOMPRESSED[self._syntax])
             return stored.reshape(self._rows, self._columns).astype(np.uint16, copy=False)
@@ -94,7 +94,7 @@ class Frames:
         except UnreadableError as error:
             raise UnreadableError(error.reason, f"frame {index}: {error.detail}") from error
 
-    def _bytes(self, index: int) -> bytes:
+    def _read_bytes(self, index: int) -> bytes:
         parts = []
         for start, length in self._spans[index]:
             self._file.seek(start)
@@ -102,9 +102,9 @@ class Frames:
         return b"".join(parts)
 
 
-def _encapsulated(file: BinaryIO, start: int, frames: int) -> list[list[Span]]:
-    """Fragments of each frame (PS3.5 A.4), by number, else by offset table, else by end-of-image markers."""
-    items = _items(file, start)
+def _find_fragments(file: BinaryIO, start: int, frames: int) -> list[list[Span]]:
+    """Find each frame's fragments (PS3.5 A.4): by number, by offset table, or by end-of-image markers."""
+    items = _walk_items(file, start)
     table = next(items, (start, 0))
     fragments = list(items)
     if len(fragments) < frames:
@@ -128,8 +128,8 @@ def _encapsulated(file: BinaryIO, start: int, frames: int) -> list[list[Span]]:
     return groups
 
 
-def _items(file: BinaryIO, start: int) -> Iterator[Span]:
-    """Value of each item: the offset table's, then every fragment's."""
+def _walk_items(file: BinaryIO, start: int) -> Iterator[Span]:
+    """Yield the value of each item: the offset table's, then every fragment's."""
     size = os.fstat(file.fileno()).st_size
     for _ in range(MAX_FRAGMENTS):
         file.seek(start)
@@ -152,7 +152,7 @@ def _items(file: BinaryIO, start: int) -> Iterator[Span]:
 
 
 def _ends_image(file: BinaryIO, fragment: Span) -> bool:
-    """Whether a fragment ends with the EOI or EOC marker; a few bytes of padding may follow."""
+    """Test whether a fragment ends with the EOI or EOC marker; a few bytes of padding may follow."""
     start, length = fragment
     tail = min(length, 10)
     file.seek(start + length - tail)

@@ -1,4 +1,4 @@
-"""What a Breast Tomosynthesis file says of itself, read within bounds whatever it holds."""
+"""The header of a Breast Tomosynthesis file, read with bounded time and memory whatever the file holds."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from dbtbench.errors import UnreadableError
 MAX_VOXELS = 2**31
 MAX_PIXELS = 2**25
 MAX_SLICES = 2**12
-"""Of a volume, a frame, and slices: several times what scanners make, and what a decoder may ask for."""
+"""Limits of a volume, a frame and the number of slices: several times the sizes that scanners make."""
 HEADER_BYTES = 2**20
-"""What is read of a header before it counts as endless; those of scanners have some 100 kB."""
+"""Bytes of a header after which it counts as broken; scanners write about 100 kB."""
 UNDEFINED_LENGTH = 2**32 - 1
 
 TAGS: list[Any] = [
@@ -48,7 +48,7 @@ TAGS: list[Any] = [
 
 @dataclass(frozen=True)
 class Header:
-    """What the import needs to know of a file before its pixels.
+    """The attributes of a file that an import needs before its pixels.
 
     Attributes:
         slices, rows, columns: size of the volume in voxels.
@@ -58,10 +58,10 @@ class Header:
         window_function: LINEAR, LINEAR_EXACT or SIGMOID.
         slope, intercept: of the pixel value transformation.
         pixel_mm: geometric mean of row and column spacing; NaN where the file gives none, as in BCS-DBT.
-        spacing: millimetres between slices, rows and columns; NaN where the file does not say. The slice
-            thickness says nothing: in BCS-DBT it is the thickness of the compressed breast.
-        pixels: where in the file the value of the pixel data begins, and its length in bytes, None where it
-            is undefined.
+        spacing: millimetres between slices, rows and columns; NaN where the file does not give it. The slice
+            thickness is not used: in BCS-DBT it is the thickness of the compressed breast.
+        pixels: offset of the value of the pixel data in the file, and its length in bytes; None where it is
+            undefined.
     """
 
     slices: int
@@ -94,10 +94,10 @@ def read_header(path: Path) -> Header:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with _HeaderReader(io.FileIO(path)) as file:
-                syntax = _transfer_syntax(file)
+                syntax = _read_transfer_syntax(file)
                 file.seek(0)
                 dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
-                return _header(dataset, syntax, file)
+                return _make_header(dataset, syntax, file)
     except FileNotFoundError:
         raise UnreadableError("file not found") from None
     except (PermissionError, IsADirectoryError) as error:
@@ -111,7 +111,7 @@ def read_header(path: Path) -> Header:
 
 
 class _HeaderReader(io.BufferedReader):
-    """A file that refuses to be read on and on: a sequence of empty items costs 1 kB for each 8 bytes."""
+    """A file with a limit on the bytes that are read: 8 bytes of an empty item cost 1 kB of memory."""
 
     left = HEADER_BYTES
 
@@ -122,8 +122,8 @@ class _HeaderReader(io.BufferedReader):
         return super().read(size)
 
 
-def _transfer_syntax(file: io.BufferedReader) -> str:
-    """Looked at before the data set: pydicom would inflate a deflated one whole, to whatever size."""
+def _read_transfer_syntax(file: io.BufferedReader) -> str:
+    """Read the transfer syntax before the data set: pydicom would inflate a deflated one to any size."""
     read_preamble(file, force=False)
     meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
     syntax = UID(str(meta.get("TransferSyntaxUID", "")))
@@ -132,7 +132,7 @@ def _transfer_syntax(file: io.BufferedReader) -> str:
     return syntax
 
 
-def _header(ds: pydicom.Dataset, syntax: str, file: io.BufferedReader) -> Header:
+def _make_header(ds: pydicom.Dataset, syntax: str, file: io.BufferedReader) -> Header:
     sop_class = UID(str(ds.get("SOPClassUID", "")))
     if sop_class != BreastTomosynthesisImageStorage:
         raise UnreadableError("not Breast Tomosynthesis Image Storage", sop_class.name)
@@ -147,10 +147,10 @@ def _header(ds: pydicom.Dataset, syntax: str, file: io.BufferedReader) -> Header
         raise UnreadableError("not unsigned 16-bit grey values", f"{kind}, {bits} bits stored")
     shared = item_of(ds, "SharedFunctionalGroupsSequence")
     first = item_of(ds, "PerFrameFunctionalGroupsSequence")
-    voi = _group(shared, first, "FrameVOILUTSequence")
-    centre, width = _numbers(voi, "WindowCenter"), _numbers(voi, "WindowWidth")
-    values = _group(shared, first, "PixelValueTransformationSequence")
-    spacing = _spacing(ds, shared, first)
+    voi = _get_group(shared, first, "FrameVOILUTSequence")
+    centre, width = _get_numbers(voi, "WindowCenter"), _get_numbers(voi, "WindowWidth")
+    values = _get_group(shared, first, "PixelValueTransformationSequence")
+    spacing = _get_spacing(ds, shared, first)
     return Header(
         slices,
         rows,
@@ -158,28 +158,28 @@ def _header(ds: pydicom.Dataset, syntax: str, file: io.BufferedReader) -> Header
         bits,
         syntax,
         (centre[0], width[0]) if centre and width else None,
-        _number(values, "RescaleSlope", missing=1.0),
-        _number(values, "RescaleIntercept", missing=0.0),
+        _get_number(values, "RescaleSlope", missing=1.0),
+        _get_number(values, "RescaleIntercept", missing=0.0),
         float(np.sqrt(spacing[1] * spacing[2])),
         spacing,
         str(voi.get("VOILUTFunction") or "LINEAR"),
-        _pixel_data(file, syntax),
+        _locate_pixel_data(file, syntax),
     )
 
 
 def item_of(ds: pydicom.Dataset, keyword: str, index: int = 0) -> pydicom.Dataset:
-    """An item of a sequence; an empty data set where there is none."""
+    """Get an item of a sequence; an empty data set where there is none."""
     sequence = ds.get(keyword)
     return sequence[index] if sequence and len(sequence) > index else pydicom.Dataset()
 
 
-def _group(shared: pydicom.Dataset, frame: pydicom.Dataset, keyword: str) -> pydicom.Dataset:
-    """A functional group's item: shared between frames, else the frame's own."""
+def _get_group(shared: pydicom.Dataset, frame: pydicom.Dataset, keyword: str) -> pydicom.Dataset:
+    """Get a functional group's item: shared between frames, else the frame's own."""
     return item_of(shared if keyword in shared else frame, keyword)
 
 
-def _numbers(ds: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
-    """The finite numbers of an attribute; none when it is not there, or holds something else."""
+def _get_numbers(ds: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
+    """Get the finite numbers of an attribute; none when it is missing, or holds something else."""
     try:
         value = ds.get(keyword)
         listed = value if isinstance(value, pydicom.multival.MultiValue | list) else [value]
@@ -189,39 +189,39 @@ def _numbers(ds: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
     return numbers if np.isfinite(numbers).all() else ()
 
 
-def _number(ds: pydicom.Dataset, keyword: str, missing: float) -> float:
-    """The first number of an attribute that may be missing, but not wrong."""
+def _get_number(ds: pydicom.Dataset, keyword: str, missing: float) -> float:
+    """Get the first number of an attribute that may be missing, but not wrong."""
     if ds.get(keyword) is None:
         return missing
-    numbers = _numbers(ds, keyword)
+    numbers = _get_numbers(ds, keyword)
     if not numbers:
         raise UnreadableError("broken header", f"{keyword} is not a number")
     return numbers[0]
 
 
-def _spacing(
+def _get_spacing(
     ds: pydicom.Dataset, shared: pydicom.Dataset, first: pydicom.Dataset
 ) -> tuple[float, float, float]:
-    """Millimetres between slices, rows and columns; slices by their positions where nothing else says."""
-    measures = _group(shared, first, "PixelMeasuresSequence")
-    between = (*_numbers(measures, "SpacingBetweenSlices"), float("nan"))[0]
+    """Get the mm between slices, rows and columns; the first from the slices' positions if need be."""
+    measures = _get_group(shared, first, "PixelMeasuresSequence")
+    between = (*_get_numbers(measures, "SpacingBetweenSlices"), float("nan"))[0]
     if np.isnan(between):
         second = item_of(ds, "PerFrameFunctionalGroupsSequence", 1)
         places = [
-            _numbers(item_of(frame, "PlanePositionSequence"), "ImagePositionPatient")
+            _get_numbers(item_of(frame, "PlanePositionSequence"), "ImagePositionPatient")
             for frame in (first, second)
         ]
-        axes = _numbers(_group(shared, first, "PlaneOrientationSequence"), "ImageOrientationPatient")
+        axes = _get_numbers(_get_group(shared, first, "PlaneOrientationSequence"), "ImageOrientationPatient")
         if [len(numbers) for numbers in (places[0], places[1], axes)] == [3, 3, 6]:
             between = abs(float(np.dot(np.cross(axes[:3], axes[3:]), np.subtract(places[0], places[1]))))
-    pixel = _numbers(measures, "PixelSpacing")
+    pixel = _get_numbers(measures, "PixelSpacing")
     rows, columns = pixel if len(pixel) == 2 else (float("nan"), float("nan"))
     slices, rows, columns = (mm if mm > 0 else float("nan") for mm in (between, rows, columns))
     return slices, rows, columns
 
 
-def _pixel_data(file: io.BufferedReader, syntax: str) -> tuple[int, int | None]:
-    """Offset and length of the pixel data's value; the file stands before its tag."""
+def _locate_pixel_data(file: io.BufferedReader, syntax: str) -> tuple[int, int | None]:
+    """Find offset and length of the pixel data's value; the file's position is before its tag."""
     order = ">" if syntax == ExplicitVRBigEndian else "<"
     fields = "HHI" if syntax == ImplicitVRLittleEndian else "HH2s2xI"
     head = file.read(struct.calcsize(order + fields))

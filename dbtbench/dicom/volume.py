@@ -1,4 +1,4 @@
-"""Reading Breast Tomosynthesis Image Storage files onto a grid, as they are displayed."""
+"""The reader of Breast Tomosynthesis Image Storage: a file becomes a volume on a grid, as displayed."""
 
 from __future__ import annotations
 
@@ -15,24 +15,33 @@ from dbtbench.dicom.header import Header, read_header
 from dbtbench.errors import UnreadableError
 from dbtbench.geometry.resample import area_mean, torchio_resize
 
-__all__ = ["WINDOWS", "Header", "Reading", "image_laterality", "read_header", "read_volume", "window_table"]
+__all__ = [
+    "WINDOWS",
+    "DicomVolume",
+    "Header",
+    "image_laterality",
+    "read_header",
+    "read_volume",
+    "window_table",
+]
 
 Values = NDArray[np.float64]
 
 WINDOWS = ("dicom", "duke", "none")
 CELL_PIXELS = 3.5
-"""Reduced pixels that a cell of the grid must still have along each axis. So many keep the correlation with
-the exact means, in tissue, at .9997 where the window clips noise and above .9999 elsewhere; with twice as
-many, decoding takes twice as long."""
+"""Reduced pixels that a cell of the grid must still have along each axis. The correlation with the exact
+means, in tissue, is then .9997 where the window clips noise and above .9999 elsewhere. With twice as many,
+decoding takes twice as long."""
 ROUNDED_UP = 0.5
-"""What a halving of the resolution adds to stored values where JPEG 2000 is reversible. Both lifting steps of
-its 5/3 filter round (ISO/IEC 15444-1, Annex F), together by 1/4 upwards on average in noise, on each axis."""
+"""The mean that a halving of the resolution adds to stored values where JPEG 2000 is reversible. Both lifting
+steps of its 5/3 filter round (ISO/IEC 15444-1, Annex F), together by 1/4 upwards on average in noise, on each
+axis."""
 BAND = 64
-"""Rows that are looked up in the window's table at once."""
+"""Rows that pass through the window's table at once."""
 
 
 @dataclass(frozen=True)
-class Reading:
+class DicomVolume:
     """A volume on its grid.
 
     Attributes:
@@ -47,7 +56,7 @@ class Reading:
 
 
 def image_laterality(frame: Stored) -> str:
-    """`"r"` when a frame's right column holds more signal than its left one, else `"l"`.
+    """Tell the side by the pixels: `"r"` when a frame's right column has more signal than its left one.
 
     The rule of the collection's own reader (github.com/mazurowski-lab/duke-dbt-data): the laterality tag
     of BCS-DBT reads L on right breasts too, so the pixels decide.
@@ -60,17 +69,17 @@ def image_laterality(frame: Stored) -> str:
 
 
 def window_table(header: Header, window: str = "dicom", excess: float = 0) -> NDArray[np.float32]:
-    """The displayed value of every 16-bit stored value.
+    """Compute the displayed value of every 16-bit stored value.
 
-    `dicom`: the VOI LUT function of PS3.3 C.11.2.1.2 and C.11.2.1.3 after slope and intercept. `duke`: what
-    the collection's own reader does, skimage's rescale_intensity of stored values from centre ± width/2 to
+    `dicom`: the VOI LUT function of PS3.3 C.11.2.1.2 and C.11.2.1.3 after slope and intercept. `duke`: the
+    way of the collection's own reader, skimage's rescale_intensity of stored values from centre ± width/2 to
     the whole numbers up to 65535, truncated. `none`: the stored value's share of the largest that
     `bits_stored` allows.
 
     Args:
         header: of the file.
         window: one of `WINDOWS`.
-        excess: by how much the values that will be looked up are too large.
+        excess: the amount by which the stored values are too large.
 
     Returns:
         (65536,) float32 in [0, 1].
@@ -97,7 +106,7 @@ def _duke_window(stored: Values, centre: float, width: float) -> Values:
 
 
 def _voi_lut(values: Values, centre: float, width: float, function: str) -> Values:
-    """Not yet clipped to [0, 1]."""
+    """Apply the VOI LUT function; the result is not yet clipped to [0, 1]."""
     if function == "LINEAR":
         _check_width(width >= 1, width)
         offset = values - (centre - 0.5)
@@ -123,13 +132,13 @@ def read_volume(
     window: str = "dicom",
     resample: str = "area",
     exact: bool = False,
-) -> Reading:
+) -> DicomVolume:
     """Read one file onto a grid, with one frame in memory at a time.
 
-    The official laterality rule is applied to frame 0, as the collection's own reader does it: where the
-    image's laterality is not the view's, rows and columns of the volume are flipped; the order of the frames
-    stays. JPEG 2000 is decoded at the lowest resolution that leaves every cell `CELL_PIXELS` pixels (on
-    2457 × 1890 onto 64 × 64: 1/8); frame 0 in full too.
+    The official laterality rule is applied to frame 0, as in the collection's own reader: where the image's
+    laterality is not the view's, rows and columns of the volume are flipped; the order of the frames stays.
+    JPEG 2000 is decoded at the lowest resolution that leaves every cell `CELL_PIXELS` pixels (2457 × 1890
+    onto 64 × 64: 1/8); frame 0 is decoded in full too.
 
     Args:
         path: the file.
@@ -140,7 +149,7 @@ def read_volume(
         exact: decode every frame at full resolution.
 
     Raises:
-        UnreadableError: whatever is wrong with the file.
+        UnreadableError: when the file cannot become a volume, for any reason.
     """
     header = read_header(path)
     table = window_table(header, window)
@@ -152,39 +161,39 @@ def read_volume(
             flipped = image_laterality(first) != view[0]
             volume = None
             if resample == "torchio":
-                images = (_displayed(frame, table) for frame in _after(first, frames))
+                images = (_apply_window(frame, table) for frame in _read_all(first, frames))
                 volume = torchio_resize((i[::-1, ::-1] if flipped else i for i in images), grid)
-                return Reading(volume, header, flipped)
+                return DicomVolume(volume, header, flipped)
             if not exact:
                 volume = _reduced_area_mean(first, frames, header, window, grid)
             if volume is None:
-                images = (_displayed(frame, table) for frame in _after(first, frames))
+                images = (_apply_window(frame, table) for frame in _read_all(first, frames))
                 volume = area_mean(images, header.shape, grid)
     except OSError as error:
         raise UnreadableError("file cannot be read", str(error)) from None
-    return Reading(np.ascontiguousarray(volume[:, ::-1, ::-1]) if flipped else volume, header, flipped)
+    return DicomVolume(np.ascontiguousarray(volume[:, ::-1, ::-1]) if flipped else volume, header, flipped)
 
 
 def _reduced_area_mean(
     first: Stored, frames: Frames, header: Header, window: str, grid: tuple[int, int, int]
 ) -> NDArray[np.float32] | None:
-    """Area means of reduced frames; None where the grid or the file does not allow them, or they fail."""
+    """Compute area means of reduced frames; None where the grid or the file does not allow them."""
     stream = frames.describe()
-    reduction = _reduction(stream.levels, header.shape, grid) if stream else 0
+    reduction = _choose_reduction(stream.levels, header.shape, grid) if stream else 0
     if not stream or not reduction:
         return None
     table = window_table(header, window, ROUNDED_UP * reduction if stream.reversible else 0)
     try:
         small = frames.read(0, reduction)
         _check_reduced(first, small)
-        images = (_displayed(frame, table) for frame in _after(small, frames, reduction))
+        images = (_apply_window(frame, table) for frame in _read_all(small, frames, reduction))
         return area_mean(images, header.shape, grid, reduction)
     except UnreadableError:
         return None  # perhaps it can be read in full
 
 
-def _reduction(levels: int, shape: tuple[int, int, int], grid: tuple[int, int, int]) -> int:
-    """The largest r for which ⌈n/2^r⌉ pixels are enough for the cells of both axes; at most `levels`."""
+def _choose_reduction(levels: int, shape: tuple[int, int, int], grid: tuple[int, int, int]) -> int:
+    """Find the largest r for which ⌈n/2^r⌉ pixels are enough for the cells of both axes; at most `levels`."""
     enough = (
         r
         for r in range(levels, 0, -1)
@@ -194,20 +203,20 @@ def _reduction(levels: int, shape: tuple[int, int, int], grid: tuple[int, int, i
 
 
 def _check_reduced(full: Stored, reduced: Stored) -> None:
-    """Refuse a reduced frame whose mean is another: Pillow's scaling of samples is not documented."""
+    """Refuse a reduced frame that has another mean: Pillow's scaling of samples is not documented."""
     means = full.mean(dtype=np.float64) + 1, reduced.mean(dtype=np.float64) + 1
     if max(means) > 1.5 * min(means):
         raise UnreadableError("cannot be decoded", "the reduced image has another mean")
 
 
-def _after(first: Stored, frames: Frames, reduction: int = 0) -> Iterator[Stored]:
-    """All frames; the first was read before."""
+def _read_all(first: Stored, frames: Frames, reduction: int = 0) -> Iterator[Stored]:
+    """Yield all frames; the first was read before."""
     yield first
     yield from (frames.read(index, reduction) for index in range(1, len(frames)))
 
 
-def _displayed(frame: Stored, table: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Look every pixel up; in bands that stay in the cache, which takes a third of the time."""
+def _apply_window(frame: Stored, table: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Map every pixel through a table, in bands that stay in the cache: a third of the time."""
     image = np.empty(frame.shape, np.float32)
     for row in range(0, len(frame), BAND):
         np.take(table, frame[row : row + BAND], out=image[row : row + BAND], mode="clip")

@@ -1,4 +1,4 @@
-"""Writing volumes as Breast Tomosynthesis Image Storage, the multi-frame object that scanners send."""
+"""The writer of Breast Tomosynthesis Image Storage, the multi-frame object that scanners send."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ DRAWN = ("SYNTHETIC", "99DBTBENCH", "Drawn by a generative model")
 
 @dataclass(frozen=True)
 class Derivation:
-    """What a volume was made of, and how.
+    """The source of a derived volume.
 
     Attributes:
         description: in words, at most 1024 characters.
@@ -85,18 +85,18 @@ def write_tomosynthesis(
         pixel_mm: distance between rows, between columns.
         slice_mm: distance between slices.
         window: centre and width.
-        uid_seed: volumes of different collections get different UIDs by it.
-        rotated: store the frames turned by 180° in the plane, as some of BCS-DBT are; the orientation that
-            the header gives is turned as well.
-        manufacturer: of the scanner, or of what stands for one.
-        model: likewise.
+        uid_seed: text that gives the volumes of different collections different UIDs.
+        rotated: store the frames rotated by 180° in the plane, as some of BCS-DBT are; the orientation in the
+            header is rotated too.
+        manufacturer: of the scanner, or of the program in its place.
+        model: of the scanner, or of the program in its place.
         series_description: free text.
-        derivation: what it was made of; its window is then exact (LINEAR_EXACT). None for a phantom.
+        derivation: its source; the window is then exact (LINEAR_EXACT). None for a phantom.
 
     Raises:
         UsageError: when the frames are not such an array.
     """
-    _check(path.name, frames)
+    _check_frames(path.name, frames)
     names = [uid_seed, patient_id, study_id]
     dataset = Dataset()
     _describe(dataset, names, view)
@@ -107,15 +107,15 @@ def write_tomosynthesis(
     orientation, step = orientation_of(view)
     corner = np.zeros(3)
     if rotated:
-        frames, corner, orientation = _rotated(frames, orientation, pixel_mm)
-    _shared_groups(dataset, orientation, view, pixel_mm, slice_mm, window)
-    _frame_groups(dataset, [corner + k * slice_mm * step for k in range(len(frames))], names)
+        frames, corner, orientation = _rotate(frames, orientation, pixel_mm)
+    _add_shared_groups(dataset, orientation, view, pixel_mm, slice_mm, window)
+    _add_frame_groups(dataset, [corner + k * slice_mm * step for k in range(len(frames))], names)
     if derivation is not None:
-        _derived(dataset, derivation)
+        _add_derivation(dataset, derivation)
     _save(path, dataset, frames)
 
 
-def _check(name: str, frames: NDArray[np.uint16]) -> None:
+def _check_frames(name: str, frames: NDArray[np.uint16]) -> None:
     shaped = frames.ndim == 3 and len(frames) > 0 and min(frames.shape[1:]) >= SMALLEST
     if not shaped or frames.dtype != np.uint16:
         raise UsageError(
@@ -130,7 +130,7 @@ def _check(name: str, frames: NDArray[np.uint16]) -> None:
 
 
 def _describe(dataset: Dataset, names: list[str], view: str) -> None:
-    """Everything that is the same for all volumes, or follows from the view."""
+    """Set the attributes that are the same for all volumes, or follow from the view."""
     date, time = WRITTEN.strftime("%Y%m%d"), WRITTEN.strftime("%H%M%S")
     for kind in ("Study", "Series", "Content"):
         setattr(dataset, f"{kind}Date", date)
@@ -175,15 +175,15 @@ def _describe(dataset: Dataset, names: list[str], view: str) -> None:
     dataset.ViewCodeSequence[0].ViewModifierCodeSequence = Sequence()
 
 
-def _rotated(
+def _rotate(
     frames: NDArray[np.uint16], orientation: NDArray[np.float64], pixel_mm: tuple[float, float]
 ) -> tuple[NDArray[np.uint16], NDArray[np.float64], NDArray[np.float64]]:
-    """Frames turned by 180°, where their first pixel lies now, and the directions turned as well."""
+    """Rotate frames by 180°; return them, the place of their first pixel, and the rotated directions."""
     last = np.array([(frames.shape[2] - 1) * pixel_mm[1], (frames.shape[1] - 1) * pixel_mm[0]])
     return frames[:, ::-1, ::-1], last @ orientation, -orientation
 
 
-def _shared_groups(
+def _add_shared_groups(
     dataset: Dataset,
     orientation: NDArray[np.float64],
     view: str,
@@ -191,7 +191,7 @@ def _shared_groups(
     slice_mm: float,
     window: tuple[float, float],
 ) -> None:
-    """What all frames have in common."""
+    """Add the functional groups that all frames share."""
     shared = Dataset()
     shared.PixelMeasuresSequence = _item(
         PixelSpacing=_decimals(pixel_mm),
@@ -213,12 +213,12 @@ def _shared_groups(
     dataset.SharedFunctionalGroupsSequence = Sequence([shared])
 
 
-def _derived(dataset: Dataset, derivation: Derivation) -> None:
-    """Say what the volume was made of, in the functional group that the IOD has for it (PS3.3 C.7.6.16.2.6).
+def _add_derivation(dataset: Dataset, derivation: Derivation) -> None:
+    """Add the volume's source, in the functional group that the IOD has for it (PS3.3 C.7.6.16.2.6).
 
-    dciodvfy knows no DerivationDescription beside it, and takes SyntheticData (0008,001C), which the standard
-    has had since 2021, for an error; so the derivation is where a synthetic volume says what it is. Of a
-    volume that shows a patient it is not known here how the identity was removed, so nothing is said of that.
+    dciodvfy knows no DerivationDescription outside of it. SyntheticData (0008,001C), in the standard since
+    2021, is an error to it. So a synthetic volume declares itself in its derivation. How the identity of a
+    real patient was removed is not known here, so those attributes are left out.
     """
     shared = dataset.SharedFunctionalGroupsSequence[0]
     shared.FrameVOILUTSequence[0].VOILUTFunction = "LINEAR_EXACT"
@@ -231,8 +231,8 @@ def _derived(dataset: Dataset, derivation: Derivation) -> None:
         del dataset.PatientIdentityRemoved, dataset.DeidentificationMethod
 
 
-def _frame_groups(dataset: Dataset, positions: list[NDArray[np.float64]], names: list[str]) -> None:
-    """What differs from frame to frame, and the two dimensions that number the frames."""
+def _add_frame_groups(dataset: Dataset, positions: list[NDArray[np.float64]], names: list[str]) -> None:
+    """Add the functional groups of each frame, and the two dimensions that number the frames."""
     organization = generate_uid(entropy_srcs=[*names, "dimensions"])
     dataset.DimensionOrganizationSequence = _item(DimensionOrganizationUID=organization)
     pointers = [
@@ -297,7 +297,7 @@ def _set(dataset: Dataset, **attributes: Any) -> None:
 
 
 def _item(**attributes: Any) -> Sequence:
-    """A sequence of one item."""
+    """Make a sequence of one item."""
     item = Dataset()
     _set(item, **attributes)
     return Sequence([item])
@@ -308,5 +308,5 @@ def _code(value: str, scheme: str, meaning: str) -> Sequence:
 
 
 def _decimals(values: Any) -> list[str]:
-    """Decimal strings: at most 16 characters, which pydicom does not enforce."""
+    """Write numbers as decimal strings of at most 16 characters, which pydicom does not enforce."""
     return [f"{float(value):.6f}".rstrip("0").rstrip(".") if value else "0" for value in values]

@@ -1,4 +1,4 @@
-"""Readers of CSV files that somebody else wrote: one checks every cell, one leaves bad rows to the caller."""
+"""Readers of CSV files of any origin: one checks every cell, one leaves bad rows to the caller."""
 
 from __future__ import annotations
 

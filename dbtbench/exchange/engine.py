@@ -110,7 +110,7 @@ class GridVolume:
     Attributes:
         volume: (D, H, W) float32 in [0, 1].
         size: slices, rows, columns of the file.
-        spacing: mm between its slices, rows and columns; NaN where it does not say.
+        spacing: mm between its slices, rows and columns; NaN where it does not give them.
         flipped: whether both in-plane axes were flipped, by the official laterality rule for DICOM files.
     """
 

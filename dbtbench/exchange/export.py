@@ -1,10 +1,10 @@
-"""A data set leaves: each volume as a file that other programs read, and tables that bring it back.
+"""The export of a data set: each volume as a file that other programs read, and tables to import it again.
 
 OUT/export.json                    what was exported
-OUT/000012-DBT-P00003-lcc.dcm      one file a volume: .dcm, .nii.gz or .npz
+OUT/000012-DBT-P00003-lcc.dcm      one file per volume: .dcm, .nii.gz or .npz
 OUT/volumes.csv                    file, PatientID, StudyUID, View, label, split
 OUT/boxes.csv                      file, z0 … x1 (voxels of that file, half-open), Class
-OUT/BCS-DBT-labels-train-v2.csv    beside DICOM files: the three tables of BCS-DBT for each split
+OUT/BCS-DBT-labels-train-v2.csv    next to DICOM files: the three tables of BCS-DBT for each split
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ IDENTIFIER, DESCRIPTION = 16, 1024
 
 
 def export_dataset(dataset: DBTDataset, out: Path, format_: str, split: str | None = None) -> list[Path]:
-    """Write a data set's volumes as files; what an earlier, killed call wrote is kept.
+    """Write a data set's volumes as files; files that an earlier, killed call wrote are kept.
 
-    Values are those of the data set, in [0, 1] as displayed: float32 in NIfTI, whose axes are columns, rows
-    and slices, and in NPZ (`volume` (D, H, W), `spacing` of slices, rows and columns in mm, NaN where
-    unknown, `boxes` (n, 6)); 10 bits in DICOM.
+    Values are those of the data set, in [0, 1] as displayed. NIfTI: float32, axes columns, rows and slices.
+    NPZ: float32, `volume` (D, H, W), `spacing` of slices, rows and columns in mm (NaN where unknown), `boxes`
+    (n, 6). DICOM: 10 bits.
 
     Args:
         dataset: real or synthetic.
@@ -80,19 +80,19 @@ def export_dataset(dataset: DBTDataset, out: Path, format_: str, split: str | No
             f"not {dataset.grid[1]} × {dataset.grid[2]}",
             "export nifti or npz, or import on a larger grid",
         )
-    claim_folder(out, RECORD, _record(chosen, format_, split), "export")
-    files = [name + SUFFIXES[format_] for name in map(_stem, chosen.cases.to_dict("records"))]
+    claim_folder(out, RECORD, _describe_export(chosen, format_, split), "export")
+    files = [name + SUFFIXES[format_] for name in map(_make_stem, chosen.cases.to_dict("records"))]
     turned = _write_volumes(chosen, [out / file for file in files], format_)
-    tables = _tables(chosen, files)
+    tables = _make_tables(chosen, files)
     if format_ == "dicom":
-        tables |= _bcs_dbt_tables(chosen, files, turned)
+        tables |= _make_bcs_dbt_tables(chosen, files, turned)
     for name, table in tables.items():
         write_text(out / name, csv_text(table))
     return [out / RECORD, *(out / name for name in [*files, *tables])]
 
 
-def _record(dataset: DBTDataset, format_: str, split: str | None) -> dict[str, Any]:
-    """What the files depend on."""
+def _describe_export(dataset: DBTDataset, format_: str, split: str | None) -> dict[str, Any]:
+    """Describe everything that the files depend on."""
     return {
         "export": VERSION,
         "data": dataset.name,
@@ -103,18 +103,18 @@ def _record(dataset: DBTDataset, format_: str, split: str | None) -> dict[str, A
     }
 
 
-def _stem(case: Mapping[str, Any]) -> str:
-    """A file's name: unique by the case's number, and the view is a word of it."""
-    return f"{case['case']:06d}-{_plain(case['PatientID'])}-{case['View']}"
+def _make_stem(case: Mapping[str, Any]) -> str:
+    """Make a file's name: unique by the case's number, with the view as a word."""
+    return f"{case['case']:06d}-{_clean_name(case['PatientID'])}-{case['View']}"
 
 
-def _plain(text: str, length: int = 48) -> str:
-    """The end of a name, with nothing in it that a path or a DICOM attribute could not hold."""
+def _clean_name(text: str, length: int = 48) -> str:
+    """Cut a name to its end, and replace characters that a path or a DICOM attribute cannot hold."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[-length:]
 
 
 def _write_volumes(dataset: DBTDataset, paths: list[Path], format_: str) -> set[int]:
-    """Write what is not there yet.
+    """Write the files that are not there yet.
 
     Returns:
         For DICOM, the cases that the official laterality rule does not show as they are.
@@ -130,7 +130,7 @@ def _write_volumes(dataset: DBTDataset, paths: list[Path], format_: str) -> set[
             if there and format_ != "dicom":
                 continue
             volume = dataset.volumes([case["case"]])[0, 0]
-            if image_laterality(_ten_bits(volume[0])) != laterality(case["View"]):
+            if image_laterality(_to_ten_bits(volume[0])) != laterality(case["View"]):
                 turned.add(case["case"])
             if not there:
                 WRITERS[format_](path, volume, case, dataset)
@@ -138,32 +138,32 @@ def _write_volumes(dataset: DBTDataset, paths: list[Path], format_: str) -> set[
     return turned
 
 
-def _ten_bits(values: Volume) -> NDArray[np.uint16]:
+def _to_ten_bits(values: Volume) -> NDArray[np.uint16]:
     scaled: NDArray[np.uint16] = np.rint(values * LARGEST).astype(np.uint16)
     return scaled
 
 
 def _write_dicom(path: Path, volume: Volume, case: Mapping[str, Any], dataset: DBTDataset) -> None:
-    """A Breast Tomosynthesis object that says it is derived, and what drew it if nobody was imaged."""
+    """Write a Breast Tomosynthesis object that is declared derived, and synthetic where it is."""
     (z_mm, y_mm, x_mm), nominal = spacing_of(case, dataset.grid)
     kind = "synthetic" if dataset.synthetic else "resampled"
     write_tomosynthesis(
         path,
-        _ten_bits(volume),
+        _to_ten_bits(volume),
         view=case["View"],
-        patient_id=_plain(case["PatientID"]),
-        study_id=_plain(case["StudyUID"], IDENTIFIER),
+        patient_id=_clean_name(case["PatientID"]),
+        study_id=_clean_name(case["StudyUID"], IDENTIFIER),
         pixel_mm=(y_mm, x_mm),
         slice_mm=z_mm,
         window=(LARGEST / 2, LARGEST),
         uid_seed=f"{dataset.fingerprint} {case['PatientID']} {case['StudyUID']}",
         model=f"{kind} volume",
         series_description=f"{case['View']} {kind}",
-        derivation=_derivation(dataset, nominal),
+        derivation=_describe_derivation(dataset, nominal),
     )
 
 
-def _derivation(dataset: DBTDataset, nominal: bool) -> Derivation:
+def _describe_derivation(dataset: DBTDataset, nominal: bool) -> Derivation:
     source, note = dataset.meta["source"], f"; {NOMINAL}" if nominal else ""
     if dataset.synthetic:
         drawn = f"drawn by {source['generator']} (version {source['version']}, run {source['run']})"
@@ -177,7 +177,7 @@ def _derivation(dataset: DBTDataset, nominal: bool) -> Derivation:
 
 
 def _write_nifti(path: Path, volume: Volume, case: Mapping[str, Any], dataset: DBTDataset) -> None:
-    """Columns, rows, slices, with an affine to mm in patient coordinates."""
+    """Write columns, rows, slices, with an affine to mm in patient coordinates."""
     from nibabel import Nifti1Image
 
     spacing, nominal = spacing_of(case, dataset.grid)
@@ -202,7 +202,7 @@ Writer = Callable[[Path, Volume, Mapping[str, Any], DBTDataset], None]
 WRITERS: dict[str, Writer] = {"dicom": _write_dicom, "nifti": _write_nifti, "npz": _write_npz}
 
 
-def _tables(dataset: DBTDataset, files: list[str]) -> dict[str, pd.DataFrame]:
+def _make_tables(dataset: DBTDataset, files: list[str]) -> dict[str, pd.DataFrame]:
     file_of = dict(zip(dataset.cases["case"], files, strict=True))
     boxes = dataset.boxes.assign(file=dataset.boxes["case"].map(file_of))
     return {
@@ -211,12 +211,12 @@ def _tables(dataset: DBTDataset, files: list[str]) -> dict[str, pd.DataFrame]:
     }
 
 
-def _bcs_dbt_tables(dataset: DBTDataset, files: list[str], turned: set[int]) -> dict[str, pd.DataFrame]:
-    """The tables that `data import bcs-dbt` reads, for each split that has volumes."""
+def _make_bcs_dbt_tables(dataset: DBTDataset, files: list[str], turned: set[int]) -> dict[str, pd.DataFrame]:
+    """Make the tables that `data import bcs-dbt` reads, for each split that has volumes."""
     cases = dataset.cases.assign(descriptive_path=files, classic_path=files)
     for label in LABELS:
         cases[label.capitalize()] = (cases["label"] == label).astype(int)
-    boxes = _native(dataset, turned)
+    boxes = _to_native_boxes(dataset, turned)
     tables = {}
     for split, rows in cases.groupby("split"):
         mine = boxes[boxes["case"].isin(rows["case"])]
@@ -234,8 +234,8 @@ def _bcs_dbt_tables(dataset: DBTDataset, files: list[str], turned: set[int]) -> 
     return tables
 
 
-def _native(dataset: DBTDataset, turned: set[int]) -> pd.DataFrame:
-    """Boxes in the DBTex columns and in pixels of the exported files, as the official reader shows them."""
+def _to_native_boxes(dataset: DBTDataset, turned: set[int]) -> pd.DataFrame:
+    """Convert boxes to the DBTex columns, in pixels of the files as the official reader shows them."""
     depth, height, width = dataset.grid
     boxes = dataset.boxes.copy()
     z, y, x = ((boxes[f"{axis}0"], boxes[f"{axis}1"]) for axis in "zyx")

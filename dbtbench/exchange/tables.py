@@ -47,7 +47,7 @@ class Tables:
 
     @property
     def official_split(self) -> bool:
-        """Whether the tables come in several splits."""
+        """True when the tables come in several splits."""
         return bool(self.volumes["split"].nunique() > 1)
 
 
@@ -134,7 +134,7 @@ def _check_boxes(boxes: pd.DataFrame, volumes: pd.DataFrame) -> pd.DataFrame:
 
 
 def has_key_of(table: pd.DataFrame, others: pd.DataFrame, columns: list[str]) -> pd.Series:
-    """Say of each row of `table` whether some row of `others` has the same key."""
+    """Find the rows of `table` whose key some row of `others` has too."""
     keys, known = (pd.MultiIndex.from_frame(frame[columns]) for frame in (table, others))
     return pd.Series(keys.isin(known), index=table.index)
 

@@ -74,8 +74,8 @@ def to_native(boxes: Boxes, size: tuple[int, int, int], grid: tuple[int, int, in
 
     Returns:
         The geometry columns of a DBTex prediction: X, Width, Y, Height, Z, Depth. The rule compares
-        Z + Depth/2 with the index of the truth's slice, whose centre lies half a slice higher, hence Z is
-        the lower face less one half.
+        Z + Depth/2 with the index of the true slice. The centre of that slice lies half a slice higher, so
+        Z is the lower face minus one half.
     """
     scale = np.array(size) / grid
     low, high = boxes[:, :3] * scale, boxes[:, 3:] * scale

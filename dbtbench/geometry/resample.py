@@ -1,4 +1,4 @@
-"""Bringing a volume of any size onto a grid."""
+"""Resampling of a volume of any size onto a grid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ METHODS = ("area", "torchio")
 
 
 def area_weights(n_in: int, n_out: int, reduction: int = 0) -> csr_array:
-    """Weights of exact area means along one axis.
+    """Compute the weights of exact area means along one axis.
 
     Output cell i covers the input interval [i·n_in/n_out, (i+1)·n_in/n_out); each input sample counts by the
     share of it that lies inside. The overlaps are whole numbers until the last division, so that the weights
@@ -49,8 +49,8 @@ def area_mean(
     """Resample by exact area means, reading one frame at a time.
 
     `torchio.Resize` samples points (at most 16 of 60 slices and 4 of about 1,100 pixels of a cell on a
-    BCS-DBT volume, correlation 0.95 with the area mean), hence our own. Sparse weights, because a dense
-    product costs six times more and its last bits depend on the machine's BLAS and its threads.
+    BCS-DBT volume, correlation 0.95 with the area mean), so it is not used here. The weights are sparse: a
+    dense product costs six times more, and its last bits depend on the machine's BLAS and its threads.
 
     Args:
         frames: `shape[0]` frames, each (H, W), or (⌈H/2^r⌉, ⌈W/2^r⌉) when they were decoded reduced.

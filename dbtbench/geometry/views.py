@@ -13,17 +13,17 @@ Boxes = NDArray[np.float32]
 
 
 def laterality(view: str) -> str:
-    """`"l"` or `"r"`, of a view such as `lcc` or `rmlo2`."""
+    """Get the side, `"l"` or `"r"`, of a view such as `lcc` or `rmlo2`."""
     return view[0]
 
 
 def projection(view: str) -> str:
-    """`"cc"` or `"mlo"`, of a view such as `lcc` or `rmlo2`."""
+    """Get the projection, `"cc"` or `"mlo"`, of a view such as `lcc` or `rmlo2`."""
     return "mlo" if view[1:].startswith("mlo") else "cc"
 
 
-def mirrored(boxes: Boxes, width: int) -> Boxes:
-    """Boxes of the left-right mirror image of a volume with `width` columns."""
+def mirror_boxes(boxes: Boxes, width: int) -> Boxes:
+    """Mirror boxes from left to right, as in a volume with `width` columns."""
     out = boxes.copy()
     out[:, 2], out[:, 5] = width - boxes[:, 5], width - boxes[:, 2]
     return out

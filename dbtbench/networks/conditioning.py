@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dbtbench.data.dataset import LABELS
-from dbtbench.geometry.views import Boxes, Volume, laterality, mirrored, projection
+from dbtbench.geometry.views import Boxes, Volume, laterality, mirror_boxes, projection
 
 PROJECTIONS = ("cc", "mlo")
 NULL_LABEL, NULL_PROJECTION, NULL_MASK = len(LABELS), len(PROJECTIONS), -1.0
@@ -76,7 +76,7 @@ def _bump(low: float, high: float, size: int, edge: float) -> NDArray[np.float64
 
 
 def encode_conditioning(label: str, view: str, boxes: Boxes, grid: tuple[int, int, int]) -> Conditioning:
-    """Encode label, view and boxes of one volume, mirrored to a left breast.
+    """Encode label, view and boxes of one volume, mirror_boxes to a left breast.
 
     Args:
         label: one of `LABELS`.
@@ -87,7 +87,7 @@ def encode_conditioning(label: str, view: str, boxes: Boxes, grid: tuple[int, in
     Returns:
         The conditioning of one volume (N = 1), on the CPU.
     """
-    left = mirrored(boxes, grid[2]) if laterality(view) == "r" else boxes
+    left = mirror_boxes(boxes, grid[2]) if laterality(view) == "r" else boxes
     return Conditioning(
         torch.tensor([LABELS.index(label)]),
         torch.tensor([PROJECTIONS.index(projection(view))]),

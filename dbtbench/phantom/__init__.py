@@ -1,10 +1,10 @@
 """The embedded data: anatomy, lesions, acquisition and reconstruction of a physical phantom.
 
 anatomy         the compressed breast: its outline, its tissues, their attenuation
-texture         power-law random fields and thin tubes, which anatomy and lesions are made of
+texture         power-law random fields and thin tubes, the material of anatomy and lesions
 lesions         masses, spiculated masses, distortions and asymmetries, placed once for all views
 acquisition     fifteen noisy projections of an attenuation map
-reconstruction  filtered back-projection and what a viewer is given of it
+reconstruction  filtered back-projection, and pixel values for a viewer
 simulation      all of these in one: a patient and a view in, a volume and its box out
 cohort          many patients as DICOM files and the three tables of BCS-DBT
 

@@ -43,16 +43,16 @@ class Geometry:
     electronic: float = 13.7 / 0.085
 
     def foci(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Position y along the chest wall and height z of the focus, for each view."""
+        """Compute the position y along the chest wall and the height z of the focus, for each view."""
         angles = np.deg2rad(np.linspace(-self.arc / 2, self.arc / 2, self.views))
         return np.asarray(self.source * np.sin(angles)), np.asarray(self.source * np.cos(angles))
 
     def heights(self, planes: int, thickness: float) -> NDArray[np.float64]:
-        """Heights over the detector of the centres of planes that divide a thickness."""
+        """Compute the heights over the detector of the centres of planes that divide a thickness."""
         return self.support + (np.arange(planes) + 0.5) * thickness / planes
 
     def obliquity(self, rows: int, columns: int, pixel: tuple[float, float], device: str) -> Tensor:
-        """Length of the rays in a layer of thickness 1, (views, rows, columns)."""
+        """Compute the length of the rays in a layer of thickness 1, (views, rows, columns)."""
         y, x = centres(rows, pixel[0]), (np.arange(columns) + 0.5) * pixel[1]
         ys, zs = self.foci()
         along = (y[None] - ys[:, None])[:, :, None]
@@ -61,17 +61,17 @@ class Geometry:
 
 
 def centres(count: int, step: float) -> NDArray[np.float64]:
-    """Centres of `count` cells of width `step` about 0."""
+    """Compute the centres of `count` cells of width `step` about 0."""
     return np.asarray((np.arange(count) + 0.5 - count / 2) * step, np.float64)
 
 
 def stack_interpolation(index: NDArray[np.float64], count: int, device: str) -> Tensor:
-    """Sparse matrix that interpolates in several stacked arrays of rows and adds the results.
+    """Make the sparse matrix that interpolates in several stacked arrays of rows and adds the results.
 
     Args:
         index: (outputs, stacks) fractional row in each stack; beyond its ends the end row is taken.
         count: rows of one stack.
-        device: where the matrix lies.
+        device: of the matrix.
 
     Returns:
         sparse (outputs, stacks × count).
@@ -107,7 +107,7 @@ def scale_columns(planes: Tensor, scales: NDArray[np.float64]) -> Tensor:
 
 
 def project(attenuation: Tensor, thickness: float, pixel: tuple[float, float], geometry: Geometry) -> Tensor:
-    """Line integrals of an attenuation map, on a detector with the map's own pixels.
+    """Compute line integrals of an attenuation map, on a detector with the map's own pixels.
 
     Tissue that the field cuts off above and below (the axilla of an MLO view) goes on outside it as at its
     edge. The magnification away from the chest wall is that of the central view; the others differ by less
@@ -138,7 +138,7 @@ def project(attenuation: Tensor, thickness: float, pixel: tuple[float, float], g
 
 
 def margin(rows: int) -> int:
-    """Rows that the detector has beyond a field of `rows` at each end."""
+    """Count the rows that the detector has beyond a field of `rows` at each end."""
     return round(MARGIN * rows)
 
 

@@ -1,4 +1,4 @@
-"""The compressed breast: its outline, its tissues, and how they attenuate X-rays.
+"""The compressed breast: its outline, its tissues, and their attenuation of X-rays.
 
 The compressed shape is made directly (no compression is simulated): the outline in the plane is a curve,
 and the free edge between the two plates is round.
@@ -26,7 +26,7 @@ breast with 25 % gland; SpekPy 2.5 and xraydb 4.5 with the compositions of Hamme
 1986. At 20 keV the same calculation agrees within 2 % with the tables of VICTRE (Badano 2018)."""
 
 DENSITIES = {"a": 0.1, "b": 0.4, "c": 0.4, "d": 0.1}
-"""How often each BI-RADS density occurs in screening, in the round numbers of patient information."""
+"""Frequency of each BI-RADS density in screening, in the round numbers of patient information."""
 GLAND_SHARE = {"a": 0.05, "b": 0.15, "c": 0.34, "d": 0.60}
 """Volume share of fibroglandular tissue, 1 − targetFatFrac of VICTRE."""
 THICKNESS_MM = {"a": 60.0, "b": 55.0, "c": 45.0, "d": 35.0}
@@ -43,7 +43,7 @@ EXPONENT = 3.0
 
 @dataclass(frozen=True)
 class Breast:
-    """What one breast is in all its views; lengths in mm.
+    """The properties of a breast that all its views share; lengths in mm.
 
     Attributes:
         density: a, b, c or d.
@@ -59,7 +59,7 @@ class Breast:
         fold_y: y of the inframammary fold in MLO.
         fold_x: x of the fold.
         muscle_width: x of the pectoral muscle's edge at the upper edge.
-        muscle_height: how far down the muscle reaches.
+        muscle_height: length of the muscle from the upper edge downwards.
     """
 
     density: str
@@ -78,7 +78,7 @@ class Breast:
     muscle_height: float
 
     def thickness(self, projection: str) -> float:
-        """Compressed thickness in `cc` or `mlo`."""
+        """Get the compressed thickness in `cc` or `mlo`."""
         return self.thickness_mlo if projection == "mlo" else self.thickness_cc
 
 
@@ -103,11 +103,11 @@ def draw_breasts(rng: np.random.Generator) -> dict[str, Breast]:
         muscle_width=rng.uniform(34, 52),
         muscle_height=rng.uniform(90, 150),
     )
-    return {"l": left, "r": _similar(left, rng)}
+    return {"l": left, "r": _vary(left, rng)}
 
 
-def _similar(breast: Breast, rng: np.random.Generator) -> Breast:
-    """The other breast: every measure differs by 3 %."""
+def _vary(breast: Breast, rng: np.random.Generator) -> Breast:
+    """Make the other breast: every measure differs by 3 %."""
     changed = {
         field.name: getattr(breast, field.name) * float(rng.normal(1, 0.03))
         for field in fields(breast)
@@ -127,7 +127,7 @@ class Outline:
         self._breast = breast
         self._mlo = projection == "mlo"
         if self._mlo:
-            self._y, self._x = _oblique(breast)
+            self._y, self._x = _trace_oblique(breast)
         else:
             t = np.linspace(-np.pi / 2, np.pi / 2, 2400)
             sine = np.sign(np.sin(t)) * np.abs(np.sin(t)) ** (2 / breast.roundness)
@@ -138,14 +138,14 @@ class Outline:
         self._tree = cKDTree(np.stack([self._y, self._x], 1))
 
     def distance(self, y: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Distance in mm of points (any shape) to the skin line, positive inside."""
+        """Compute the distance in mm of points (any shape) to the skin line, positive inside."""
         where = np.stack(np.broadcast_arrays(y, x), -1)
         distance = self._tree.query(where)[0]
         inside = where[..., 1] < np.interp(where[..., 0], self._y, self._x, left=-1, right=-1)
         return np.asarray(np.where(inside, distance, -distance), np.float32)
 
     def muscle(self, y: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Distance in mm of points to the muscle's edge, positive inside it; negative everywhere in CC."""
+        """Compute the distance in mm of points to the muscle's edge, positive inside; negative in CC."""
         y, x = np.broadcast_arrays(y, x)
         if not self._mlo:
             return np.full(y.shape, -np.inf, np.float32)
@@ -157,8 +157,8 @@ class Outline:
         return np.asarray((edge - x) / steepness, np.float32)
 
 
-def _oblique(breast: Breast) -> tuple[Points, Points]:
-    """Skin line of an MLO view: axilla, breast, inframammary fold and some of the abdomen."""
+def _trace_oblique(breast: Breast) -> tuple[Points, Points]:
+    """Trace the skin line of an MLO view: axilla, breast, inframammary fold and some of the abdomen."""
     top, nipple, fold = -FIELD_MM[0] / 2, breast.nipple_mlo, breast.fold_y
     y = np.linspace(top - 30, -top + 30, 3000)
     upper = ((y - top) / (nipple - top)).clip(0, 1)
@@ -171,7 +171,7 @@ def _oblique(breast: Breast) -> tuple[Points, Points]:
 
 @dataclass(frozen=True)
 class Tissue:
-    """What fills the voxels of a grid, each (planes, rows, columns).
+    """The tissue in the voxels of a grid, each (planes, rows, columns).
 
     Attributes:
         gland: fibroglandular share of the soft tissue; lesions may go beyond 1.
@@ -190,12 +190,12 @@ def compose(
     """Fill a compressed breast with tissue.
 
     Args:
-        breast: what to fill.
+        breast: the breast.
         projection: `cc` or `mlo`.
         outline: its outline in that view.
         grid: the voxels; planes span the compressed thickness.
         rng: of the texture.
-        device: where the arrays lie.
+        device: of the arrays.
     """
     z, y, x = grid.axes()
     half = breast.thickness(projection) / 2
@@ -203,21 +203,21 @@ def compose(
     height = torch.from_numpy(z).to(device)[:, None, None]
     # The free edge is half a circle between the plates, so this is the distance to the surface exactly.
     surface = half - torch.hypot((half - flat).clamp_min(0), height)
-    nipple = _nipple(outline, grid, device)
+    nipple = _measure_nipple(outline, grid, device)
     apart = (1 - (surface - nipple).abs() / 6).clamp_min(0)
     surface = torch.maximum(surface, nipple) + 1.5 * apart**2  # a smooth union
     depth = torch.from_numpy(outline.muscle(y[:, None], x[None])).to(device)
     # The muscle is a wedge: the deeper behind its edge, the thicker.
     wedge = 0.26 * 2 * half * (depth / 40).clamp(0, 1).sqrt()
     muscle = ((wedge - (height + 0.06 * half).abs()) / 3 + 0.5).clamp(0, 1) * (depth > 0)
-    gland = _gland(breast, outline, grid, surface, rng, device)
-    threads = _threads(outline, grid, half, projection, rng).to(device)
+    gland = _grow_gland(breast, outline, grid, surface, rng, device)
+    threads = _grow_threads(outline, grid, half, projection, rng).to(device)
     areola = 0.8 * (nipple / 2).clamp(0, 1)
     return Tissue(torch.maximum(torch.maximum(gland, threads), areola), surface, muscle)
 
 
-def _nipple(outline: Outline, grid: Grid, device: str) -> Tensor:
-    """Distance to the surface of the nipple: a rod that ends in a half sphere, in profile."""
+def _measure_nipple(outline: Outline, grid: Grid, device: str) -> Tensor:
+    """Measure the distance to the surface of the nipple: a rod that ends in a half sphere, in profile."""
     z, y, x = (torch.from_numpy(axis).to(device) for axis in grid.axes())
     centre_y, tip = outline.nipple
     along = ((x - tip + 0.5).clamp_min(0) + (tip - 8.0 - x).clamp_min(0))[None, None]
@@ -225,19 +225,19 @@ def _nipple(outline: Outline, grid: Grid, device: str) -> Tensor:
     return NIPPLE_RADIUS_MM - squared.sqrt()
 
 
-def _gland(
+def _grow_gland(
     breast: Breast, outline: Outline, grid: Grid, surface: Tensor, rng: np.random.Generator, device: str
 ) -> Tensor:
-    """Fibroglandular share: a disc behind the nipple, broken up by two power-law fields and septa."""
+    """Grow the gland's share: a disc behind the nipple, broken up by two power-law fields and septa."""
     z, y, x = (torch.from_numpy(axis).to(device) for axis in grid.axes())
     centre_y, tip = outline.nipple
     even = power_law(grid.shape, grid.spacing, EXPONENT, rng, device)
-    radial = _about_nipple(
+    radial = _bend_about_nipple(
         power_law(grid.shape, grid.spacing, EXPONENT, rng, device, (1, 1, 2.5)), outline, grid
     )
     # Cooper's ligaments: where a smooth field crosses zero lie curved sheets, which a slice shows as strands.
     coarse = power_law(grid.shape, grid.spacing, 4.5, rng, device, (0.8, 1, 1.8), largest=28.0)
-    septa = _about_nipple(coarse, outline, grid)
+    septa = _bend_about_nipple(coarse, outline, grid)
 
     along = (x - 0.58 * tip) / (0.44 * tip)
     across = (y - centre_y + 0.04 * breast.depth) / (0.62 * breast.depth)
@@ -254,7 +254,7 @@ def _gland(
     return torch.maximum(share, sheets + haze)
 
 
-def _about_nipple(field: Tensor, outline: Outline, grid: Grid) -> Tensor:
+def _bend_about_nipple(field: Tensor, outline: Outline, grid: Grid) -> Tensor:
     """Bend a field so that its columns become rays from a point in front of the nipple, its rows angles."""
     _, y, x = grid.axes()
     centre_y, tip = outline.nipple
@@ -271,8 +271,10 @@ def _about_nipple(field: Tensor, outline: Outline, grid: Grid) -> Tensor:
     return sampled[0]
 
 
-def _threads(outline: Outline, grid: Grid, half: float, projection: str, rng: np.random.Generator) -> Tensor:
-    """Ducts that branch behind the nipple, and vessels that run through the fat below the skin."""
+def _grow_threads(
+    outline: Outline, grid: Grid, half: float, projection: str, rng: np.random.Generator
+) -> Tensor:
+    """Grow ducts that branch behind the nipple, and vessels that run through the fat below the skin."""
     step = 0.6
     centre_y, tip = outline.nipple
     filled = torch.zeros(grid.shape)
@@ -301,7 +303,7 @@ def _threads(outline: Outline, grid: Grid, half: float, projection: str, rng: np
 
 
 def attenuation(tissue: Tissue, spacing: tuple[float, float, float]) -> Tensor:
-    """Linear attenuation (planes, rows, columns) in 1/mm; the surface is blurred over half a pixel."""
+    """Compute attenuation (planes, rows, columns) in 1/mm; the surface is blurred over half a pixel."""
     blur = min(spacing)
     fat, gland = ATTENUATION["fat"], ATTENUATION["gland"]
     soft = fat + (gland - fat) * tissue.gland

@@ -1,10 +1,10 @@
-"""Many phantom patients as DICOM files and the three tables of BCS-DBT.
+"""A cohort of phantom patients as DICOM files and the three tables of BCS-DBT.
 
 ROOT/phantom.json                              the settings
-ROOT/DBT-P00001/DBT-S00001/lcc/1-1.dcm         one file a volume, four a patient
+ROOT/DBT-P00001/DBT-S00001/lcc/1-1.dcm         one file per volume, four per patient
 ROOT/BCS-DBT-file-paths-train-v2.csv           PatientID, StudyUID, View, descriptive_path, classic_path
 ROOT/BCS-DBT-labels-train-v2.csv               PatientID, StudyUID, View, Normal, Actionable, Benign, Cancer
-ROOT/BCS-DBT-boxes-train-v2.csv                one row a box of a benign or malignant lesion
+ROOT/BCS-DBT-boxes-train-v2.csv                one row per box of a benign or malignant lesion
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ENRICHED = {"normal": 0.4, "actionable": 0.1, "benign": 0.25, "cancer": 0.25}
 """Half of the patients have a lesion with a box."""
 MIXES = {"screening": SCREENING, "enriched": ENRICHED}
 ROTATED = 0.15
-"""Share of files that are stored turned by 180°, as in BCS-DBT."""
+"""Share of files that are stored rotated by 180°, as in BCS-DBT."""
 VERSION = 1
 """Raise it when the same settings give other bytes than before."""
 
@@ -52,9 +52,9 @@ class Patient:
         number: from 1.
         label: normal, actionable, benign or cancer.
         breasts: by `l` and `r`.
-        side: which breast has the lesion; `""` for a normal patient.
+        side: of the breast with the lesion; `""` for a normal patient.
         lesion: hers; None for a normal patient.
-        rotated: views whose files are stored turned by 180°.
+        rotated: views whose files are stored rotated by 180°.
     """
 
     number: int
@@ -75,27 +75,27 @@ class Patient:
         return f"DBT-S{self.number:05d}"
 
     def path(self, view: str) -> str:
-        """The file of a view, relative to the collection's folder."""
+        """Name the file of a view, relative to the collection's folder."""
         return f"{self.patient_id}/{self.study_id}/{view}/1-1.dcm"
 
     def lesion_in(self, view: str) -> Lesion | None:
-        """The lesion that a view shows."""
+        """Get the lesion that a view shows; None where it shows none."""
         return self.lesion if laterality(view) == self.side else None
 
     def label_of(self, view: str) -> str:
-        """The label of a view: a recall is of the whole study, a biopsied lesion is in one breast."""
+        """Get the label of a view: a recall is of the whole study, a biopsied lesion is in one breast."""
         return self.label if self.label == "actionable" or self.lesion_in(view) else "normal"
 
 
 @dataclass(frozen=True)
 class CollectionSummary:
-    """What a collection holds.
+    """The counts of a collection.
 
     Attributes:
         root: its folder.
-        patients: how many by label.
-        volumes: how many by label.
-        boxes: how many.
+        patients: number of patients by label.
+        volumes: number of volumes by label.
+        boxes: number of boxes.
     """
 
     root: Path
@@ -105,7 +105,7 @@ class CollectionSummary:
 
 
 def quotas(patients: int, mix: Mapping[str, float]) -> dict[str, int]:
-    """How many patients get each label: shares by the largest remainder (Hamilton's method).
+    """Count the patients of each label: shares by the largest remainder (Hamilton's method).
 
     Raises:
         UsageError: for an unknown label or shares that are no frequencies.
@@ -130,10 +130,10 @@ def draw_patients(patients: int, seed: int, mix: Mapping[str, float]) -> list[Pa
     """Draw a cohort: labels by quota, everything else of a patient from (seed, her number) only."""
     labels = np.repeat(list(LABELS), list(quotas(patients, mix).values()))
     np.random.default_rng([seed, 0]).shuffle(labels)
-    return [_patient(number, str(label), seed) for number, label in enumerate(labels, 1)]
+    return [_draw_patient(number, str(label), seed) for number, label in enumerate(labels, 1)]
 
 
-def _patient(number: int, label: str, seed: int) -> Patient:
+def _draw_patient(number: int, label: str, seed: int) -> Patient:
     rng = np.random.default_rng([seed, number])
     breasts = draw_breasts(rng)
     side = str(rng.choice(["l", "r"]))
@@ -158,12 +158,12 @@ def write_collection(
     Args:
         root: its folder; made if need be.
         preset: `tiny`, `small` or `standard`.
-        patients: how many; each has four views.
+        patients: number of patients; each has four views.
         seed: of everything; the same seed on the same kind of device gives the same bytes.
         mix: frequencies of the patients' labels, on any scale.
         device: torch device for the array work.
-        jobs: processes; by default one a core, or one when the device is not the CPU.
-        conspicuity: how many times denser than physical lesions are; the preset's own when None.
+        jobs: processes; by default one per core, or one when the device is not the CPU.
+        conspicuity: factor by which lesions are denser than physical ones; the preset's own when None.
 
     Raises:
         UsageError: for settings that make no sense, or a folder that holds something else.
@@ -211,7 +211,7 @@ def write_collection(
 def _write_volume(
     wanted: tuple[Patient, str], root: Path, preset: Preset, seed: int, device: str, uid_seed: str
 ) -> str:
-    """Simulate one view and write its file; the bytes depend on nothing but the arguments."""
+    """Simulate one view and write its file; the bytes depend on the arguments only."""
     patient, view = wanted
     file = patient.path(view)
     breast = patient.breasts[laterality(view)]
@@ -246,7 +246,7 @@ def _write_tables(root: Path, preset: Preset, cohort: list[Patient]) -> Collecti
             lesion = patient.lesion_in(view)
             if lesion and label in ("benign", "cancer"):
                 box = box_of(preset, patient.breasts[patient.side], view, lesion)
-                boxes.append({**key, **_native(box, label, lesion, preset.shape[0])})
+                boxes.append({**key, **_make_box_row(box, label, lesion, preset.shape[0])})
     for name, rows, columns in (
         ("file-paths", paths, [*KEY, "descriptive_path", "classic_path"]),
         ("labels", labels, [*KEY, *map(str.capitalize, LABELS)]),
@@ -264,8 +264,8 @@ def _write_tables(root: Path, preset: Preset, cohort: list[Patient]) -> Collecti
     )
 
 
-def _native(box: Box, label: str, lesion: Lesion, slices: int) -> dict[str, Any]:
-    """The box's row in the table, without its key."""
+def _make_box_row(box: Box, label: str, lesion: Lesion, slices: int) -> dict[str, Any]:
+    """Make the box's row in the table, without its key."""
     distortion = int(lesion.kind == "distortion")
     values = (0, box.slice, box.x, box.y, box.width, box.height, label, distortion, slices)
     return dict(zip(NATIVE_BOX, values, strict=True))

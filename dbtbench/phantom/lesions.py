@@ -1,7 +1,7 @@
-"""Lesions: what they are, where they lie in the breast, and how they enter its tissue.
+"""Lesions: their kinds and sizes, their place in the breast, and their insertion into its tissue.
 
 A lesion is placed once, in the uncompressed breast: its depth behind the nipple is the same in both views,
-and the oblique view looks at its two other coordinates turned by 45°.
+and the oblique view sees its two other coordinates rotated by 45°.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dbtbench.phantom.texture import Grid, power_law, tubes, wander
 
 SIZE_MM = {"mass": (17.7, 0.57), "distortion": (26.8, 0.42)}
 """Median and sigma of a log-normal of sqrt(width · height), fitted to the 147 and 77 training boxes of
-BCS-DBT (DOI 10.7937/E4WT-CD02) at 0.1 mm a pixel."""
+BCS-DBT (DOI 10.7937/E4WT-CD02) at 0.1 mm per pixel."""
 SIZE_RANGE_MM = (6.0, 80.0)
 ELONGATION = 0.31
 """Sigma of log(width / height) in the same boxes."""
@@ -27,8 +27,9 @@ KINDS = {
     "cancer": {"mass": 0.15, "spiculated": 0.56, "distortion": 0.29},
     "actionable": {"asymmetry": 1.0},
 }
-"""What a label looks like. The shares of distortions are those of BCS-DBT: 52 of 137 benign boxes, 25 of 87
-cancer boxes; a margin that is spiculated speaks for cancer, a smooth one against it (BI-RADS)."""
+"""Frequencies of the kinds of lesions for each label. The shares of distortions are those of BCS-DBT: 52 of
+137 benign boxes, 25 of 87 cancer boxes. A spiculated margin is a sign of cancer, a smooth one a sign against
+it (BI-RADS)."""
 CONTRAST = (0.8, 1.07)
 """Gland-equivalent share in a lesion. The upper end is VICTRE's mass (gland at 1.06 g/cm³) by the calculation
 of `ATTENUATION`: 0.0574 per mm. The lower end is a choice: a lesion that some fat runs through."""
@@ -80,7 +81,7 @@ def draw_lesion(label: str, breast: Breast, rng: np.random.Generator) -> Lesion:
 
     Args:
         label: benign, cancer or actionable.
-        breast: where it is to lie.
+        breast: the breast with the lesion.
         rng: of kind, size, place and texture.
     """
     kinds = KINDS[label]
@@ -113,13 +114,13 @@ def draw_lesion(label: str, breast: Breast, rng: np.random.Generator) -> Lesion:
         )
         for b, (u, v) in zip(behind, across, strict=True)
     ]
-    room = np.minimum(_room(drawn, breast, "cc"), _room(drawn, breast, "mlo"))
+    room = np.minimum(_measure_room(drawn, breast, "cc"), _measure_room(drawn, breast, "mlo"))
     fits = np.flatnonzero(room > 2.0)
     return drawn[int(fits[0]) if len(fits) else int(np.argmax(room))]
 
 
-def _room(lesions: list[Lesion], breast: Breast, projection: str) -> NDArray[np.float64]:
-    """Free distance in mm between lesions and skin, chest wall and muscle; negative where they overlap."""
+def _measure_room(lesions: list[Lesion], breast: Breast, projection: str) -> NDArray[np.float64]:
+    """Measure the free distance in mm from lesions to skin, chest wall and muscle; negative in an overlap."""
     outline = Outline(breast, projection)
     places = [locate(lesion, breast, projection, outline) for lesion in lesions]
     centre, half = (np.array([getattr(p, name) for p in places]) for name in ("centre", "half"))
@@ -135,10 +136,10 @@ def _room(lesions: list[Lesion], breast: Breast, projection: str) -> NDArray[np.
 
 
 def locate(lesion: Lesion, breast: Breast, projection: str, outline: Outline) -> Place:
-    """Where a lesion lies in a view.
+    """Compute the place of a lesion in a view.
 
     The view from above shows `outward` in its plane and `upward` in its height; the oblique one sees both
-    turned by 45°. Compression squeezes heights by the ratio of thickness and width.
+    rotated by 45°. Compression squeezes heights by the ratio of thickness and width.
     """
     turn = np.sqrt(0.5)
     depth, out, up = lesion.half
@@ -154,8 +155,8 @@ def locate(lesion: Lesion, breast: Breast, projection: str, outline: Outline) ->
 
 
 def insert(gland: Tensor, lesion: Lesion, place: Place, grid: Grid) -> Tensor:
-    """Put a lesion into the gland share of a breast; a new tensor of the same shape."""
-    low, shape = _block(place, grid)
+    """Put a lesion into the gland share of a breast; return a new tensor of the same shape."""
+    low, shape = _find_block(place, grid)
     window = tuple(slice(int(a), int(a + n)) for a, n in zip(low, shape, strict=True))
     rng = np.random.default_rng(lesion.seed)
     device = str(gland.device)
@@ -173,20 +174,20 @@ def insert(gland: Tensor, lesion: Lesion, place: Place, grid: Grid) -> Tensor:
     radius, amplitude = BODY[lesion.kind]
     wobble = power_law(shape, grid.spacing, 4.0, rng, device, largest=2 * max(place.half))
     edge = 1.2 / float(np.mean(place.half))
-    # What grows pushes the tissue around it aside: fat remains in a rim (the halo of a mass).
+    # A growing lesion pushes the tissue around it aside: fat remains in a rim (the halo of a mass).
     distance = squared.sqrt()
     block = block * (1 - 0.3 * torch.exp(-(((distance - radius - 0.1) / 0.12) ** 2)))
     body = ((radius + amplitude * wobble - distance) / edge + 0.5).clamp(0, 1)
     block = torch.maximum(block, body * lesion.contrast)
     if lesion.kind != "mass":
-        spicules = _spicules(lesion, place, grid, rng).to(device)[window]
+        spicules = _grow_spicules(lesion, place, grid, rng).to(device)[window]
         block = torch.maximum(block, spicules * max(lesion.contrast, 0.8))
     out[window] = block
     return out
 
 
-def _block(place: Place, grid: Grid) -> tuple[NDArray[np.int64], tuple[int, int, int]]:
-    """First voxel and shape of the part of the grid around a lesion, at least 4 voxels each way."""
+def _find_block(place: Place, grid: Grid) -> tuple[NDArray[np.int64], tuple[int, int, int]]:
+    """Find first voxel and shape of the part of the grid around a lesion, at least 4 voxels each way."""
     reach = 1.35 * np.array(place.half) + 2 * np.array(grid.spacing)
     low = np.floor(grid.indices(np.array(place.centre) - reach)).astype(np.int64).clip(0)
     low = np.minimum(low, np.array(grid.shape) - 4)
@@ -196,8 +197,8 @@ def _block(place: Place, grid: Grid) -> tuple[NDArray[np.int64], tuple[int, int,
     return low, (depth, height, width)
 
 
-def _spicules(lesion: Lesion, place: Place, grid: Grid, rng: np.random.Generator) -> Tensor:
-    """Thin strands that run outwards from the centre to the extents, tapering."""
+def _grow_spicules(lesion: Lesion, place: Place, grid: Grid, rng: np.random.Generator) -> Tensor:
+    """Grow thin strands that run outwards from the centre to the extents, tapering."""
     step = 0.4
     count = int(rng.integers(80, 140))
     start = 0.45 if lesion.kind == "spiculated" else 0.1

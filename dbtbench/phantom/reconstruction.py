@@ -1,4 +1,4 @@
-"""Filtered back-projection, and the pixel values that a viewer is given."""
+"""Filtered back-projection, and pixel values for a viewer."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from dbtbench.phantom.anatomy import ATTENUATION
 FLOOR = 0.55
 """Gain of the filter at frequency 0. With 1, attenuation is exact; less shows detail more, as vendors do."""
 WINDOW = (520.0, 640.0)
-"""Centre and width that files give to viewers, in pixel values of 10 bits."""
+"""Centre and width of the window in the files, in pixel values of 10 bits."""
 FAT_VALUE = 299.0
 """Pixel value of fat (the darkest fifth of tissue): 15.5 % of the window, as measured in real slices."""
 GAIN = 4.7e4
 """Pixel values for a difference of 1/mm; like the value of fat, tuned to the quantiles of two real slices."""
 RIM_MM = 6.0
 RIM_EXCESS = 200.0
-"""At the skin line pixel values are kept to so much above fat, and less and less strictly until so far from
-it: the ramp overshoots at the skin, and scanners tone it down. Tuned by looking at two real slices."""
+"""At the skin line pixel values are limited to RIM_EXCESS above fat. The limit fades out over RIM_MM: the
+ramp overshoots at the skin, and scanners tone it down. Tuned by looking at two real slices."""
 
 
 def silhouette(central: Tensor, pixel: tuple[float, float]) -> np.ndarray:
-    """Where the central projection shows at least 3 mm of fat, without holes: (rows, columns) bool."""
+    """Find pixels where the central projection shows at least 3 mm of fat, without holes; (rows, columns)."""
     image = central.cpu().numpy()
     smooth = gaussian_filter(image, (1.0 / pixel[0], 1.0 / pixel[1]))
     filled: np.ndarray = binary_fill_holes(smooth > 3 * ATTENUATION["fat"])
@@ -57,8 +57,8 @@ def equalise(integrals: Tensor, mask: np.ndarray, pixel: tuple[float, float]) ->
 def ramp(integrals: Tensor, thickness: float, step: float, geometry: Geometry, floor: float) -> Tensor:
     """Filter projections along the tube's path and divide by the thickness.
 
-    Below 1 / (2 T tan(arc/2)) an arc tells nothing about depth, so all depths get the average; above it the
-    ramp restores amplitudes. The two are added as squares, and a Butterworth factor calms the noise.
+    Below 1 / (2 T tan(arc/2)) an arc carries no information about depth, so all depths get the average; above
+    it the ramp restores amplitudes. The two are added as squares, and a Butterworth factor calms the noise.
 
     Args:
         integrals: (views, rows, columns), free of obliquity.
@@ -114,7 +114,7 @@ def reconstruct(
         pixel: mm along rows and columns.
         geometry: of the acquisition.
         floor: gain at frequency 0; 1 for attenuation without a bias.
-        equalised: whether the rim is raised.
+        equalised: raise the rim.
 
     Returns:
         Attenuation-like values in 1/mm, and the share of breast in each pixel by the silhouette; both
@@ -137,7 +137,7 @@ def reconstruct(
 
 
 def present(volume: Tensor, inside: Tensor, pixel: tuple[float, float]) -> np.ndarray:
-    """Pixel values of 10 bits: 0 in air, fat at `FAT_VALUE`, a fixed gain, toned down at the skin.
+    """Compute pixel values of 10 bits: 0 in air, fat at `FAT_VALUE`, a fixed gain, toned down at the skin.
 
     The gain is the same for all, so dense breasts stay brighter and busier.
 

@@ -1,4 +1,4 @@
-"""A patient and a view in; a reconstructed volume and the box of its lesion out."""
+"""The simulation of one view: a reconstructed volume, and the box of its lesion."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from dbtbench.phantom.texture import Grid
 
 @dataclass(frozen=True)
 class Preset:
-    """How finely the field is simulated and stored.
+    """The resolution at which the field is simulated and stored.
 
     Attributes:
         shape: slices, rows and columns that are stored.
-        fine: how many times finer along each of them the simulation is; the rest is averaged.
+        fine: factor by which the simulation is finer along each of them; its voxels are averaged.
         planes: planes of the anatomy.
-        conspicuity: how many times denser than physical its lesions are.
+        conspicuity: factor by which its lesions are denser than physical ones.
     """
 
     shape: tuple[int, int, int]
@@ -71,11 +71,11 @@ def simulate(
 
     Args:
         preset: grid and fineness.
-        breast: whose view it is.
+        breast: the breast.
         view: lcc, lmlo, rcc or rmlo.
-        lesion: what to put into it; the tissue around it is the same with and without.
+        lesion: a lesion in it; the tissue around it is the same with and without.
         seed: of texture and noise.
-        device: where the heavy array work is done.
+        device: of the heavy array work.
         geometry: of the scanner; by default a Hologic's.
 
     Returns:
@@ -86,7 +86,7 @@ def simulate(
     thickness = breast.thickness(kind)
     texture, noise = (np.random.default_rng([*seed, stream]) for stream in range(2))
     outline = Outline(breast, kind)
-    grid = _grid(preset, thickness, outline)
+    grid = _make_grid(preset, thickness, outline)
     tissue = compose(breast, kind, outline, grid, texture, device)
     if lesion:
         place = locate(lesion, breast, kind, outline)
@@ -97,12 +97,12 @@ def simulate(
     map_ = torch.nn.functional.pad(attenuation(tissue, grid.spacing), (0, columns - grid.shape[2]))
     measured = expose(project(map_, thickness, pixel, geometry), pixel, geometry, noise)
     volume, inside = reconstruct(measured, (slices, grid.shape[1]), thickness, pixel, geometry)
-    frames = np.rint(_averaged(present(volume, inside, pixel), preset.fine)).astype(np.uint16)
+    frames = np.rint(_average_blocks(present(volume, inside, pixel), preset.fine)).astype(np.uint16)
     return frames if laterality(view) == "l" else frames[:, :, ::-1].copy()
 
 
 def box_of(preset: Preset, breast: Breast, view: str, lesion: Lesion) -> Box:
-    """The box of a lesion in a view: in whole pixels inside the volume, at least 2 wide and high."""
+    """Compute the box of a lesion in a view: whole pixels inside the volume, at least 2 wide and high."""
     kind = projection(view)
     place = locate(lesion, breast, kind, Outline(breast, kind))
     z, *centre = place.centre
@@ -119,16 +119,16 @@ def box_of(preset: Preset, breast: Breast, view: str, lesion: Lesion) -> Box:
     return Box(central, x if laterality(view) == "l" else columns - x - width, y, width, height)
 
 
-def _grid(preset: Preset, thickness: float, outline: Outline) -> Grid:
-    """Grid of the anatomy: as wide as the breast and its nipple, a multiple of 16 columns (for the FFT)."""
+def _make_grid(preset: Preset, thickness: float, outline: Outline) -> Grid:
+    """Make the grid of the anatomy: as wide as breast and nipple, a multiple of 16 columns (for the FFT)."""
     rows, columns = (n * k for n, k in zip(preset.shape[1:], preset.fine[1:], strict=True))
     width = FIELD_MM[1] / columns
     used = min(columns, 16 * ceil((outline.nipple[1] + 10) / width / 16))
     return Grid((preset.planes, rows, used), (thickness / preset.planes, FIELD_MM[0] / rows, width))
 
 
-def _averaged(values: NDArray[np.float32], fine: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Mean over blocks of `fine` voxels."""
+def _average_blocks(values: NDArray[np.float32], fine: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Average blocks of `fine` voxels."""
     shape = [n for count, k in zip(values.shape, fine, strict=True) for n in (count // k, k)]
     result: NDArray[np.float32] = values.reshape(shape).mean(axis=(1, 3, 5))
     return result

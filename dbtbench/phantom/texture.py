@@ -1,4 +1,4 @@
-"""Power-law random fields and thin tubes: what tissue is made of.
+"""Power-law random fields and thin tubes, the material of tissue.
 
 Random numbers are drawn by numpy on the CPU, so that every device makes the same anatomy.
 """
@@ -29,7 +29,7 @@ class Grid:
     spacing: tuple[float, float, float]
 
     def axes(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Centres of planes, rows and columns in mm: z and y are 0 in the middle, x at the chest wall."""
+        """Compute centres of planes, rows, columns in mm: z, y are 0 in the middle, x at the chest wall."""
         (nz, ny, nx), (dz, dy, dx) = self.shape, self.spacing
         z = (np.arange(nz) + 0.5 - nz / 2) * dz
         y = (np.arange(ny) + 0.5 - ny / 2) * dy
@@ -37,7 +37,7 @@ class Grid:
         return z.astype(np.float32), y.astype(np.float32), x.astype(np.float32)
 
     def indices(self, points: Points) -> Points:
-        """Fractional voxel indices of (…, 3) points in mm."""
+        """Convert (…, 3) points in mm to fractional voxel indices."""
         offset = np.array([self.shape[0] / 2, self.shape[1] / 2, 0.0]) - 0.5
         return np.asarray(points / np.array(self.spacing) + offset)
 
@@ -51,15 +51,15 @@ def power_law(
     stretch: Sequence[float] = (1.0, 1.0, 1.0),
     largest: float = 120.0,
 ) -> Tensor:
-    """Gaussian random field with power spectrum 1/f^exponent, zero mean and unit variance.
+    """Draw a Gaussian random field with power spectrum 1/f^exponent, zero mean and unit variance.
 
     Args:
         shape: planes, rows, columns.
         spacing: mm.
         exponent: of the power spectrum in three dimensions; 3 gives 3 in a projection and 2 in a thin slice.
         rng: source of the white noise.
-        device: where the transform is done.
-        stretch: how much longer than wide structures are along each axis.
+        device: of the transform.
+        stretch: factor by which structures are longer along each axis.
         largest: size in mm beyond which the spectrum is flat.
 
     Returns:
@@ -105,7 +105,7 @@ def wander(
 
 
 def tubes(grid: Grid, points: Points, radii: Points, step: float, rng: np.random.Generator) -> Tensor:
-    """Share of each voxel that tubes fill.
+    """Compute the share of each voxel that tubes fill.
 
     Each point stands for a piece of tube of volume π r² step, which is scattered over the tube's cross
     section and shared between the nearest voxels, so a tube thinner than a voxel keeps its volume.

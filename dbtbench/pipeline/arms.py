@@ -20,7 +20,7 @@ import numpy as np
 
 from dbtbench.data.dataset import GRID_BOX, DBTDataset
 from dbtbench.errors import DBTBenchError, MissingError, UsageError
-from dbtbench.geometry.views import laterality, mirrored
+from dbtbench.geometry.views import laterality, mirror_boxes
 from dbtbench.pipeline.generate import find_augmentation
 from dbtbench.runtime.progress import log
 from dbtbench.task import ARMS_OF_REAL, BASELINE, CEILING, PLACEBO, Arm
@@ -138,7 +138,7 @@ def _first(added: DBTDataset, n: int, source: str, real: DBTDataset) -> DBTDatas
 
 
 def with_shuffled_boxes(dataset: DBTDataset) -> DBTDataset:
-    """The same volumes, where each one with lesions has the boxes of another, mirrored if of the other side.
+    """The same volumes, where each one with lesions has the boxes of another, mirror_boxes if of the other side.
 
     Raises:
         UsageError: when there is no other.
@@ -153,5 +153,5 @@ def with_shuffled_boxes(dataset: DBTDataset) -> DBTDataset:
     new = old.map(dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True)))
     boxes = dataset.boxes.assign(case=new)
     crossing = (old.map(sides) != new.map(sides)).to_numpy()
-    boxes.loc[crossing, GRID_BOX] = mirrored(boxes.loc[crossing, GRID_BOX].to_numpy(), dataset.grid[2])
+    boxes.loc[crossing, GRID_BOX] = mirror_boxes(boxes.loc[crossing, GRID_BOX].to_numpy(), dataset.grid[2])
     return replace(dataset, boxes=boxes)

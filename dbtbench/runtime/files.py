@@ -1,4 +1,4 @@
-"""Writing so that a kill at any moment leaves either the old file or the new one."""
+"""Files that are written atomically: a kill at any moment leaves the old file or the new one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXECUTABLE = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that a spreadsheet would take for a formula."""
+"""First characters of a cell that a spreadsheet would execute as a formula."""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to; on success it is renamed to `path`."""
+    """Give a temporary name next to `path` to write to; on success it is renamed to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -48,13 +48,13 @@ def read_json(path: Path) -> Any:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 (hex) of a value's canonical JSON: the same value always has the same digest."""
+    """Compute the SHA-256 (hex) of a value's canonical JSON: equal values have equal digests."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def csv_text(table: pd.DataFrame, float_format: str | None = None) -> str:
-    """A table as CSV with line feeds; a cell that a spreadsheet would execute gets a leading apostrophe."""
+    """Write a table as CSV with line feeds; a cell that a spreadsheet would execute gets an apostrophe."""
     runs = table.map(lambda cell: isinstance(cell, str) and cell.startswith(EXECUTABLE))
     safe = table.mask(runs, "'" + table.astype(str)) if runs.to_numpy().any() else table
     text: str = safe.to_csv(index=False, float_format=float_format, lineterminator="\n")
@@ -62,12 +62,12 @@ def csv_text(table: pd.DataFrame, float_format: str | None = None) -> str:
 
 
 def claim_folder(folder: Path, name: str, record: dict[str, Any], what: str) -> None:
-    """Make a folder the place of one piece of work, or find that it is.
+    """Reserve a folder for one piece of work, or find that it is reserved for it already.
 
     Args:
         folder: made if need be.
-        name: of the JSON file in it that says what the work depends on.
-        record: what the work depends on.
+        name: of the JSON file in it that holds the record.
+        record: everything that the work depends on.
         what: the work, as an error names it.
 
     Raises:

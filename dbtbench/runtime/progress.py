@@ -11,7 +11,7 @@ from contextlib import contextmanager
 PLAIN_SECONDS = 10.0
 
 Advance = Callable[..., None]
-"""`advance(n=1, note="")`: n more units are done; the note is shown beside the bar."""
+"""`advance(n=1, note="")`: n more units are done; the note is shown next to the bar."""
 
 
 log = logging.getLogger("dbtbench")
@@ -20,7 +20,7 @@ Of several processes that train together, process 0 alone writes it."""
 
 
 class _Stderr(logging.Handler):
-    """Writes to what `sys.stderr` is when something is said: a run beside others has its own file there."""
+    """A handler that looks up `sys.stderr` for each message: a run in a sweep has a file of its own there."""
 
     def emit(self, record: logging.LogRecord) -> None:
         sys.stderr.write(self.format(record) + "\n")
@@ -34,13 +34,13 @@ log.propagate = False
 
 @contextmanager
 def progress(title: str, total: int, unit: str = "volumes", done: int = 0) -> Iterator[Advance]:
-    """Show how far a long piece of work has come.
+    """Show the progress of a long piece of work.
 
     Args:
-        title: what is being done.
+        title: name of the work.
         total: number of units in all.
-        unit: what is counted.
-        done: units that an earlier run had finished.
+        unit: name of the units.
+        done: units that an earlier run finished.
     """
     with (_bar if sys.stderr.isatty() else _lines)(title, total, unit, done) as advance:
         yield advance

@@ -1,4 +1,4 @@
-"""SIGTERM, which a cluster sends before it kills: what was done is kept, and the command exits with 143."""
+"""Handling of SIGTERM, which a cluster sends before it kills: finished work is kept; the exit code is 143."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WATCH_SECONDS = 0.5
 
 
 class Terminated(SystemExit):
-    """SIGTERM came; what was done is kept."""
+    """The exception for SIGTERM; finished work is kept."""
 
     def __init__(self) -> None:
         super().__init__(TERMINATED)
@@ -26,16 +26,16 @@ class Terminated(SystemExit):
 
 @contextmanager
 def handle_sigterm(quiet: bool = False) -> Iterator[None]:
-    """Let SIGTERM unwind what runs, and say that the same command continues.
+    """Let SIGTERM unwind the program, and log that the same command continues.
 
     Args:
-        quiet: another process says it.
+        quiet: do not log it, because another process does.
 
     Raises:
         Terminated: when SIGTERM came.
     """
     try:
-        with _handled(_raise):
+        with _handle_with(_raise):
             yield
     except Terminated:
         if not quiet:
@@ -45,15 +45,15 @@ def handle_sigterm(quiet: bool = False) -> Iterator[None]:
 
 @contextmanager
 def defer_sigterm() -> Iterator[Callable[[], bool]]:
-    """Put SIGTERM off; gives a function that says whether it has come.
+    """Put SIGTERM off; yield a function that returns whether it has come.
 
     Raises:
-        Terminated: at the end, when SIGTERM came; also instead of an error, as one that comes after it is
-            most often that other processes have left.
+        Terminated: at the end, when SIGTERM came; also instead of an error, since after SIGTERM the usual
+            error is that other processes have left.
     """
     came = threading.Event()
     try:
-        with _handled(lambda *_: came.set()):
+        with _handle_with(lambda *_: came.set()):
             yield came.is_set
     finally:
         if came.is_set():
@@ -61,7 +61,7 @@ def defer_sigterm() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _handled(handler: Callable[..., Any]) -> Iterator[None]:
+def _handle_with(handler: Callable[..., Any]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
@@ -78,7 +78,7 @@ def _raise(*_: object) -> None:
 
 @contextmanager
 def exit_with_parent() -> Iterator[None]:
-    """End this process when its parent is gone: torchrun's workers are not told when it is killed."""
+    """End this process when its parent is gone: torchrun's workers get no signal when it is killed."""
     parent, over = os.getppid(), threading.Event()
 
     def watch() -> None:

@@ -1,1 +1,1 @@
-"""DBTex prediction files of any number of teams: reading and ranking, without images."""
+"""DBTex prediction files of any number of teams: their reader and their ranking, without images."""

@@ -1,8 +1,7 @@
-"""A board of finished submissions: the official DBTex scores of prediction files, without images.
+"""The ranking of finished submissions: official DBTex scores of prediction files, without images.
 
-The intervals are those of a fixed submission: patients are resampled, predictions stay as they are. How a
-training procedure would do with another seed is not in them: `dbtbench.leaderboard.statistics` resamples
-both.
+The intervals are those of a fixed submission: patients are resampled, predictions stay as they are. They do
+not include the effect of another training seed: `dbtbench.leaderboard.statistics` resamples both.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ COLUMNS = [
     *("predictions", "volumes", "volumes_with_boxes", "boxes", "patients_with_boxes", "replicates", "seed"),
 ]
 FOOTNOTE = """\
-mean sensitivity: at 1, 2, 3 and 4 false positives a volume, on volumes with lesions; the challenge's ranking.
-all, 2 FP: at 2 false positives a volume on all volumes; decides ties. AFROC, wAFROC: areas, no threshold.
+mean sensitivity: at 1, 2, 3, 4 false positives per volume, on volumes with lesions; the challenge's ranking.
+all, 2 FP: at 2 false positives per volume on all volumes; breaks ties. AFROC, wAFROC: areas, no threshold.
 [ ]: 95 % interval, patients resampled {replicates:,} times, the same ones for every team. It is right for
-these predictions as they stand. It does not say how a method does when it is trained again, with another
-seed: `dbtbench evaluate` does, by resampling seeds as well as patients."""
+these predictions as they stand. It does not cover a method that is trained again with another seed:
+`dbtbench evaluate` does, by resampling seeds as well as patients."""
 
 
 def score_submissions(
@@ -52,12 +51,12 @@ def score_submissions(
     Args:
         labels: tables of the volumes, see `submissions.read_labels`.
         boxes: tables of the lesions, see `submissions.read_boxes`.
-        predictions: one file a team, see `submissions.read_predictions`.
+        predictions: one file per team, see `submissions.read_predictions`.
         replicates: number of bootstrap replicates.
         seed: seed of the bootstrap.
 
     Returns:
-        One row a team, the best first: `rank` (the same for equals), `team`, the official scores by their
+        One row per team, the best first: `rank` (the same for equals), `team`, the official scores by their
         official names, `mean_sensitivity_positive_low` and `…_high`, `difference_to_first`, `difference_low`
         and `difference_high` (of `mean_sensitivity_positive`; NaN for the first), `afroc_auc`, `wafroc_auc`,
         the numbers of `predictions`, `volumes`, `volumes_with_boxes`, `boxes`, `patients_with_boxes`, and
@@ -78,24 +77,24 @@ def score_submissions(
         for name, path in zip(names, predictions, strict=True):
             predicted = read_predictions(path, truth)
             found = outcomes(truth, lesions, predicted)
-            drawn.append(mean_sensitivity(found, _weights(len(patients(found)), replicates, seed)))
+            drawn.append(mean_sensitivity(found, _draw_weights(len(patients(found)), replicates, seed)))
             scores = score_dbtex(truth, lesions, predicted) | score_afroc(truth, lesions, predicted)
             counts = {"predictions": len(predicted), "patients_with_boxes": len(patients(found))}
             rows.append({"team": name, **scores, **counts})
             advance(note=name)
     with_boxes = pd.MultiIndex.from_frame(truth[VIEW]).isin(pd.MultiIndex.from_frame(lesions[VIEW])).sum()
     shared = {"volumes": len(truth), "volumes_with_boxes": int(with_boxes), "boxes": len(lesions)}
-    return _ranked(rows, np.array(drawn), shared | {"replicates": replicates, "seed": seed})
+    return _rank(rows, np.array(drawn), shared | {"replicates": replicates, "seed": seed})
 
 
-def _weights(n_patients: int, replicates: int, seed: int) -> Floats:
-    """(R, P): how often each patient is drawn in each replicate; the same for the same seed."""
+def _draw_weights(n_patients: int, replicates: int, seed: int) -> Floats:
+    """Draw how often each patient counts in each replicate, (R, P); the same for the same seed."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(n_patients, np.full(n_patients, 1 / n_patients), replicates).astype(np.float64)
 
 
-def _ranked(rows: Sequence[dict[str, Any]], drawn: Floats, shared: Mapping[str, int]) -> pd.DataFrame:
-    """The board, from each team's row and its replicates (teams, R)."""
+def _rank(rows: Sequence[dict[str, Any]], drawn: Floats, shared: Mapping[str, int]) -> pd.DataFrame:
+    """Make the board from each team's row and its replicates (teams, R)."""
     table = pd.DataFrame(rows)
     keys = list(table[RANKING].itertuples(index=False, name=None))
     table["rank"] = [1 + sum(other > own for other in keys) for own in keys]
@@ -116,13 +115,15 @@ def _ranked(rows: Sequence[dict[str, Any]], drawn: Floats, shared: Mapping[str, 
 
 
 def summary(table: pd.DataFrame) -> str:
-    """The board for a terminal, and what its intervals mean."""
+    """Write the board for a terminal, with a note on its intervals."""
     first = table.iloc[0]
     shown = {
         "rank": table["rank"].map(str),
         "team": table["team"],
-        "mean sensitivity": _interval(table, RANKING[0], f"{RANKING[0]}_low", f"{RANKING[0]}_high", ".3f"),
-        "less the first's": _interval(
+        "mean sensitivity": _format_interval(
+            table, RANKING[0], f"{RANKING[0]}_low", f"{RANKING[0]}_high", ".3f"
+        ),
+        "less the first's": _format_interval(
             table, "difference_to_first", "difference_low", "difference_high", "+.3f"
         ),
         **{
@@ -147,6 +148,6 @@ def summary(table: pd.DataFrame) -> str:
     return "\n".join([title, "", *lines, "", FOOTNOTE.format(replicates=first.replicates)])
 
 
-def _interval(table: pd.DataFrame, value: str, low: str, high: str, form: str) -> list[str]:
+def _format_interval(table: pd.DataFrame, value: str, low: str, high: str, form: str) -> list[str]:
     cells = table[[value, low, high]].itertuples(index=False, name=None)
     return ["" if np.isnan(v) else f"{v:{form}} [{a:{form}}, {b:{form}}]" for v, a, b in cells]

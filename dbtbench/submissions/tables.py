@@ -1,7 +1,7 @@
-"""Reading what the DBTex challenge scores: tables of labels, of boxes, and of a team's predictions.
+"""Readers of the tables that the DBTex challenge scores: labels, boxes, and a team's predictions.
 
-All are read by column names, so that an index column or any other column does no harm. A cell that is not
-what its column needs is an error: the official program would turn it into a score that looks like one.
+Columns are found by their names, so an index column or any other column does no harm. A cell of the wrong
+kind is an error: the official program would turn it into a plausible score.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from dbtbench.runtime.progress import log
 
 
 def read_labels(paths: Sequence[Path]) -> pd.DataFrame:
-    """Read which volumes there are, from one table or several (validation and test).
+    """Read the volumes from one table or several (validation and test).
 
     Args:
         paths: CSV files with the columns `KEY`; each row is a volume.
 
     Returns:
-        The rows of all tables: `KEY`. A row that a table repeats is counted each time, as officially.
+        The rows of all tables: `KEY`. A row that a table repeats counts each time, as officially.
 
     Raises:
         MissingError: when a file is not there.
         UsageError: when one cannot be read, lacks a column or has a bad cell, or two name the same volume.
     """
-    return _together(paths, [_read(path, []) for path in paths])
+    return _join_tables(paths, [_read(path, []) for path in paths])
 
 
 def read_boxes(paths: Sequence[Path]) -> pd.DataFrame:
@@ -49,11 +49,11 @@ def read_boxes(paths: Sequence[Path]) -> pd.DataFrame:
         MissingError: as `read_labels`.
         UsageError: as `read_labels`.
     """
-    return _together(paths, [_read(path, BOX_NUMBERS) for path in paths])
+    return _join_tables(paths, [_read(path, BOX_NUMBERS) for path in paths])
 
 
 def read_predictions(path: Path, labels: pd.DataFrame) -> pd.DataFrame:
-    """Read one team's predictions; what the official rule does with odd ones is said on stderr.
+    """Read one team's predictions; the log reports odd ones, and how the official rule treats them.
 
     Args:
         path: CSV file with the columns `KEY` and `PREDICTION_NUMBERS`; each row is a predicted box.
@@ -85,7 +85,7 @@ def read_predictions(path: Path, labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def team_names(paths: Sequence[Path]) -> list[str]:
-    """Name teams after their files: the stem, and as many folders as tell files of the same stem apart.
+    """Name teams after their files: the stem, and the folders that distinguish files of the same stem.
 
     Raises:
         UsageError: when the same file is given twice, or two differ in their suffix only.
@@ -103,17 +103,17 @@ def team_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _read(path: Path, numbers: Sequence[str]) -> pd.DataFrame:
-    """KEY and some columns of numbers. Views in upper case are mended: officially they match no volume."""
+    """Read KEY and columns of numbers. Views in upper case, which officially match no volume, are lowered."""
     table = read_columns(path, KEY, numbers)
     lower = {view: view.lower() for view in table["View"].unique()}
-    mend = {view for view, mended in lower.items() if view != mended and re.fullmatch(VIEW_PATTERN, mended)}
-    if mend:
-        log.info(f"{path}: {table['View'].isin(mend).sum():,} views in upper case are read as lower case")
-    return table.assign(View=table["View"].replace({view: lower[view] for view in mend}))
+    upper = {view for view, low in lower.items() if view != low and re.fullmatch(VIEW_PATTERN, low)}
+    if upper:
+        log.info(f"{path}: {table['View'].isin(upper).sum():,} views in upper case are read as lower case")
+    return table.assign(View=table["View"].replace({view: lower[view] for view in upper}))
 
 
-def _together(paths: Sequence[Path], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """All tables as one; a volume may stand in one of them only."""
+def _join_tables(paths: Sequence[Path], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Join tables into one; a volume may be in one of them only."""
     seen: dict[tuple[str, ...], Path] = {}
     for path, table in zip(paths, tables, strict=True):
         volumes = set(table[KEY].itertuples(index=False, name=None))

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from dbtbench.data.dataset import LABELS, DBTDataset
 from dbtbench.errors import UsageError
 from dbtbench.geometry.orientation import affine_of
-from dbtbench.geometry.views import laterality, mirrored, projection
+from dbtbench.geometry.views import laterality, mirror_boxes, projection
 
 
 def test_the_store_is_zarr_3_with_one_chunk_per_case(toy: DBTDataset) -> None:
@@ -122,7 +122,7 @@ def test_monai_knows_where_a_voxel_lies(toy: DBTDataset) -> None:
 def test_monai_moves_boxes_with_the_image(toy: DBTDataset) -> None:
     flip: Any = RandFlipBoxd("image", "boxes", "image", prob=1, spatial_axis=2)
     flipped, item = toy.to_monai(flip)[0], toy[0]
-    np.testing.assert_array_equal(flipped["boxes"], mirrored(item["boxes"].numpy(), 32))
+    np.testing.assert_array_equal(flipped["boxes"], mirror_boxes(item["boxes"].numpy(), 32))
     np.testing.assert_array_equal(np.asarray(flipped["image"]), item["image"].flip(-1))
 
 

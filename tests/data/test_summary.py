@@ -1,4 +1,4 @@
-"""`data info`: what a data set holds, counted."""
+"""`data info`: the counts of a data set."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_an_unreadable_rejected_csv_is_named(copy: Path) -> None:
         summarise(DBTDataset.open(copy))
 
 
-def test_window_source_and_split_are_told(copy: Path) -> None:
+def test_window_source_and_split_are_shown(copy: Path) -> None:
     data = {"name": "duke", "fingerprint": "f" * 64, "split_hash": "e" * 64}
     source = {
         "kind": "synthetic",

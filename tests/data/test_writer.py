@@ -223,7 +223,7 @@ def test_a_journal_line_survives_json(tmp_path: Path, volume: Any) -> None:
         assert line == writer.entries[0]
 
 
-def test_a_disk_that_is_full_is_told_and_what_was_done_is_kept(
+def test_a_full_disk_is_reported_and_finished_cases_are_kept(
     tmp_path: Path, volume: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

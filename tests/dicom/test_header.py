@@ -1,4 +1,4 @@
-"""What a file's header says."""
+"""The header of a file."""
 
 from __future__ import annotations
 

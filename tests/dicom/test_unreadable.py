@@ -134,7 +134,7 @@ def test_other_transfer_syntaxes_are_named(file: Path, syntax: str, detail: str)
         (bytes(128) + b"DICM" + bytes(2000), "transfer syntax is not supported"),
     ],
 )
-def test_what_is_no_dicom_file_is_said_to_be_none(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_a_file_that_is_not_dicom_is_refused_as_such(tmp_path: Path, content: bytes, reason: str) -> None:
     file = tmp_path / "volume.dcm"
     file.write_bytes(content)
     assert reason_of(file) == reason
@@ -180,7 +180,7 @@ def test_a_sequence_of_ten_million_items_is_a_broken_header(file: Path, length: 
     assert reason_of(with_groups(file, (ITEM + bytes(4)) * 10_000_000, length)) == "broken header"
 
 
-def test_a_value_said_to_be_as_long_as_four_gigabytes_is_not_read(file: Path) -> None:
+def test_a_value_with_a_length_of_four_gigabytes_is_not_read(file: Path) -> None:
     assert reason_of(with_groups(file, b"", struct.pack("<I", 2**32 - 2))) == "broken header"
 
 

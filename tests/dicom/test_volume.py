@@ -194,7 +194,7 @@ def test_reduced_noise_keeps_its_mean(tmp_path: Path, write_dicom: Any) -> None:
 def test_every_cell_keeps_three_and_a_half_pixels(
     shape: Any, levels: int, grid: Any, power: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert dicom._reduction(levels, shape, grid) == power
+    assert dicom._choose_reduction(levels, shape, grid) == power
 
 
 def test_where_reduced_decoding_fails_frames_are_decoded_in_full(

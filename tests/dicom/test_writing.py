@@ -72,16 +72,16 @@ def test_window_and_spacing_lie_where_readers_look(tmp_path: Path, frames: Frame
     assert shared.FrameAnatomySequence[0].FrameLaterality == "L"
 
 
-def test_a_derivation_is_told_and_makes_the_window_exact(tmp_path: Path, frames: Frames) -> None:
+def test_a_derivation_is_written_and_makes_the_window_exact(tmp_path: Path, frames: Frames) -> None:
     phantom = write(tmp_path / "phantom", frames)
     assert "DerivationImageSequence" not in phantom.SharedFunctionalGroupsSequence[0]
     for code in (DRAWN, RESAMPLED):
         dataset = write(tmp_path / code[0], frames, derivation=Derivation("made for a test", code))
         shared = dataset.SharedFunctionalGroupsSequence[0]
-        told = shared.DerivationImageSequence[0]
-        assert told.DerivationDescription == "made for a test"
-        said = told.DerivationCodeSequence[0]
-        assert (said.CodeValue, said.CodingSchemeDesignator, said.CodeMeaning) == code
+        item = shared.DerivationImageSequence[0]
+        assert item.DerivationDescription == "made for a test"
+        found = item.DerivationCodeSequence[0]
+        assert (found.CodeValue, found.CodingSchemeDesignator, found.CodeMeaning) == code
         assert shared.FrameVOILUTSequence[0].VOILUTFunction == "LINEAR_EXACT"
         assert ("PatientIdentityRemoved" in dataset) == (code == DRAWN)
 

@@ -15,7 +15,7 @@ from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
 from dbtbench.generator import Layout, Sample
 from dbtbench.generators.ddpm import DDPM, DDPMRecipe
-from dbtbench.geometry.views import mirrored
+from dbtbench.geometry.views import mirror_boxes
 from dbtbench.layouts import draw_layouts
 from dbtbench.pipeline import generate
 from dbtbench.recipe import folder_of, names, resolve
@@ -206,7 +206,7 @@ def test_the_same_recipe_and_data_give_the_same_samples(
 def test_a_right_breast_is_the_mirror_image_of_a_left_one(fitted: DDPM) -> None:
     boxes = np.array([[2, 10, 4, 5, 16, 11]], np.float32)
     left = Layout(0, 5, "cancer", "lcc", boxes, 0)
-    right = Layout(0, 5, "cancer", "rcc", mirrored(boxes, GRID[2]), 0)
+    right = Layout(0, 5, "cancer", "rcc", mirror_boxes(boxes, GRID[2]), 0)
     a, b = fitted.sample([left, right])
     assert np.array_equal(a.volume, b.volume[..., ::-1])
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbtbench.data.dataset import LABELS
-from dbtbench.geometry.views import mirrored
+from dbtbench.geometry.views import mirror_boxes
 from dbtbench.networks.conditioning import (
     NULL_LABEL,
     NULL_MASK,
@@ -73,7 +73,7 @@ def test_a_mask_lies_between_zero_and_one_and_mirrors_with_its_boxes(
     box = np.array([[*low, *np.add(low, size)]], np.float32)
     mask = box_mask(box, GRID)
     assert 0 <= mask.min() <= mask.max() <= 1
-    np.testing.assert_allclose(box_mask(mirrored(box, 32), GRID), mask[..., ::-1], atol=1e-5)
+    np.testing.assert_allclose(box_mask(mirror_boxes(box, 32), GRID), mask[..., ::-1], atol=1e-5)
 
 
 def test_second_views_of_a_study_have_the_projection_of_the_first() -> None:
@@ -87,7 +87,7 @@ def test_second_views_of_a_study_have_the_projection_of_the_first() -> None:
 def test_boxes_of_a_right_breast_are_mirrored() -> None:
     boxes = np.array([[2, 4, 4, 5, 9, 9]], np.float32)
     left = encode_conditioning("benign", "lcc", boxes, GRID)
-    right = encode_conditioning("benign", "rcc", mirrored(boxes, GRID[2]), GRID)
+    right = encode_conditioning("benign", "rcc", mirror_boxes(boxes, GRID[2]), GRID)
     assert is_equal(left, right)
 
 

@@ -1,4 +1,4 @@
-"""What lesions are, and where."""
+"""Lesions: their kinds and their places."""
 
 from __future__ import annotations
 

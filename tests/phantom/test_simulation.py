@@ -99,7 +99,7 @@ def test_a_lesion_brightens_its_box_more_than_anything_else(
 
 
 def test_a_lesion_is_sharpest_near_its_own_slice(cohort: list[dict[str, Breast]]) -> None:
-    """An arc of 15° tells depth by edges across the tube's path only: a mass is seen in most slices."""
+    """An arc of 15° shows depth by edges across the tube's path only: a mass is seen in most slices."""
     small = PRESETS["small"]
     breast = next(breasts["l"] for breasts in cohort if breasts["l"].density == "b")
     for upward in (-30.0, 30.0):

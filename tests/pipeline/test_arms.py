@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dbtbench.data.dataset import GRID_BOX, DBTDataset
 from dbtbench.errors import MissingError, StaleError, UsageError
-from dbtbench.geometry.views import laterality, mirrored
+from dbtbench.geometry.views import laterality, mirror_boxes
 from dbtbench.pipeline import generate
 from dbtbench.pipeline.arms import default_arms, make_arm, with_shuffled_boxes
 from dbtbench.tasks.detection import Detection
@@ -82,7 +82,7 @@ def test_shuffled_boxes_are_those_of_another_volume_mirrored_to_its_side(
     assert 0 < sum(crossed) < len(crossed)
     before, after = (table.boxes[GRID_BOX].to_numpy(np.float32) for table in (kept, shuffled))
     for row, across in enumerate(crossed):
-        expected = mirrored(before[row : row + 1], toy.grid[2]) if across else before[row : row + 1]
+        expected = mirror_boxes(before[row : row + 1], toy.grid[2]) if across else before[row : row + 1]
         assert np.array_equal(after[row : row + 1], expected)
     again = make_arm(work, "classic:shuffled-boxes", toy).added
     assert again is not None

@@ -1,4 +1,4 @@
-"""Tables as teams and releases really write them: what is odd is scored by the official rule, and said."""
+"""Tables as teams and releases really write them: odd ones are scored by the official rule, and reported."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def predictions(path: Path, text: str) -> pd.DataFrame:
     return read_predictions(file, LABELS)
 
 
-def test_nothing_is_said_of_a_file_as_it_should_be(tmp_path: Path, capsys: Notices) -> None:
+def test_a_file_as_it_should_be_causes_no_notice(tmp_path: Path, capsys: Notices) -> None:
     assert len(predictions(tmp_path, HEADING + "P,S,lcc,1,2,3,4,5,6,0.5\n")) == 1
     assert capsys.readouterr().err == ""
 
@@ -34,20 +34,20 @@ def test_an_index_column_does_no_harm(tmp_path: Path, index: str) -> None:
     assert table.iloc[0].tolist() == ["P", "S", "lcc", 1, 2, 3, 4, 5, 6, 0.5]
 
 
-def test_views_in_upper_case_are_mended_with_their_number(tmp_path: Path, capsys: Notices) -> None:
+def test_views_in_upper_case_are_lowered_and_counted(tmp_path: Path, capsys: Notices) -> None:
     row = "P,S,{},1,2,3,4,5,6,0.5\n"
     table = predictions(tmp_path, HEADING + "".join(row.format(view) for view in ("LCC", "lcc", "Lcc")))
     assert table["View"].tolist() == ["lcc"] * 3
     assert "team.csv: 2 views in upper case are read as lower case" in capsys.readouterr().err
 
 
-def test_a_negative_depth_is_kept_and_said(tmp_path: Path, capsys: Notices) -> None:
+def test_a_negative_depth_is_kept_and_reported(tmp_path: Path, capsys: Notices) -> None:
     table = predictions(tmp_path, HEADING + "P,S,lcc,1,2,3,4,5,-1,0.5\nP,S,lcc,1,2,3,4,5,0,0.5\n")
     assert table["Depth"].tolist() == [-1, 0]
     assert "team.csv: 1 predictions have a Depth below 0" in capsys.readouterr().err
 
 
-def test_predictions_on_volumes_that_the_labels_lack_are_kept_and_said(
+def test_predictions_on_volumes_that_the_labels_lack_are_kept_and_reported(
     tmp_path: Path, capsys: Notices
 ) -> None:
     rows = ["P,S,lcc,1,2,3,4,5,6,0.5\n", "P,S,xx,1,2,3,4,5,6,0.5\n"]
@@ -78,7 +78,7 @@ def test_a_volume_in_two_tables_is_an_error() -> None:
         read_labels([ORACLE / "labels.csv"] * 2)
 
 
-def test_teams_are_called_as_their_files_with_as_many_folders_as_tell_them_apart() -> None:
+def test_teams_are_named_after_their_files_and_the_folders_that_distinguish_them() -> None:
     assert team_names([Path("a/x.csv"), Path("a/y.csv")]) == ["x", "y"]
     assert team_names([Path("test/x.csv"), Path("val/x.csv"), Path("y.csv")]) == ["test/x", "val/x", "y"]
     deep = [Path(f"phase{n}/test/x.csv") for n in (1, 2)]

@@ -1,1 +1,1 @@
-"""A BCS-DBT collection becomes a data set."""
+"""The reader of BCS-DBT: its tables, and the finding of its files."""

@@ -1,4 +1,4 @@
-"""What the headers of a collection's files say: whose they are and which view they show."""
+"""Patient, study, series and view in the headers of a collection's files, kept in a cache."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def read_headers(base: Path, claimed: set[str], pool: Pool, cache: Path) -> pd.D
         base: the folder, without links in its path.
         claimed: absolute paths of files that are not wanted.
         pool: the workers.
-        cache: JSON file of what was read before, by path, size and time of change. It is also written when
-            the work is interrupted.
+        cache: JSON file of the headers that were read before, by path, size and time of change. It is written
+            also when the work is interrupted.
 
     Returns:
-        One row a file: what `read_identity` returned, `file` (relative to `base`) and `bytes`.
+        One row per file: the values of `read_identity`, `file` (relative to `base`) and `bytes`.
     """
-    files = dict(_unclaimed(base, claimed))
+    files = dict(_list_unclaimed(base, claimed))
     known = {file: entry for file, entry in _load(cache).items() if files.get(file) == entry[:2]}
     todo = {str(base / file): file for file in files if file not in known}
     if todo:
@@ -76,12 +76,12 @@ def read_headers(base: Path, claimed: set[str], pool: Pool, cache: Path) -> pd.D
 
 
 def read_identity(path: str) -> dict[str, str] | None:
-    """Read in a file's header which volume it is; its pixels are not read.
+    """Read patient, study, series and view from a file's header; its pixels are not read.
 
     Returns:
         `patient`, `study` (StudyID), `study_uid` (StudyInstanceUID), `series` (SeriesInstanceUID),
-        `projection` (cc, mlo), `side` (l, r), each "" where the header does not say; an empty dictionary for
-        what is no readable Breast Tomosynthesis object; None where the disk did not give the file.
+        `projection` (cc, mlo), `side` (l, r), each "" where the header has none; an empty dictionary for a
+        file that is no readable Breast Tomosynthesis object; None where the disk fails.
     """
     try:
         with warnings.catch_warnings():
@@ -91,17 +91,17 @@ def read_identity(path: str) -> dict[str, str] | None:
                 return {}  # its header cannot be read without inflating all of it, to whatever size
             with Path(path).open("rb") as file:
                 # Stopping before the groups of each frame, not only before the pixels, saves nearly all time.
-                return _identity(read_partial(file, lambda tag, *_: tag >= FRAMES, specific_tags=TAGS))
+                return _get_identity(read_partial(file, lambda tag, *_: tag >= FRAMES, specific_tags=TAGS))
     except OSError:
         return None
     except Exception:  # a broken header can raise nearly anything in the parser
         return {}
 
 
-def _unclaimed(base: Path, claimed: set[str]) -> Iterator[tuple[str, list[int]]]:
-    """Files that no row names: path relative to `base`, [size, time of change].
+def _list_unclaimed(base: Path, claimed: set[str]) -> Iterator[tuple[str, list[int]]]:
+    """Yield the files that no row names: path relative to `base`, [size, time of change].
 
-    Links are not followed: what they lead to inside the folder is met at its own place.
+    Links are not followed: a file inside the folder is found at its own place.
     """
     for where, folders, names in os.walk(base):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -138,7 +138,7 @@ def _save(cache: Path, known: dict[str, list[Any]]) -> None:
     write_text(cache, json.dumps({"version": CACHE_VERSION, "files": known}, separators=(",", ":")))
 
 
-def _identity(ds: pydicom.Dataset) -> dict[str, str]:
+def _get_identity(ds: pydicom.Dataset) -> dict[str, str]:
     if ds.get("SOPClassUID") != BreastTomosynthesisImageStorage:
         return {}
     view, shared = item_of(ds, "ViewCodeSequence"), item_of(ds, "SharedFunctionalGroupsSequence")

@@ -113,8 +113,8 @@ def _check_labels(labels: pd.DataFrame) -> pd.DataFrame:
     one = numbers.isin([0, 1]).all(axis=1) & (numbers.sum(axis=1) == 1)
     labels["label"] = numbers.idxmax(axis=1).str.lower().where(one, "")
     reject_rows(labels, ~one, "labels are not one class", join_cells(labels, CLASSES))
-    said = labels.drop_duplicates([*KEY, "split", "label"])
-    disputed = has_key_of(labels, said[said.duplicated([*KEY, "split"])], [*KEY, "split"])
+    distinct = labels.drop_duplicates([*KEY, "split", "label"])
+    disputed = has_key_of(labels, distinct[distinct.duplicated([*KEY, "split"])], [*KEY, "split"])
     reject_rows(labels, disputed, "labels contradict each other", labels["label"])
     reject_duplicates(labels, [*KEY, "split", "label"])
     return labels

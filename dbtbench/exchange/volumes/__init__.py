@@ -1,1 +1,1 @@
-"""Volumes that were made elsewhere become a synthetic data set."""
+"""The import of volumes that were made elsewhere."""

@@ -1,4 +1,4 @@
-"""Reading volumes that are plain arrays of intensities: NIfTI, NPZ and NPY files."""
+"""The reader of volumes that are plain arrays of intensities: NIfTI, NPZ and NPY files."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from dbtbench.errors import UnreadableError
 from dbtbench.geometry.views import Volume
 
 NOMINAL = "nominal spacing"
-"""What a file says whose distances between voxels are not known; an export writes it, and it is read here."""
+"""The note that an export writes into a file whose distances between voxels are not known."""
 SUFFIXES = (".nii.gz", ".nii", ".npz", ".npy")
 ROUNDING = 1e-6
-"""What a value may lie outside [0, 1]."""
+"""The distance that a value may lie outside [0, 1]."""
 UNKNOWN = (np.nan, np.nan, np.nan)
 
 
@@ -29,7 +29,7 @@ class ArrayFile:
 
     Attributes:
         volume: (D, H, W) float32 in [0, 1].
-        spacing: mm between slices, rows and columns; NaN where the file does not say.
+        spacing: mm between slices, rows and columns; NaN where the file does not give them.
     """
 
     volume: Volume
@@ -37,32 +37,32 @@ class ArrayFile:
 
 
 def read_array(path: Path) -> ArrayFile:
-    """Read a volume; nothing is unpickled, and a size is believed only up to `MAX_VOXELS`.
+    """Read a volume; nothing is unpickled, and no volume is larger than `MAX_VOXELS`.
 
-    A NIfTI file's axes are columns, rows and slices, the others' slices, rows and columns; axes of length 1
-    beside these three are left out. Floating-point numbers are intensities, whole numbers are taken as full
-    scale of their type.
+    A NIfTI file's axes are columns, rows and slices; the others' are slices, rows and columns. Further axes
+    of length 1 are left out. Floating-point numbers are intensities; whole numbers are full scale of their
+    type.
 
     Args:
-        path: a file whose name ends with one of `SUFFIXES`; an NPZ holds it under `volume`.
+        path: its name ends with one of `SUFFIXES`; an NPZ file holds the volume as `volume`.
 
     Raises:
         UnreadableError: when it cannot be a volume.
     """
     try:
-        array, spacing = _nifti(path) if _is_nifti(path) else _numpy(path)
+        array, spacing = _read_nifti(path) if _is_nifti(path) else _read_numpy(path)
     except UnreadableError:
         raise
     except Exception as error:  # damaged headers and streams raise nearly anything
         raise UnreadableError("cannot be read", f"{type(error).__name__}: {error}") from error
-    return ArrayFile(_intensities(_three_axes(array)), spacing)
+    return ArrayFile(_to_unit_range(_squeeze(array)), spacing)
 
 
 def _is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def _nifti(path: Path) -> tuple[NDArray[Any], tuple[float, float, float]]:
+def _read_nifti(path: Path) -> tuple[NDArray[Any], tuple[float, float, float]]:
     import nibabel
 
     loaded = nibabel.load(path)
@@ -72,15 +72,15 @@ def _nifti(path: Path) -> tuple[NDArray[Any], tuple[float, float, float]]:
     _check_header(image.shape, image.get_data_dtype())
     array = np.asanyarray(image.dataobj).T
     header = image.header
-    says = header["sform_code"] > 0 or header["qform_code"] > 0
-    says = says and header.get_xyzt_units()[0] == "mm" and header["descrip"].item() != NOMINAL.encode()
-    if not says or len(header.get_zooms()) < 3:
+    known = header["sform_code"] > 0 or header["qform_code"] > 0
+    known = known and header.get_xyzt_units()[0] == "mm" and header["descrip"].item() != NOMINAL.encode()
+    if not known or len(header.get_zooms()) < 3:
         return array, UNKNOWN
     x, y, z = (float(mm) for mm in header.get_zooms()[:3])
     return array, (z, y, x)
 
 
-def _numpy(path: Path) -> tuple[NDArray[Any], tuple[float, float, float]]:
+def _read_numpy(path: Path) -> tuple[NDArray[Any], tuple[float, float, float]]:
     if path.suffix.lower() == ".npy":
         with path.open("rb") as file:
             _check_npy(file)
@@ -99,7 +99,7 @@ def _numpy(path: Path) -> tuple[NDArray[Any], tuple[float, float, float]]:
 
 
 def _check_npy(file: IO[bytes]) -> None:
-    """Look at the header of an array that is to be read."""
+    """Check the header of an array that is to be read."""
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         shape, _, kind = np.lib.format.read_array_header_1_0(file)
@@ -111,7 +111,7 @@ def _check_npy(file: IO[bytes]) -> None:
 
 
 def _check_header(shape: Sequence[int], kind: np.dtype[Any]) -> None:
-    """Refuse what is not to be loaded.
+    """Refuse an array that must not be loaded.
 
     Raises:
         UnreadableError: for other things than numbers, and for sizes that no volume has.
@@ -127,7 +127,7 @@ def _check_header(shape: Sequence[int], kind: np.dtype[Any]) -> None:
         raise UnreadableError("absurd size", " × ".join(map(str, shape)))
 
 
-def _three_axes(array: NDArray[Any]) -> NDArray[Any]:
+def _squeeze(array: NDArray[Any]) -> NDArray[Any]:
     """Leave out axes of length 1 until three are left, the first of them first."""
     shape = array.shape
     while array.ndim > 3 and 1 in array.shape:
@@ -139,8 +139,8 @@ def _three_axes(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _intensities(array: NDArray[Any]) -> Volume:
-    """The values as float32 in [0, 1]."""
+def _to_unit_range(array: NDArray[Any]) -> Volume:
+    """Convert the values to float32 in [0, 1]."""
     low, high = array.min(), array.max()
     if not np.isfinite([float(low), float(high)]).all():
         raise UnreadableError("values are not finite")

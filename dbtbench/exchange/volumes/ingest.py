@@ -1,10 +1,10 @@
-"""Volumes that were made elsewhere become a synthetic data set, which is evaluated like any generator's.
+"""The import of volumes that were made elsewhere: a synthetic data set, evaluated like any generator's.
 
-FOLDER/…            .nii, .nii.gz, .npz (`volume`), .npy or .dcm, one volume a file, as displayed
+FOLDER/…            .nii, .nii.gz, .npz (`volume`), .npy or .dcm, one volume per file, as displayed
 FOLDER/volumes.csv  optional: file; PatientID, StudyUID, View, label, split where known
 FOLDER/boxes.csv    optional: file, Class; z0, y0, x0, z1, y1, x1 or Slice, X, Y, Width, Height
 
-Whether the maker of these volumes saw the training split only is taken on trust; no file can show it.
+That the maker of these volumes saw the training split only is taken on trust; no file can show it.
 """
 
 from __future__ import annotations
@@ -43,15 +43,14 @@ def import_samples(
     cases: Path | None = None,
     fresh: bool = False,
 ) -> DBTDataset:
-    """Import volumes that were made elsewhere; what an earlier, killed call did is kept.
+    """Import volumes that were made elsewhere; volumes that an earlier, killed call read are kept.
 
-    All of them are for training. That whatever made them saw only the training split of `data` is taken on
-    trust.
+    All of them are for training. That their maker saw only the training split of `data` is taken on trust.
 
     Args:
         root: their folder.
         path: where the data set will lie; its name is the folder's.
-        data: the real data set that they stand beside: its grid, its window for DICOM, its split.
+        data: the real data set that they augment; it gives the grid, the window for DICOM, and the split.
         boxes: the table of boxes; `root/boxes.csv` when None, if it is there.
         cases: the table of volumes; `root/volumes.csv` when None, if it is there, else every file below
             `root` in the order of their names.
@@ -80,7 +79,7 @@ def import_samples(
     }
     with DatasetWriter(path, data.grid, len(tables.volumes), identity, fresh) as writer:
         _import_all(tables, root, data, writer)
-        hint = "a file's name or volumes.csv tells its view (lcc, lmlo, rcc, rmlo); values lie in [0, 1]"
+        hint = "a file's name or volumes.csv gives its view (lcc, lmlo, rcc, rmlo); values lie in [0, 1]"
         report, rejected = summarise_import(tables.volumes, tables.boxes, writer.entries, root, hint)
         split = {"kind": "all for training", "trust": TRUST}
         meta = {
@@ -93,7 +92,7 @@ def import_samples(
 
 
 def _import_all(tables: SampleTables, root: Path, data: DBTDataset, writer: DatasetWriter) -> None:
-    """Read every volume that its row allows, unless that was done."""
+    """Read every volume whose row has no reason, and that no earlier call read."""
     wanted = tables.volumes[tables.volumes["reason"] == ""]
     good = tables.boxes[tables.boxes["reason"] == ""]
     boxes = {volume: rows.to_dict("records") for volume, rows in good.groupby("volume")}

@@ -1,4 +1,4 @@
-"""The tables of volumes that were made elsewhere: which files there are, what they show, and their boxes."""
+"""The tables of volumes that were made elsewhere: their files, views, labels and boxes."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ HELD_OUT = "not of the training split"
 
 @dataclass(frozen=True)
 class SampleTables:
-    """What is to be imported.
+    """Volumes and boxes that are to be imported.
 
     Attributes:
-        volumes: one row a volume: KEY, `file` (relative to the folder), `bytes` (-1 where there is none),
+        volumes: one row per volume: KEY, `file` (relative to the folder), `bytes` (-1 where there is none),
             `label`, and `reason` and `detail` of why it cannot be imported ("" where it can).
-        boxes: one row a box: KEY and number (`volume`) of its volume's row, its numbers (`GRID_BOX` in voxels
-            of the file's array, or `NATIVE` in its pixels), `Class`, `AD`, `text` (the numbers as they
+        boxes: one row per box: KEY and number (`volume`) of its volume's row, its numbers (`GRID_BOX` in
+            voxels of the file's array, or `NATIVE` in its pixels), `Class`, `AD`, `text` (the numbers as they
             stand), `reason`, `detail`.
         digests: SHA-256 of each table's file.
     """
@@ -48,7 +48,7 @@ class SampleTables:
 def read_sample_tables(
     root: Path, name: str, boxes: Path | None = None, cases: Path | None = None
 ) -> SampleTables:
-    """Find the volumes below a folder, and read what the tables say of them.
+    """Find the volumes below a folder, and read the tables about them.
 
     Without a table of volumes there is one for each file with a known suffix, in the order of their paths.
     Where no view is given, it is the last of the words lcc, lmlo, rcc and rmlo in the file's path; where no
@@ -56,9 +56,9 @@ def read_sample_tables(
 
     Args:
         root: the folder.
-        name: of the data set: `NAME-000012` is the patient of a volume whose patient is not given.
+        name: of the data set: `NAME-000012` is the patient of a volume without a PatientID.
         boxes: the table of boxes, relative to here or to `root`; `root/boxes.csv` when None.
-        cases: the table of volumes, likewise; `root/volumes.csv` when None.
+        cases: the table of volumes, relative to here or to `root`; `root/volumes.csv` when None.
 
     Raises:
         MissingError: when the folder, or a table that is named, is not there, or there is no volume.
@@ -66,19 +66,21 @@ def read_sample_tables(
     """
     if not root.is_dir():
         raise MissingError(f"{root} is not a folder", "name the folder that holds the volumes")
-    cases, boxes = _table(root, cases, "volumes.csv"), _table(root, boxes, "boxes.csv")
-    named = _read_csv(cases, ["file"]).to_dict("records") if cases else _listing(root)
+    cases, boxes = _find_table(root, cases, "volumes.csv"), _find_table(root, boxes, "boxes.csv")
+    named = _read_csv(cases, ["file"]).to_dict("records") if cases else _list_files(root)
     if not named:
         known = ", ".join((".dcm", *SUFFIXES))
         raise MissingError(f"no volume in {cases or root}", f"files that are read: {known}")
-    volumes = pd.DataFrame([_volume(root, name, index, given) for index, given in enumerate(named)])
+    volumes = pd.DataFrame([_make_row(root, name, index, given) for index, given in enumerate(named)])
     for columns, reason in (
         (["file"], "duplicate row"),
         (KEY, "another volume has its patient, study, view"),
     ):
         repeated = volumes[volumes["reason"] == ""].duplicated(columns)
         reject_rows(volumes, repeated.reindex(volumes.index, fill_value=False), reason, volumes["file"])
-    table = _boxes(_read_csv(boxes, ["file", "Class"]), boxes, volumes) if boxes else _no_boxes()
+    table = (
+        _check_boxes(_read_csv(boxes, ["file", "Class"]), boxes, volumes) if boxes else _make_empty_boxes()
+    )
     good = table[table["reason"] == ""]
     worst = {volume: max(found, key=LABELS.index) for volume, found in good.groupby("volume")["Class"]}
     volumes["label"] = [label or worst.get(index, LABELS[0]) for index, label in enumerate(volumes["label"])]
@@ -87,8 +89,8 @@ def read_sample_tables(
     return SampleTables(volumes, table, digests)
 
 
-def _table(root: Path, given: Path | None, usual: str) -> Path | None:
-    """The table that is meant, if there is one."""
+def _find_table(root: Path, given: Path | None, usual: str) -> Path | None:
+    """Find the table that is meant; None if there is none."""
     if given is None:
         return root / usual if (root / usual).is_file() else None
     for path in (given, root / given):
@@ -98,7 +100,7 @@ def _table(root: Path, given: Path | None, usual: str) -> Path | None:
 
 
 def _read_csv(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
-    """The cells of a table as text: UTF-8 or Latin-1, with commas, semicolons or tabs."""
+    """Read the cells of a table as text: UTF-8 or Latin-1, with commas, semicolons or tabs."""
     text, separator = decode_table(path.name, read_bytes(path))
     try:
         table = pd.read_csv(
@@ -121,22 +123,22 @@ def _read_csv(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
     return table.fillna("").apply(lambda column: column.str.strip())
 
 
-def _listing(root: Path) -> list[dict[str, str]]:
-    """Every file below a folder that may be a volume, by path."""
+def _list_files(root: Path) -> list[dict[str, str]]:
+    """List the files below a folder that may be volumes, by path."""
     found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
     return [
         {"file": file}
-        for file in sorted(path.as_posix() for path in found if not _hidden(path))
+        for file in sorted(path.as_posix() for path in found if not _is_hidden(path))
         if file.lower().endswith((".dcm", *SUFFIXES))
     ]
 
 
-def _hidden(path: Path) -> bool:
+def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _volume(root: Path, name: str, index: int, given: Mapping[str, str]) -> dict[str, Any]:
-    """One row of `SampleTables.volumes`."""
+def _make_row(root: Path, name: str, index: int, given: Mapping[str, str]) -> dict[str, Any]:
+    """Make one row of `SampleTables.volumes`."""
     file, size, reason = locate_file(root, given["file"])
     words = VIEW_WORD.findall(file.lower())
     view = given.get("View", "").lower() or (words[-1] if words else "")
@@ -154,19 +156,20 @@ def _volume(root: Path, name: str, index: int, given: Mapping[str, str]) -> dict
     return {**key, "file": file, "bytes": size, "label": label, "reason": reason, "detail": detail}
 
 
-def _no_boxes() -> pd.DataFrame:
+def _make_empty_boxes() -> pd.DataFrame:
     return pd.DataFrame(columns=[*KEY, "volume", "Class", "reason", "detail"], dtype=object)
 
 
-def _boxes(table: pd.DataFrame, path: Path, volumes: pd.DataFrame) -> pd.DataFrame:
-    """The boxes, with their volumes and what is wrong with them."""
+def _check_boxes(table: pd.DataFrame, path: Path, volumes: pd.DataFrame) -> pd.DataFrame:
+    """Find the volume of each box, and reject rows that are no box."""
     columns = next((form for form in (GRID_BOX, NATIVE) if set(form) <= set(table.columns)), None)
     if columns is None:
         raise UsageError(
-            f"{path.name} says no place of a box", f"needed: {', '.join(GRID_BOX)}; or {', '.join(NATIVE)}"
+            f"{path.name} has no columns for the place of a box",
+            f"needed: {', '.join(GRID_BOX)}; or {', '.join(NATIVE)}",
         )
     numbers = table[columns].apply(pd.to_numeric, errors="coerce").astype(float)
-    owners = _owners(table["file"], volumes)
+    owners = _find_owners(table["file"], volumes)
     rows = volumes[KEY].reindex([volume for volume, _ in owners]).fillna("").reset_index(drop=True)
     classes = table["Class"].str.lower()
     distorted = pd.to_numeric(table["AD"], errors="coerce").fillna(0) if "AD" in table else 0
@@ -180,23 +183,23 @@ def _boxes(table: pd.DataFrame, path: Path, volumes: pd.DataFrame) -> pd.DataFra
         detail=[text if reason else "" for text, (_, reason) in zip(table["file"], owners, strict=True)],
     )
     reject_rows(boxes, ~np.isfinite(numbers).all(axis=1), "box has no position", boxes["text"])
-    reject_rows(boxes, ~_sizes(numbers), "box has no size", boxes["text"])
+    reject_rows(boxes, ~_have_sizes(numbers), "box has no size", boxes["text"])
     reject_rows(boxes, ~classes.isin(LABELS), "not a class", classes)
     refused = boxes["volume"].isin(volumes.index[volumes["reason"] != ""])
     reject_rows(boxes, refused, UNREAD, table["file"])
     return boxes
 
 
-def _sizes(numbers: pd.DataFrame) -> pd.Series:
-    """Which boxes have a size along every axis they name."""
+def _have_sizes(numbers: pd.DataFrame) -> pd.Series:
+    """Find the boxes that have a size along every axis they name."""
     if "Width" in numbers:
         return (numbers[["Width", "Height"]] > 0).all(axis=1)
     low, high = numbers[GRID_BOX[:3]].to_numpy(), numbers[GRID_BOX[3:]].to_numpy()
     return pd.Series((low < high).all(axis=1), index=numbers.index)
 
 
-def _owners(files: Iterable[str], volumes: pd.DataFrame) -> list[tuple[int, str]]:
-    """For each box the number of the volume whose path or whose file's name it gives; else -1 and why."""
+def _find_owners(files: Iterable[str], volumes: pd.DataFrame) -> list[tuple[int, str]]:
+    """Find each box's volume by the path, or the file name, that the box gives; else -1 and the reason."""
     by_path = {file: index for index, file in reversed(list(volumes["file"].items()))}
     by_name: dict[str, list[int]] = {}
     for file, index in by_path.items():

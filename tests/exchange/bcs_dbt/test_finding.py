@@ -121,7 +121,7 @@ def test_a_file_that_several_volumes_name_is_nobody_s(root: Path) -> None:
     assert outcome(found) == [("a.dcm", SHARED)] * 3
 
 
-def test_rows_that_are_rejected_already_keep_their_reason_and_tell_their_file(root: Path) -> None:
+def test_rows_that_are_rejected_already_keep_their_reason_and_name_their_file(root: Path) -> None:
     touch(root / "a.dcm")
     repeated = table(("lcc", "a.dcm"), ("rcc", "../b.dcm"), reason="duplicate row")
     found = find(root, pd.concat([table(("lcc", "a.dcm")), repeated], ignore_index=True))
@@ -173,7 +173,7 @@ def test_the_root_itself_may_be_a_link(root: Path) -> None:
     assert outcome(find(root.parent / "alias", table(("lcc", "a.dcm")))) == [("a.dcm", "")]
 
 
-def test_a_folder_that_may_not_be_opened_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_may_not_be_opened_is_reported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(root / "shut" / "a.dcm")
     look = Path.lstat
 

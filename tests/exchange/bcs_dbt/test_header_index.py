@@ -91,7 +91,7 @@ def root(tmp_path: Path) -> Path:
     return path
 
 
-# Which file is whose
+# The file of each row
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_the_cache_is_written_again_and_again(root: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 0, "files": 3}', "\ud800"])
-def test_a_broken_cache_is_made_anew(root: Path, content: str) -> None:
+def test_a_broken_cache_is_rebuilt(root: Path, content: str) -> None:
     dicom(root / "x", "lcc")
     (root.parent / "headers.json").write_bytes(content.encode("utf-8", "surrogatepass"))
     assert outcome(find(root, table(("lcc", "a.dcm")))) == [("x", "")]

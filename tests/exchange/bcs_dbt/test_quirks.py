@@ -346,7 +346,7 @@ def test_the_same_volume_is_read_from_every_transfer_syntax(imported: Any) -> No
     assert (volumes == volumes[0]).all()
 
 
-def test_notices_say_what_was_mended(imported: Any) -> None:
+def test_notices_say_what_was_changed(imported: Any) -> None:
     log = imported[2]
     assert "1 views in upper case" in log
     assert "Latin-1" in log

@@ -63,7 +63,7 @@ def reasons(table: pd.DataFrame) -> list[str]:
 def test_tables_are_found_whatever_their_release_calls_them(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name, text in zip(names, (LABEL + NORMAL, PATHS, BOX), strict=True):
         (tmp_path / name).write_text(text)
-    (tmp_path / "._BCS-DBT labels-train.csv").write_bytes(b"\0\5\x16\7")  # macOS leaves such beside files
+    (tmp_path / "._BCS-DBT labels-train.csv").write_bytes(b"\0\5\x16\7")  # macOS leaves such next to files
     assert read_tables(tmp_path).volumes["split"].tolist() == ["train"]
 
 
@@ -198,10 +198,10 @@ def test_the_digest_is_over_the_bytes_of_every_table(tmp_path: Path) -> None:
         path.write_bytes(text)
 
 
-# What a row says
+# Reasons of rows
 
 
-def test_upper_case_views_are_mended_with_one_notice_a_table(
+def test_upper_case_views_are_lowered_with_one_notice_per_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tables = read(tmp_path, "P1,S1,LCC,1,0,0,0\nP1,S1,RMlo,1,0,0,0\nP1,S1,rcc,1,0,0,0\n")
@@ -387,7 +387,7 @@ def test_a_reserve_must_leave_something_to_train_on(tmp_path: Path, share: float
 # The real ones
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real BCS-DBT tables are not beside this checkout")
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real BCS-DBT tables are not next to this checkout")
 def test_the_real_tables_give_the_published_counts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

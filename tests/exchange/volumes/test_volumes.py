@@ -151,7 +151,7 @@ def test_real_data_are_never_replaced(
 # Finding volumes
 
 
-def test_without_a_table_files_are_taken_in_order_and_their_paths_tell_the_view(
+def test_without_a_table_files_are_taken_in_order_and_their_paths_give_the_view(
     toy: DBTDataset, root: Path, tmp_path: Path
 ) -> None:
     names = {
@@ -242,7 +242,7 @@ def test_tables_are_read_as_spreadsheets_write_them(
             "file,View\na.npy,lcc,extra\n",
             r"volumes.csv has several columns of one name, or rows longer",
         ),
-        ("boxes.csv", "file,X,Y,Class\n", r"boxes.csv says no place of a box"),
+        ("boxes.csv", "file,X,Y,Class\n", r"boxes.csv has no columns for the place of a box"),
         ("boxes.csv", "", r"boxes.csv is not a CSV file"),
     ],
 )
