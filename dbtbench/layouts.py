@@ -18,7 +18,7 @@ JITTER_SCALE = 0.10
 def draw_layouts(train: DBTDataset, n: int, seed: int, positives: float, first: int = 0) -> list[Layout]:
     """Draw what to ask for from the training split's own cases.
 
-    Each layout takes label, view and boxes of a training case, mirror_boxes left to right for every other draw,
+    Each layout takes label, view and boxes of a training case, mirrored left to right for every other draw,
     the boxes shifted and scaled a little. Layout i depends on (split, seed, positives, i) only.
 
     Args:

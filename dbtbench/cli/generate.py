@@ -84,25 +84,25 @@ def generate(
     Example: dbtbench generate ddpm --gpus 4
     """
     from dbtbench.pipeline.catalogue import check_synthetic_name, choose_dataset
+    from dbtbench.pipeline.generate import check_processes, configure
     from dbtbench.pipeline.request import GenerationRequest
     from dbtbench.pipeline.sweep import Sweep, parse
     from dbtbench.runtime import distributed
-    from dbtbench.training.recipe import TrainingRecipe
     from dbtbench.workspace import Workspace
 
     count = _count(gpus, processes)
     work = Workspace.find(workspace)
+    configure(name, recipe, overrides(set_))  # a wrong setting is reported before a data set is made
     dataset = choose_dataset(work, data)
     request = GenerationRequest(name, dataset, recipe, overrides(set_), n, seed, positives)
     asked = Sweep(request, parse(sweep)) if sweep else request
-    for generator in asked.check():  # a request that cannot be met is refused before anything starts
-        if isinstance(generator.recipe, TrainingRecipe):
-            generator.recipe.divide_batch(count)
+    for generator in asked.check():  # what cannot be done is refused before anything starts
+        check_processes(generator, name, count)
     if called is not None:
         if sweep:
             raise UsageError("--name and --sweep are both given", "a sweep names what it draws by itself")
         check_synthetic_name(work.datasets / checked_name(called))
-    if (count > 1 or max_restarts) and not distributed.launched():
+    if (count > 1 or max_restarts) and not distributed.is_launched():
         distributed.launch(count, sys.argv[1:], max_restarts=max_restarts)
     else:
         _generate(work, asked, fresh, called, json)
@@ -155,6 +155,6 @@ def _count(gpus: int | None, processes: int | None) -> int:
         raise UsageError("--gpus and --processes are both given", "--processes is for the CPU; leave one out")
     if processes is not None:
         distributed.check_gpus(0)
-    elif gpus is not None and not distributed.launched():
+    elif gpus is not None and not distributed.is_launched():
         distributed.check_gpus(gpus)
     return processes or gpus or 1

@@ -76,7 +76,7 @@ def _bump(low: float, high: float, size: int, edge: float) -> NDArray[np.float64
 
 
 def encode_conditioning(label: str, view: str, boxes: Boxes, grid: tuple[int, int, int]) -> Conditioning:
-    """Encode label, view and boxes of one volume, mirror_boxes to a left breast.
+    """Encode label, view and boxes of one volume, mirrored to a left breast.
 
     Args:
         label: one of `LABELS`.

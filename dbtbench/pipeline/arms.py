@@ -138,7 +138,7 @@ def _first(added: DBTDataset, n: int, source: str, real: DBTDataset) -> DBTDatas
 
 
 def with_shuffled_boxes(dataset: DBTDataset) -> DBTDataset:
-    """The same volumes, where each one with lesions has the boxes of another, mirror_boxes if of the other side.
+    """The same volumes, where each one with lesions has the boxes of another, mirrored if of the other side.
 
     Raises:
         UsageError: when there is no other.

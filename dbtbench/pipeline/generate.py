@@ -24,6 +24,7 @@ from dbtbench.runs import Run, open_run
 from dbtbench.runtime import distributed
 from dbtbench.runtime.files import digest
 from dbtbench.runtime.progress import log
+from dbtbench.training.recipe import TrainingRecipe
 from dbtbench.workspace import Workspace
 
 BLOCK = 32
@@ -60,6 +61,18 @@ def configure(
         return cls(recipe.resolve(cls.recipe_class, recipe.folder_of(cls), recipe_name, overrides))
 
 
+def check_processes(generator: Generator[Any], name: str, processes: int) -> None:
+    """Check that a generator can be trained on a number of processes.
+
+    Raises:
+        UsageError: when it trains on one process only, or its batch cannot be divided among them.
+    """
+    if processes > 1 and not generator.parallel:
+        raise UsageError(f"{name} does not train on several processes", "leave --gpus and --processes out")
+    if isinstance(generator.recipe, TrainingRecipe):
+        generator.recipe.divide_batch(processes)
+
+
 def fit(
     workspace: Workspace,
     name: str,
@@ -94,8 +107,7 @@ def fit_configured(
     """Fit a generator that has its recipe already, installed or not; see `fit`."""
     with plugins.blame("generators", name):
         generator.check(data.grid)
-    if distributed.size() > 1 and not generator.parallel:
-        raise UsageError(f"{name} does not train on several processes", "leave --gpus and --processes out")
+    check_processes(generator, name, distributed.size())
     identity = {
         "generator": name,
         "version": generator.version,
@@ -117,7 +129,7 @@ def _shared_run(
     folder = workspace.generators / name
     if distributed.rank() > 0:
         return nullcontext(Run.of(folder, identity))
-    return open_run(folder, identity, fresh and not distributed.restarted())
+    return open_run(folder, identity, fresh and not distributed.is_restart())
 
 
 def plan(
@@ -180,7 +192,7 @@ def draw(
     path = workspace.datasets / (name or f"{request['generator']}-{fitted.data.name}-{digest(request)[:8]}")
     if name is not None:
         check_synthetic_name(path)
-    fresh = fresh and not distributed.restarted()
+    fresh = fresh and not distributed.is_restart()
     if distributed.from_leader(_finished(path, request, fresh)):
         return DBTDataset.open(path)
     meta = {

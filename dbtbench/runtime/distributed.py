@@ -96,7 +96,7 @@ def check_gpus(gpus: int) -> None:
         )
 
 
-def launched() -> bool:
+def is_launched() -> bool:
     """Whether torchrun (or accelerate, or torchx) started this process as one of several.
 
     RANK and WORLD_SIZE=1 without an address are not a launch: some job systems set them for every process.
@@ -105,9 +105,9 @@ def launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ and not alone
 
 
-def restarted() -> bool:
+def is_restart() -> bool:
     """Whether torchrun started this process again after a failure: it continues, whatever was asked for."""
-    return launched() and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    return is_launched() and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def any_process(flag: bool) -> bool:
@@ -197,7 +197,7 @@ def worker() -> Iterator[None]:
     Raises:
         UsageError: when the process has a rank, and no address of the process to meet.
     """
-    if not launched():
+    if not is_launched():
         yield
         return
     if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:

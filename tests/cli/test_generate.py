@@ -52,6 +52,25 @@ def test_processes_that_cannot_divide_the_batch_are_not_started(workspace: Path)
     assert not (workspace / "generators").exists()
 
 
+def test_processes_of_a_generator_that_trains_on_one_are_not_started(workspace: Path) -> None:
+    command = [sys.executable, "-m", "dbtbench", "generate", "classic", "--processes", "2"]
+    done = subprocess.run(
+        [*command, "--workspace", str(workspace)], text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: classic does not train on several processes\n")
+
+
+def test_a_wrong_setting_is_reported_before_a_data_set_is_made(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dbtbench", "generate", "ddpm", "--set", "guidance_weight=2"]
+    done = subprocess.run(
+        [*command, "--workspace", str(tmp_path)], text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("hint: did you mean 'guidance_scale'?\n")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_two_processes_draw_the_bytes_that_one_draws(workspace: Path, tmp_path: Path) -> None:
     """From the same weights; and what was drawn before is not drawn again."""

@@ -149,7 +149,7 @@ def test_a_process_that_was_not_launched_trains_alone(monkeypatch: pytest.Monkey
 def test_a_rank_of_one_process_that_nothing_launched_trains_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some job systems set both for every process."""
     set_ranks(monkeypatch, 1)
-    assert not distributed.launched()
+    assert not distributed.is_launched()
     with distributed.worker():
         assert (distributed.rank(), distributed.size()) == (0, 1)
 

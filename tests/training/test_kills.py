@@ -51,7 +51,7 @@ def loss(net, context):
     return (net(x)[:, 0] - x.sum(1)).square().mean()
 
 folder.mkdir(parents=True, exist_ok=True)
-with handle_sigterm(quiet=distributed.launched()), distributed.worker():
+with handle_sigterm(quiet=distributed.is_launched()), distributed.worker():
     (folder / f"{{distributed.rank()}}.pid").write_text(str(os.getpid()))
     fit(network(), loss, recipe, folder, seed=0, checkpoint_seconds=0)
 """
