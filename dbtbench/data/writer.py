@@ -196,7 +196,7 @@ def entry_of(index: int, case: Mapping[str, Any], boxes: Iterable[Mapping[str, A
     }
 
 
-def unread_entry(index: int, row: Mapping[str, Any]) -> Entry:
+def make_unread_entry(index: int, row: Mapping[str, Any]) -> Entry:
     """Make the entry of a case that could not be read, from its row of rejected.csv."""
     return {"index": index, "case": None, "boxes": [], "rejected": [dict(row)]}
 

@@ -23,13 +23,13 @@ from dbtbench.data.writer import (
     Entry,
     entry_of,
     find_finished,
+    make_unread_entry,
     split_digest,
     store_volume,
-    unread_entry,
 )
 from dbtbench.dicom.volume import WINDOWS, read_volume
 from dbtbench.errors import MissingError, UnreadableError, UsageError
-from dbtbench.exchange.import_report import OUTSIDE, rejected_row, summarise_import
+from dbtbench.exchange.import_report import OUTSIDE, make_rejected_row, summarise_import
 from dbtbench.exchange.locating import locate_files
 from dbtbench.exchange.splits import assign_splits
 from dbtbench.exchange.tables import Tables
@@ -257,7 +257,7 @@ def import_one(
         boxes = [box | rotate_box(box, size) for box in boxes]
     lesions = [_place_box(box, size, settings.grid) for box in boxes if touches_volume(box, size)]
     outside = [
-        rejected_row("boxes", box, OUTSIDE, _describe_box(box))
+        make_rejected_row("boxes", box, OUTSIDE, _describe_box(box))
         for box in boxes
         if not touches_volume(box, size)
     ]
@@ -296,8 +296,8 @@ def store_case(
 
 def reject_job(job: VolumeJob, error: UnreadableError) -> Entry:
     """Make the entry of a volume that could not be read."""
-    row = rejected_row("labels", job.key, error.reason, error.detail, job.file, job.bytes)
-    return unread_entry(job.index, row)
+    row = make_rejected_row("labels", job.key, error.reason, error.detail, job.file, job.bytes)
+    return make_unread_entry(job.index, row)
 
 
 def _describe_box(box: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ UNREAD = "its volume was rejected"
 OUTSIDE = "box lies outside the volume"
 
 
-def rejected_row(
+def make_rejected_row(
     table: str, key: Mapping[str, Any], reason: str, detail: str, file: str = "", size: int | None = None
 ) -> dict[str, Any]:
     """Make a row of rejected.csv."""
@@ -66,7 +66,7 @@ def _list_rejected(
         Rows of rejected.csv.
     """
     rows = [
-        rejected_row(
+        make_rejected_row(
             "file-paths" if row.reason == NO_LABEL else "labels",
             row._asdict(),
             row.reason,
@@ -82,9 +82,9 @@ def _list_rejected(
     for box in boxes.to_dict("records"):
         key = tuple(box[name] for name in KEY)
         if box["reason"]:
-            rows.append(rejected_row("boxes", box, box["reason"], box["detail"]))
+            rows.append(make_rejected_row("boxes", box, box["reason"], box["detail"]))
         elif key not in imported:
-            rows.append(rejected_row("boxes", box, NOT_DOWNLOADED if key in missing else UNREAD, ""))
+            rows.append(make_rejected_row("boxes", box, NOT_DOWNLOADED if key in missing else UNREAD, ""))
     return rows
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX
+from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX, SPLITS
 from dbtbench.data.schema import NO_LABEL
 from dbtbench.geometry.views import VIEW_PATTERN
 from dbtbench.runtime.progress import log
@@ -20,6 +20,8 @@ EXACT = 2**53
 """Whole numbers below it are the same as float64 and as int64."""
 IDENTIFIER = r"(?![=+\-@])[^\x00-\x1f\x7f-\x9f]+"
 """No control characters, and nothing that a spreadsheet would execute."""
+OFFICIAL = tuple(split for split in SPLITS if split != "reserve")
+"""Splits that tables may name."""
 NO_REASON = {"reason": "", "detail": ""}
 USUAL = {"Subject": 0, "AD": 0, "VolumeSlices": np.nan}
 """Values of the columns of a box that a reader may leave out; the number of slices is then the file's."""
@@ -66,6 +68,8 @@ def check_tables(
     volumes = _fill(volumes, {"split": "", **NO_REASON})
     check_keys(volumes, "the table of volumes")
     reject_rows(volumes, ~volumes["label"].isin(LABELS), "not a label", volumes["label"])
+    split = volumes["split"]
+    reject_rows(volumes, (split != "").any() & ~split.isin(OFFICIAL), "not a split", split)
     reject_duplicates(volumes, [*KEY, "split"])
     boxes = _fill(boxes, {**USUAL, **NO_REASON})
     check_keys(boxes, "the table of boxes")

@@ -14,7 +14,7 @@ import zarr
 
 from dbtbench.data import writer as writer_module
 from dbtbench.data.dataset import DBTDataset
-from dbtbench.data.writer import DatasetWriter, entry_of, find_finished, store_volume, unread_entry
+from dbtbench.data.writer import DatasetWriter, entry_of, find_finished, make_unread_entry, store_volume
 from dbtbench.errors import DBTBenchError, MissingError, UsageError
 
 CASE: dict[str, Any] = {
@@ -192,7 +192,7 @@ def test_the_fingerprint_sees_a_changed_voxel(tmp_path: Path, volume: Any) -> No
 def test_what_was_rejected_becomes_rows_that_no_spreadsheet_executes(tmp_path: Path, volume: Any) -> None:
     with DatasetWriter(tmp_path / "d", GRID, 2, {}) as writer:
         row = {"table": "labels", "PatientID": "P0", "StudyUID": "S0", "View": "rcc", "file": "=1+1.dcm"}
-        writer.record(unread_entry(0, row | {"bytes": 7, "reason": "not a DICOM file", "detail": ""}))
+        writer.record(make_unread_entry(0, row | {"bytes": 7, "reason": "not a DICOM file", "detail": ""}))
         writer.add(1, volume, CASE, [])
         dataset = writer.finish(META, "h", [{"table": "boxes", "PatientID": "P9", "reason": "duplicate row"}])
     assert (dataset.path / "rejected.csv").read_text().splitlines() == [

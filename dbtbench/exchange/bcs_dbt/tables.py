@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX, SPLITS
+from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX
 from dbtbench.data.schema import NO_LABEL
 from dbtbench.errors import MissingError, UsageError
 from dbtbench.exchange.csv_columns import read_bytes, read_rows
 from dbtbench.exchange.tables import (
+    OFFICIAL,
     Tables,
     check_keys,
     check_tables,
@@ -34,7 +35,6 @@ COLUMNS = {"labels": CLASSES, "file-paths": PATHS, "boxes": NATIVE_BOX}
 """The columns of each kind of table, besides KEY."""
 OPTIONAL = ["VolumeSlices"]
 """Columns of boxes that releases before v2 lack."""
-OFFICIAL = tuple(split for split in SPLITS if split != "reserve")
 SPLIT_WORDS = {**{split: split for split in OFFICIAL}, "val": "validation"}
 VOLUME_COLUMNS = [*KEY, "label", "split", *PATHS, "reason", "detail"]
 

@@ -20,7 +20,7 @@ from dbtbench.data.writer import DatasetWriter, Entry, check_not_real, find_fini
 from dbtbench.dicom.volume import read_volume
 from dbtbench.errors import UnreadableError
 from dbtbench.exchange.engine import GridVolume, VolumeJob, reject_job, store_case
-from dbtbench.exchange.import_report import OUTSIDE, rejected_row, summarise_import
+from dbtbench.exchange.import_report import OUTSIDE, make_rejected_row, summarise_import
 from dbtbench.exchange.volumes.arrays import SUFFIXES, read_array
 from dbtbench.exchange.volumes.tables import NATIVE, SampleTables, read_sample_tables
 from dbtbench.geometry.boxes import to_grid, touches_volume
@@ -114,7 +114,9 @@ def _import_one(root: Path, folder: Path, data: DBTDataset, job: VolumeJob) -> E
     placed = [(box, _place_box(box, found, data.grid)) for box in job.boxes]
     lesions = [lesion for _, lesion in placed if lesion]
     outside = [
-        rejected_row("boxes", job.key, OUTSIDE, box["text"], job.file) for box, lesion in placed if not lesion
+        make_rejected_row("boxes", job.key, OUTSIDE, box["text"], job.file)
+        for box, lesion in placed
+        if not lesion
     ]
     return store_case(folder, job, found, data.grid, lesions) | {"rejected": outside}
 
