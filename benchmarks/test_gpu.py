@@ -47,7 +47,7 @@ def test_every_network_is_measured_as_it_is_and_compiled(tmp_path: Path) -> None
 def test_realism_is_reported_by_the_number_of_steps(tmp_path: Path) -> None:
     _, result = run(tmp_path, "--train", "0.2", "--patients", "8")
     rows = result["realism"]["rows"]
-    assert rows[0]["arm"] == "none"
+    assert rows[0]["arm"] == "real"
     steps = [row["steps"] for row in rows[1:]]
     assert steps == sorted(set(steps))
     assert all(row["w1_intensity"] > 0 for row in rows[1:])

@@ -57,10 +57,14 @@ class Run:
         record: dict[str, Any] = read_json(self.path / "run.json")
         return record
 
-    def finish(self, **results: Any) -> None:
-        """Write the record: identity, results, provenance and the seconds since the run was opened."""
+    def describe(self, **results: Any) -> dict[str, Any]:
+        """Make the record: identity, results, the seconds since the run was opened, and provenance."""
         seconds = round(time.monotonic() - self.started, 1)
-        write_json(self.path / "run.json", {**self.identity, **results, "seconds": seconds, **provenance()})
+        return {**self.identity, **results, "seconds": seconds, **provenance()}
+
+    def finish(self, **results: Any) -> None:
+        """Write the record (`describe`), which makes the run finished."""
+        write_json(self.path / "run.json", self.describe(**results))
 
 
 @contextmanager

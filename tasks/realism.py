@@ -1,4 +1,4 @@
-"""Histograms, contrast and diversity of the training data beside the real test split."""
+"""Histograms, contrast and diversity of an arm's volumes compared with the real test split."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
+from dbtbench.metric import Metric
 from dbtbench.metrics import contrast, histogram
 from dbtbench.metrics.mask import breast_mask
 from dbtbench.recipe import Recipe
@@ -19,6 +20,30 @@ from dbtbench.runtime.progress import Advance, progress
 from dbtbench.task import Arm, Evaluation, Task
 
 CHUNK = 32
+
+INTENSITY = "intensity"
+"""Unit of grey values: 1 is the whole window."""
+
+METRICS = (
+    Metric("w1_intensity", "W1 of intensities", "lower", INTENSITY, headline=True, distance=True),
+    Metric("w1_breast", "W1 in the breast", "lower", INTENSITY, distance=True),
+    Metric("air_mode_mass", "mass of the air mode", "target", "of voxels"),
+    Metric("volume_mean_sd", "sd of the volume mean", "target", INTENSITY, headline=True),
+    Metric("dip_whole", "dip", "target"),
+    Metric("ashman_d_whole", "Ashman's D", "target"),
+    Metric("bimodality_coefficient_whole", "bimodality coefficient", "target"),
+    Metric("valley_depth_whole", "valley depth", "target", headline=True),
+    Metric("dip_breast", "dip in the breast", "target"),
+    Metric("ashman_d_breast", "Ashman's D in the breast", "target"),
+    Metric("bimodality_coefficient_breast", "bimodality coefficient in the breast", "target"),
+    Metric("valley_depth_breast", "valley depth in the breast", "target"),
+    Metric("main_mode_breast", "main mode in the breast", "target", INTENSITY),
+    Metric("rms_contrast", "RMS contrast", "target", INTENSITY, headline=True),
+    Metric("rms_contrast_breast", "RMS contrast in the breast", "target", INTENSITY),
+    Metric("percentile_range", "range of percentiles", "target", INTENSITY),
+    Metric("michelson_breast", "Michelson contrast in the breast", "target"),
+    Metric("lesion_cnr", "lesion CNR", "target", headline=True),
+)
 
 
 class RealismRecipe(Recipe):
@@ -34,16 +59,16 @@ class RealismRecipe(Recipe):
 class Realism(Task[RealismRecipe]):
     """Measures an arm's volumes, and their distance to the real test split.
 
-    For an augmentation its synthetic volumes are measured, for `none` the real training split, so that the
-    scores of `none` are what real volumes reach against other real volumes. With shuffled boxes nothing
+    For an augmentation its synthetic volumes are measured, for `real` the real training split, so that the
+    scores of `real` are what real volumes reach against other real volumes. With shuffled boxes nothing
     changes but the contrast of lesions: inside the boxes of other volumes there should be none. See
     docs/metrics.md.
     """
 
     recipe_class = RealismRecipe
-    primary = "w1_intensity"
+    metrics = METRICS
     seeds = 1
-    arms = ("none", "AUG", "AUG:shuffled-boxes")
+    arms = ("real", "AUG", "AUG:shuffled-boxes")
 
     def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
         """Score one arm; also writes `histograms.csv`, the four histograms behind the scores.
@@ -51,21 +76,32 @@ class Realism(Task[RealismRecipe]):
         Raises:
             UsageError: when one side has no volumes, or the two have different grids.
         """
+        own, real = self._measure_both(arm, seed)
+        write_text(run.path / "histograms.csv", _histograms(own, real))
+        return _evaluation(own, real)
+
+    def score(self, arm: Arm, seed: int, predictions: pd.DataFrame | None) -> Evaluation:
+        """Measure the arm's data set again.
+
+        Raises:
+            UsageError: as `evaluate`.
+        """
+        return _evaluation(*self._measure_both(arm, seed))
+
+    def _measure_both(self, arm: Arm, seed: int) -> tuple[_Measured, _Measured]:
+        """Measure as many of the arm's volumes as of the real test split."""
         reference = arm.real.select("test")
         drawn = arm.sources[-1]
         _check(drawn, reference)
         n = min(self.recipe.volumes, len(drawn), len(reference))
         with progress(f"realism of {arm.name}", 2 * n) as advance:
             own = _measure(_subsample(drawn, n, seed), advance)
-            real = _measure(_subsample(reference, n, seed), advance)
-        write_text(run.path / "histograms.csv", _histograms(own, real))
-        counts = {"volumes": n, "reference_volumes": n, "boxes": len(own.per_lesion)}
-        return Evaluation(_scores(own, real), counts)
+            return own, _measure(_subsample(reference, n, seed), advance)
 
 
 @dataclass
 class _Measured:
-    """What was measured on a set of volumes."""
+    """Measurements on a set of volumes."""
 
     whole: histogram.Counts = field(default_factory=lambda: np.zeros(histogram.LEVELS, np.int64))
     breast: histogram.Counts = field(default_factory=lambda: np.zeros(histogram.LEVELS, np.int64))
@@ -111,6 +147,12 @@ def _measure(dataset: DBTDataset, advance: Advance) -> _Measured:
         measured.per_lesion.extend(contrast.lesion_cnr(volumes, inside, boxes))
         advance(len(chunk))
     return measured
+
+
+def _evaluation(own: _Measured, real: _Measured) -> Evaluation:
+    volumes = [sum(map(len, side.per_volume)) for side in (own, real)]
+    counts = {"volumes": volumes[0], "reference_volumes": volumes[1], "boxes": len(own.per_lesion)}
+    return Evaluation(_scores(own, real), counts)
 
 
 def _scores(own: _Measured, real: _Measured) -> dict[str, float]:

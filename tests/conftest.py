@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import imagecodecs
@@ -16,14 +19,17 @@ from pydicom import uid
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders.base import get_encoder
 
-from dbtbench import leaderboard
+from dbtbench import leaderboard, plugins
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.dicom.writing import write_tomosynthesis
 from dbtbench.leaderboard import Record
+from dbtbench.metric import Metric
 from dbtbench.metrics import froc
 from dbtbench.phantom.anatomy import Breast, draw_breasts
 from dbtbench.phantom.cohort import write_collection
 from dbtbench.runtime.files import digest, write_json
+from dbtbench.tasks.classification import Classification
+from dbtbench.tasks.detection import Detection
 from dbtbench.testing import make_toy_dataset
 from dbtbench.workspace import Workspace
 
@@ -60,6 +66,22 @@ def breasts() -> list[Breast]:
 def scattered(breasts: list[Breast]) -> Breast:
     """One of them, of density b."""
     return next(breast for breast in breasts if breast.density == "b")
+
+
+@pytest.fixture
+def register_tasks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`register_tasks(NAME=Class, …)`: tasks as another installed package brings them."""
+
+    def register(**tasks: type) -> None:
+        module = ModuleType("another_package")
+        vars(module).update(tasks)
+        monkeypatch.setitem(sys.modules, "another_package", module)
+        points = [EntryPoint(name, f"another_package:{name}", "dbtbench.tasks") for name in tasks]
+        monkeypatch.setattr(
+            plugins, "entry_points", lambda group: points if group == "dbtbench.tasks" else []
+        )
+
+    return register
 
 
 def _write_dicom(path: Path, frames: Any, **changes: Any) -> Path:
@@ -153,18 +175,26 @@ def file(tmp_path: Path, frames: Any) -> Path:
     return _write_dicom(tmp_path / "volume.dcm", frames)
 
 
-def _record(arm: str = "none", seed: int = 0, **changes: Any) -> dict[str, Any]:
+def _declare(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What a record says of its metrics: those of the built-in tasks as they are, others like `other`."""
+    known = {metric.name: metric for metric in (*Detection.metrics, *Classification.metrics)}
+    return {name: known.get(name, Metric(name, name, "higher")).describe() for name in names}
+
+
+def _record(arm: str = "real", seed: int = 0, **changes: Any) -> dict[str, Any]:
     generator = arm.split(":")[0]
     synthetic = {"name": f"{generator}-d", "fingerprint": digest(arm), "generator": generator, "version": 1}
     synthetic |= {"run": "0123456789ab", "recipe": {"steps": 9}, "volumes": 24}
-    real = generator in ("none", "oversample", "more-real")
+    real = generator in ("real", "oversample", "more-real")
     counts = {"patients": 10, "volumes": 40, "boxes": 10, "training_synthetic": 0 if real else 24}
+    scores = changes.get("scores", {PRIMARY_METRIC: 0.5, "other": 1.0})
     return {
         **{"task": "detection", "version": 1, "primary": PRIMARY_METRIC, "recipe": {"steps": 250, "lr": 0.1}},
         **{"data": {"name": "d", "fingerprint": "a" * 64, "split_hash": "b" * 64}, "arm": arm},
         **{"augmentation": None if real else synthetic, "seed": seed},
         **{
-            "scores": {PRIMARY_METRIC: 0.5, "other": 1.0},
+            "scores": scores,
+            "metrics": _declare(scores),
             "seconds": 1.5,
             "dbtbench": "0.1.0",
             "commit": None,
@@ -224,7 +254,7 @@ def board_readme() -> bytes:
 @pytest.fixture(scope="session")
 def _board(tmp_path_factory: pytest.TempPathFactory, board_readme: bytes) -> Path:
     root = tmp_path_factory.mktemp("board")
-    for arm, more in (("none", 0), ("ddpm", 2), ("oversample", 0), ("more-real", 3)):
+    for arm, more in (("real", 0), ("ddpm", 2), ("oversample", 0), ("more-real", 3)):
         for seed in range(5):
             _write_run(root / "work" / "evaluations", _record(arm, seed), _outcomes(4 + seed % 3 + more))
     (root / "results").mkdir()
@@ -235,7 +265,7 @@ def _board(tmp_path_factory: pytest.TempPathFactory, board_readme: bytes) -> Pat
 
 @pytest.fixture
 def evaluated(_board: Path, tmp_path: Path) -> Workspace:
-    """Five seeds of four arms; the ceiling finds three lesions more than none, ddpm two more."""
+    """Five seeds of four arms; the ceiling finds three lesions more than `real`, ddpm two more."""
     shutil.copytree(_board / "work", tmp_path / "work")
     return Workspace(tmp_path / "work")
 

@@ -72,14 +72,14 @@ def test_the_board_has_a_row_for_each_arm_and_metric(walked: Path) -> None:
     board = pd.read_csv(walked / "dbtbench-work" / "results" / "leaderboard.csv")
     detection = board[board["task"] == "detection"]
     assert set(detection["arm"]) == {
-        "none", "classic", "ddpm", "ddpm:shuffled-boxes", "more-real", "oversample"
+        "real", "classic", "ddpm", "ddpm:shuffled-boxes", "more-real", "oversample"
     }  # fmt: skip
     assert set(detection["seeds"]) == {2}
     assert detection["metric"].nunique() == 8
     decides = detection[detection["primary"] == 1].set_index("arm")
     assert set(decides["verified"]) == {"outcomes"}
     assert decides.loc["ddpm", "verdict"].endswith("2 seeds: too few seeds to tell")
-    assert set(board.loc[board["task"] == "realism", "arm"]) == {"none", "ddpm", "ddpm:shuffled-boxes"}
+    assert set(board.loc[board["task"] == "realism", "arm"]) == {"real", "ddpm", "ddpm:shuffled-boxes"}
 
 
 def test_the_same_seeds_give_the_same_files_scores_and_samples(walked: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dbtbench.cli.options import (
     complete_task,
     overrides,
 )
+from dbtbench.errors import UsageError
 
 
 def evaluate(
@@ -34,8 +35,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--arms",
-            help="Arm to run beside `none` and --aug instead of the task's own: oversample, NAME:RATIO, "
-            "NAME:shuffled-boxes, NAME:only, more-real[:SHARE]; may be repeated.",
+            help="Arm to run next to `real` and --aug instead of the task's own: oversample, NAME:RATIO, "
+            "NAME:shuffled-boxes, NAME:synthetic-only, more-real[:SHARE]; may be repeated.",
         ),
     ] = None,
     seeds: Annotated[
@@ -45,13 +46,17 @@ def evaluate(
     set_: SetOption = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", help="Runs at a time; one a core, or one a GPU, unless told."),
+        typer.Option("--jobs", help="Runs at a time; by default one for each core or GPU."),
     ] = None,
     dask: Annotated[
         str | None, typer.Option("--dask", metavar="tcp://HOST:PORT", help="Use a Dask cluster's workers.")
     ] = None,
     workspace: WorkspaceOption = None,
     fresh: FreshOption = False,
+    rescore: Annotated[
+        bool,
+        typer.Option("--rescore", help="Train nothing: compute every metric of the finished runs again."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Say whether an augmentation helps a task.
@@ -64,14 +69,22 @@ def evaluate(
     from dbtbench.leaderboard import rank, summary
     from dbtbench.pipeline.catalogue import choose_dataset
     from dbtbench.pipeline.evaluate import evaluate
+    from dbtbench.pipeline.rescore import rescore as score_again
     from dbtbench.runtime.files import read_json
     from dbtbench.runtime.pool import Pool, cores_or_gpus
     from dbtbench.workspace import Workspace
 
     work = Workspace.find(workspace)
-    dataset = choose_dataset(work, data)
-    with Pool(cores_or_gpus() if jobs is None else jobs, dask) as pool:
-        runs = evaluate(work, task, dataset, aug or [], seeds, recipe, overrides(set_), fresh, arms, pool)
+    if rescore:
+        if fresh or any((aug, data, arms, seeds, set_)) or recipe != "default":
+            raise UsageError(
+                "--rescore takes all finished runs of the task as they are", "leave the other options out"
+            )
+        runs = score_again(work, task)
+    else:
+        dataset = choose_dataset(work, data)
+        with Pool(cores_or_gpus() if jobs is None else jobs, dask) as pool:
+            runs = evaluate(work, task, dataset, aug or [], seeds, recipe, overrides(set_), fresh, arms, pool)
     if json:
         typer.echo(json_.dumps([read_json(run / "run.json") for run in runs], indent=1))
         return

@@ -132,7 +132,7 @@ def _generate(
                 file = asked.write(work, table)
                 result = {"sweep": json_.loads(table.to_json(orient="records")), "file": str(file)}
                 text = (
-                    "realism at each setting; `none` is the real training split\n\n"
+                    "realism at each setting; `real` is the real training split\n\n"
                     f"{asked.summary(table)}\n\nall scores: {file}"
                 )
     if leader and json:

@@ -125,7 +125,7 @@ def _plot(
     title: str,
     curves: Mapping[str, tuple[NDArray[np.float64], Colour]],
 ) -> None:
-    """Histograms as lines, on a square-root axis, so that tissue shows beside the peak of air."""
+    """Histograms as lines, on a square-root axis, so that tissue shows next to the peak of air."""
     left, top = corner
     bottom = top + PLOT_HEIGHT
     peak = max(float(np.sqrt(curve).max()) for curve, _ in curves.values())

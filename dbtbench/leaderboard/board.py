@@ -12,14 +12,15 @@ import pandas as pd
 from dbtbench.errors import StaleError
 from dbtbench.leaderboard import statistics
 from dbtbench.leaderboard.columns import COLUMNS
-from dbtbench.leaderboard.records import Record, Result
+from dbtbench.metric import Metric
 from dbtbench.metrics.resampling import patients
+from dbtbench.pipeline.outputs import same_score
+from dbtbench.records import Record, Result
 from dbtbench.runtime.files import digest
-from dbtbench.task import BASELINE, CEILING, PLACEBO
+from dbtbench.runtime.progress import log
+from dbtbench.task import BASELINE, CEILING, ArmName
 
-TOLERANCE = 1e-9
-
-COMPARED = ["p_gain", "p", "p_holm", "recovered", "recovered_low", "recovered_high"]
+COMPARED = ["p_better", "p", "p_holm", "recovered", "recovered_low", "recovered_high"]
 COMPARED += ["equivalent", "equivalent_low", "equivalent_high"]
 COMPARED += ["over_placebo", "over_placebo_low", "over_placebo_high", "method"]
 """Columns that are attributes of `statistics.Comparison`."""
@@ -29,10 +30,11 @@ Arms = dict[tuple[str, str], dict[int, Result]]
 
 
 def build_board(results: Sequence[Result]) -> pd.DataFrame:
-    """The board of some runs: `none` stands first on each, the other arms by name.
+    """The board of some runs: `real` stands first on each, the other arms by name.
 
     An arm with several synthetic data sets is as many arms. Where a seed of an arm was run twice under
-    another name, the first run stands: running again until it is better does not help.
+    another name, the first run stands: running again until it is better does not help. Values of different
+    versions of a metric are not mixed: runs with an older one count as runs without it.
 
     Args:
         results: the runs, in any order.
@@ -72,7 +74,7 @@ def labels_of(arms: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     """What to call each arm and synthetic fingerprint: with its start where the arm has several."""
     keys = set(arms)
     names = [name for name, _ in keys]
-    # Six digits tell any two apart, unless somebody made them up.
+    # Six digits tell any two apart, unless somebody invented them.
     digits = next(n for n in (6, 64) if len({(name, print_[:n]) for name, print_ in keys}) == len(keys))
     return {key: key[0] if names.count(key[0]) == 1 else f"{key[0]} {key[1][:digits]}" for key in keys}
 
@@ -85,22 +87,58 @@ def _board_rows(results: list[Result]) -> list[dict[str, Any]]:
     board = f"{record.task}-{max(names, key=names.count)}-{_key(record)[:8]}"
     arms = arms_of(results)
     labels = labels_of(arms)
-    compared = _compare({labels[key]: runs for key, runs in arms.items()})
-    baseline = arms.get((BASELINE, ""), {})
+    metrics = _newest_metrics(results, board)
+    others = [name for name, metric in metrics.items() if metric.headline and name != record.primary]
+    places = {name: place for place, name in enumerate([record.primary, *others], 1)}
     rows = []
-    for key, runs in arms.items():
-        shared = {"board": board} | _shared(runs)
-        primary = next(iter(runs.values())).record.primary
-        for metric in dict.fromkeys(metric for run in runs.values() for metric in run.record.scores):
-            row = shared | _values(metric, runs, baseline) | {"primary": int(metric == primary)}
-            if metric == primary:
-                row |= _statistics(labels[key], row, compared.get(labels[key]), bool(baseline))
-                checked = metric in statistics.RESAMPLED and all(
-                    run.outcomes is not None for run in runs.values()
-                )
-                row["verified"] = "outcomes" if checked else "no"
+    for name, metric in metrics.items():
+        own = {key: _runs_with(metric, runs) for key, runs in arms.items()}
+        own = {key: runs for key, runs in own.items() if runs}
+        compared = _compare(metric, {labels[key]: runs for key, runs in own.items()})
+        baseline = own.get((BASELINE, ""), {})
+        declared = {
+            **{"metric": name, "metric_version": metric.version, "title": metric.title},
+            **{"unit": metric.unit, "direction": metric.direction},
+            **{"primary": int(name == record.primary), "headline": places.get(name, 0)},
+        }
+        for key, runs in own.items():
+            row = {"board": board} | _shared(runs) | declared | _values(metric, runs, baseline)
+            if metric.resample or name == record.primary:
+                row |= _statistics(metric, labels[key], row, compared.get(labels[key]), runs, baseline)
             rows.append(row)
     return rows
+
+
+def _newest_metrics(results: Sequence[Result], board: str) -> dict[str, Metric]:
+    """The metrics of a board in their newest version, as the last run that has it declares them."""
+    newest: dict[str, Metric] = {}
+    for result in sorted(results, key=lambda result: (result.record.created, result.record.hash)):
+        for name, metric in result.metrics.items():
+            if name not in newest or metric.version >= newest[name].version:
+                newest[name] = metric
+    behind = [
+        result
+        for result in results
+        if any(
+            name not in result.metrics or result.metrics[name].version < m.version
+            for name, m in newest.items()
+        )
+    ]
+    if behind:
+        log.info(
+            f"{board}: {len(behind)} of {len(results)} runs lack a metric or have an older version of it; "
+            f"run `dbtbench evaluate --task {behind[0].record.task} --rescore`"
+        )
+    return newest
+
+
+def _runs_with(metric: Metric, runs: Runs) -> Runs:
+    """The runs that have this version of a metric."""
+    return {
+        seed: run
+        for seed, run in runs.items()
+        if metric.name in run.metrics and run.metrics[metric.name].version == metric.version
+    }
 
 
 def check_runs(results: Sequence[Result]) -> None:
@@ -112,101 +150,107 @@ def check_runs(results: Sequence[Result]) -> None:
     Raises:
         StaleError: naming the first run of which this is not so.
     """
-    first: Result | None = None
+    first: dict[str, Result] = {}
     for result in results:
-        metric = result.record.primary
-        if metric != results[0].record.primary:
+        if result.record.primary != results[0].record.primary:
             raise StaleError(
-                f"{result} has the primary metric {metric}, {results[0]} has {results[0].record.primary}",
+                f"{result} has the primary metric {result.record.primary}, "
+                f"{results[0]} has {results[0].record.primary}",
                 "a task whose primary metric changes needs another version",
             )
-        if result.outcomes is None or metric not in statistics.RESAMPLED:
-            continue
-        ones = np.ones((1, len(patients(result.outcomes))))
-        found = float(statistics.RESAMPLED[metric](result.outcomes, ones)[0])
-        said = result.record.scores[metric]
-        if not same(found, said):
-            raise StaleError(
-                f"{result}: its outcomes give {metric} {found!r}, its record says {said!r}",
-                "one of the two was changed; evaluate again with --fresh",
-            )
-        first = first or result
-        if result.truth != first.truth:
-            raise StaleError(
-                f"{result}: its outcomes are of other test volumes or lesions than those of {first}"
-            )
+        for name, metric in result.metrics.items():
+            table = result.outcomes_of(name)
+            if table is None or metric.resample is None:
+                continue
+            found = float(metric.resample(table, np.ones((1, len(patients(table)))))[0])
+            said = result.record.scores[name]
+            if not same_score(found, said):
+                raise StaleError(
+                    f"{result}: its outcomes give {name} {found!r}, its record says {said!r}",
+                    "one of the two was changed; evaluate again with --fresh",
+                )
+        for table_name, truth in result.truth.items():
+            other = first.setdefault(table_name, result)
+            if truth != other.truth[table_name]:
+                raise StaleError(
+                    f"{result}: its outcomes are of other test volumes or lesions than those of {other}"
+                )
 
 
-def same(found: float, said: float | None) -> bool:
-    """Whether a score computed again is what a record says, where None stands for NaN."""
-    if said is None or math.isnan(found):
-        return said is None and math.isnan(found)
-    return math.isclose(found, said, rel_tol=0, abs_tol=TOLERANCE)
-
-
-def _compare(arms: Mapping[str, Runs]) -> dict[str, statistics.Comparison]:
+def _compare(metric: Metric, arms: Mapping[str, Runs]) -> dict[str, statistics.Comparison]:
     """Compare the arms that kept the outcomes of all their runs with the baseline, if that did so, too."""
-    first = next(iter(next(iter(arms.values())).values())).record
-    complete = {
-        label: {seed: run.outcomes for seed, run in runs.items() if run.outcomes is not None}
+    if metric.resample is None:
+        return {}
+    tables = {
+        label: {seed: run.outcomes_of(metric.name) for seed, run in runs.items()}
         for label, runs in arms.items()
-        if all(run.outcomes is not None for run in runs.values())
+    }
+    complete = {
+        label: {seed: table for seed, table in own.items() if table is not None}
+        for label, own in tables.items()
+        if all(table is not None for table in own.values())
     }
     baseline = complete.get(BASELINE, {})
-    complete = {label: tables for label, tables in complete.items() if baseline.keys() & tables.keys()}
-    if len(complete) < 2 or first.primary not in statistics.RESAMPLED:
+    complete = {label: own for label, own in complete.items() if baseline.keys() & own.keys()}
+    if len(complete) < 2:
         return {}
-    volumes = {
-        label: _last(arms[label]).counts["training_real"]
-        for label in complete
-        if label.split(":")[0] in (BASELINE, CEILING) and "training_real" in _last(arms[label]).counts
-    }
-    return statistics.compare(first.primary, complete, BASELINE, CEILING, PLACEBO, volumes)
+    volumes = {}
+    for label in complete:
+        last = _last(arms[label])
+        if ArmName.parse(last.arm).source in (BASELINE, CEILING) and "training_real" in last.counts:
+            volumes[label] = last.counts["training_real"]
+    return statistics.compare(metric, complete, volumes=volumes)
 
 
 def _statistics(
-    label: str, row: Mapping[str, Any], comparison: statistics.Comparison | None, baseline: bool
+    metric: Metric,
+    label: str,
+    row: Mapping[str, Any],
+    comparison: statistics.Comparison | None,
+    runs: Runs,
+    baseline: Runs,
 ) -> dict[str, Any]:
-    """What chance has to do with the gain; in words also where that cannot be said."""
+    """Intervals and p-values of the difference, and a verdict also where there are none."""
     if row["arm"] == BASELINE:
         return {"verdict": ""}
     if comparison is not None:
         return {
-            "gain_low": comparison.low,
-            "gain_high": comparison.high,
+            "difference_low": comparison.low,
+            "difference_high": comparison.high,
             **{name: getattr(comparison, name) for name in COMPARED},
             "verdict": comparison.verdict(label, BASELINE),
         }
     if not baseline:
         return {"verdict": f"{label}: no run of {BASELINE} to compare with"}
-    if not row["gains"]:
+    if not row["differences"]:
         return {"verdict": f"{label}: no seed in common with {BASELINE}"}
-    gain = f"{row['gain']:+.4f} {row['metric']} over {BASELINE}"
-    without = "its runs keep no outcomes" if row["metric"] in statistics.RESAMPLED else "it is not resampled"
-    return {"verdict": f"{label}: {gain}; no interval, {without}"}
+    if metric.resample:
+        without = "its runs keep no outcomes"
+    elif _last(runs).metrics[metric.name].outcomes:
+        without = "its task is not installed with this version of the metric"
+    else:
+        without = "it is not resampled"
+    return {"verdict": f"{label}: {metric.compare(row['difference'], BASELINE)}; no interval, {without}"}
 
 
-def _values(metric: str, runs: Runs, baseline: Runs) -> dict[str, Any]:
+def _values(metric: Metric, runs: Runs, baseline: Runs) -> dict[str, Any]:
     values, base = _by_seed(metric, runs), _by_seed(metric, baseline)
-    gains = (values - base).reindex(values.index.intersection(base.index))
+    differences = (values - base).reindex(values.index.intersection(base.index))
+    checked = metric.resample and all(run.outcomes_of(metric.name) is not None for run in runs.values())
     return {
-        "metric": metric,
         "value": values.mean(),
         "sd": values.std(),
-        "baseline": base[gains.index].mean(),
-        "gain": gains.mean(),
-        "gains": " ".join(f"{seed}:{gain:.6f}" for seed, gain in gains.dropna().items()),
-        "verified": "no",
+        "baseline": base[differences.index].mean(),
+        "difference": differences.mean(),
+        "better": metric.better(float(differences.mean())),
+        "differences": " ".join(f"{seed}:{value:.6f}" for seed, value in differences.dropna().items()),
+        "verified": "outcomes" if checked else "no",
     }
 
 
-def _by_seed(metric: str, runs: Runs) -> pd.Series:
-    scores = {seed: _number(runs[seed].record.scores.get(metric)) for seed in sorted(runs)}
-    return pd.Series(scores, dtype=float)
-
-
-def _number(score: float | None) -> float:
-    return math.nan if score is None else score
+def _by_seed(metric: Metric, runs: Runs) -> pd.Series:
+    scores = {seed: runs[seed].record.scores[metric.name] for seed in sorted(runs)}
+    return pd.Series({seed: math.nan if s is None else s for seed, s in scores.items()}, dtype=float)
 
 
 def _last(runs: Runs) -> Record:

@@ -1,4 +1,4 @@
-"""Adding somebody else's runs to a folder of results: all of them or none."""
+"""Addition of somebody else's runs to a folder of results: all of them or none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from dbtbench.errors import MissingError, StaleError
 from dbtbench.leaderboard.board import build_board
 from dbtbench.leaderboard.publishing import published, write
-from dbtbench.leaderboard.records import Record, Result, outcomes_of, read_result
+from dbtbench.records import InstalledMetrics, Record, Result, outcomes_file, outcomes_files, read_result
 from dbtbench.runtime.files import atomic_path
 
 
@@ -22,8 +22,8 @@ def add(results: Path, paths: Sequence[Path]) -> pd.DataFrame:
 
     Args:
         results: folder of the board.
-        paths: run folders, `run.json` files or files of somebody's `results/runs`, with their outcomes beside
-            them; or folders of such files.
+        paths: run folders, `run.json` files or files of somebody's `results/runs`, with their outcomes next
+            to them; or folders of such files.
 
     Raises:
         MissingError: when a file is not there.
@@ -33,8 +33,9 @@ def add(results: Path, paths: Sequence[Path]) -> pd.DataFrame:
     """
     standing = published(results)
     contents: dict[Path, tuple[Path, Result]] = {}
+    installed = InstalledMetrics()
     for source in _records(paths):
-        result = read_result(source)
+        result = read_result(source, installed)
         # The names of folder and file are the record's task and hash, which the schema holds to plain names.
         target = results / "runs" / result.record.task / f"{result.record.hash}.json"
         _check_comparable(source, result.record, [run.record for run in standing])
@@ -43,9 +44,9 @@ def add(results: Path, paths: Sequence[Path]) -> pd.DataFrame:
     new = {target: pair for target, pair in contents.items() if not target.is_file()}
     _check_seeds(standing, new.values())
     board = build_board([*standing, *(result for _, result in new.values())])
-    for target, (source, result) in new.items():
-        if result.outcomes is not None:  # outcomes first: a record that is there is whole
-            _copy(outcomes_of(source), outcomes_of(target))
+    for target, (source, _) in new.items():
+        for name, table in outcomes_files(source).items():  # first: a record that is there is whole
+            _copy(table, outcomes_file(target, name))
         _copy(source, target)
     write(results, board)
     return board
@@ -94,7 +95,9 @@ def _check_content(source: Path, there: Path) -> None:
     """Refuse a run whose hash is taken by other content."""
     if not there.is_file():
         return
-    for one, other in ((source, there), (outcomes_of(source), outcomes_of(there))):
+    tables = sorted(outcomes_files(source).keys() | outcomes_files(there).keys())
+    pairs = [(outcomes_file(source, name), outcomes_file(there, name)) for name in tables]
+    for one, other in [(source, there), *pairs]:
         contents = [file.read_bytes() if file.is_file() else None for file in (one, other)]
         if contents[0] != contents[1]:
             raise StaleError(

@@ -1,4 +1,4 @@
-"""Publishing: runs are copied into a folder of results, and everything else there is made from them."""
+"""Publication: runs are copied into a folder of results, and everything else there is made from them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from dbtbench.errors import MissingError, StaleError
+from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.leaderboard.board import build_board
-from dbtbench.leaderboard.records import Result, outcomes_of, read_result, read_results
 from dbtbench.leaderboard.view import column_table, filled, markdown
+from dbtbench.records import (
+    InstalledMetrics,
+    Result,
+    outcomes_file,
+    outcomes_files,
+    read_result,
+    read_results,
+)
 from dbtbench.runtime.files import atomic_path, csv_text
+from dbtbench.runtime.progress import log
 from dbtbench.workspace import Workspace
 
 REBUILD = "run `dbtbench leaderboard`"
@@ -21,18 +29,21 @@ REBUILD = "run `dbtbench leaderboard`"
 def publish(workspace: Workspace, results: Path) -> pd.DataFrame:
     """Copy the workspace's finished runs into `results` and rebuild the board from all runs there.
 
+    A run of the workspace whose record is not as it should be is named and left out.
+
     Raises:
         MissingError: when there is no finished run at all.
         StaleError: when a run's outcomes do not give its score.
-        UsageError: when a record is not as it should be.
+        UsageError: when a published record is not as it should be.
     """
     for source, target in _unpublished(workspace, results):
-        read_result(source)
+        tables = outcomes_files(source)
+        if target.parent.is_dir():
+            for name in outcomes_files(target).keys() - tables.keys():
+                outcomes_file(target, name).unlink()
         # Outcomes first: a record that is there is whole.
-        for file, copy in ((outcomes_of(source), outcomes_of(target)), (source, target)):
-            if not file.is_file():
-                copy.unlink(missing_ok=True)
-                continue
+        copies = [(table, outcomes_file(target, name)) for name, table in tables.items()]
+        for file, copy in [*copies, (source, target)]:
             with atomic_path(copy) as temporary:
                 shutil.copyfile(file, temporary)
     board = build(results)
@@ -46,7 +57,7 @@ def check(workspace: Workspace, results: Path) -> pd.DataFrame:
     Raises:
         StaleError: when it is not, or a run is missing.
         MissingError: when there is no run at all.
-        UsageError: when a record is not as it should be.
+        UsageError: when a published record is not as it should be.
     """
     board = build(results)
     for path, content in _generated(results, board):
@@ -111,14 +122,22 @@ def _generated(results: Path, board: pd.DataFrame) -> Iterator[tuple[Path, bytes
 
 def _unpublished(workspace: Workspace, results: Path) -> Iterator[tuple[Path, Path]]:
     """Records of finished runs that `results` does not hold as they are, and where they belong."""
+    installed = InstalledMetrics()
     for record in sorted(workspace.evaluations.glob("*/*/run.json")):
         copy = results / "runs" / record.parent.parent.name / f"{record.parent.name}.json"
-        if not (_same(record, copy) and _same(outcomes_of(record), outcomes_of(copy))):
-            yield record, copy
+        if _same(record, copy):
+            continue
+        try:
+            read_result(record, installed)
+        except UsageError as error:
+            log.info(f"left out: {error} ({error.hint})")
+            continue
+        yield record, copy
 
 
-def _same(file: Path, copy: Path) -> bool:
-    """Whether both are there with the same content, or neither is."""
-    if not (file.is_file() and copy.is_file()):
-        return file.is_file() == copy.is_file()
-    return file.read_bytes() == copy.read_bytes()
+def _same(record: Path, copy: Path) -> bool:
+    """Whether the copy of a record is there with the same content, and so are its outcomes."""
+    if not copy.is_file() or outcomes_files(record).keys() != outcomes_files(copy).keys():
+        return False
+    tables = [(table, outcomes_file(copy, name)) for name, table in outcomes_files(record).items()]
+    return all(file.read_bytes() == other.read_bytes() for file, other in [(record, copy), *tables])

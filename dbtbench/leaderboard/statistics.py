@@ -1,15 +1,14 @@
-"""Whether a gain is more than luck: seeds and patients are resampled together, the same for every arm.
+"""Tests whether a difference is luck: seeds and patients are resampled together, the same for every arm.
 
 A bootstrap of patients alone answers for one trained detector. The gain of an augmentation must also hold for
 the next seed, so seeds are resampled too: with patients alone, an augmentation that does nothing is
-"significant" far more often than the nominal 5 % (`tests/test_statistics.py` simulates both).
+"significant" far more often than the nominal 5 % (`tests/leaderboard/test_statistics.py` simulates both).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,63 +16,60 @@ from numpy.typing import NDArray
 from sklearn.isotonic import isotonic_regression
 
 from dbtbench.errors import MissingError, StaleError, UsageError
-from dbtbench.metrics import classification, froc
+from dbtbench.metric import Metric, number
 from dbtbench.metrics.resampling import patients
 from dbtbench.runtime.progress import progress
+from dbtbench.task import BASELINE, CEILING, PLACEBO
 
 Floats = NDArray[np.float64]
 
-RESAMPLED: dict[str, Callable[[pd.DataFrame, Any], Floats]] = {
-    "mean_sensitivity_positive": froc.mean_sensitivity,
-    "auroc": classification.auroc,
-}
-"""Metrics that are a function of an outcomes table and of how often each patient is drawn."""
-
-NAMES = {"mean_sensitivity_positive": "mean sensitivity", "auroc": "AUROC"}
 ENOUGH_SEEDS = 5
 LEVEL = 0.05
 SMALLEST_P = 0.001
+SHARES = ("recovered", "equivalent", "over_placebo")
+"""Attributes of a comparison that say how much a difference is worth, each with its interval."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What an arm gains over the baseline; NaN where something is not defined.
+    """A comparison of an arm with the baseline; NaN where something is not defined.
 
     Attributes:
-        metric: what is gained.
-        gain: mean over seeds of the arm's value less the baseline's with the same seed.
-        low: lower end of the gain's 95 % interval.
+        metric: what is compared.
+        difference: mean over seeds of the arm's value less the baseline's with the same seed.
+        low: lower end of the difference's 95 % interval.
         high: its upper end.
-        p_gain: share of replicates with a gain above 0.
-        p: two-sided p-value of no gain.
+        p_better: share of replicates in which the arm is better; NaN for a target.
+        p: two-sided p-value of no difference.
         p_holm: the same, corrected by Holm for the number of arms; NaN for the ceiling and the learning
             curve.
         seeds: number of seeds that arm and baseline share.
-        gains: the gain with each of them, in their order.
-        recovered: the gain as a share of the ceiling's; NaN for the ceiling itself, and unless the whole
-            interval of the ceiling's gain is above 0.
+        differences: the difference with each of them, in their order.
+        recovered: what is better as a share of what the ceiling has better; NaN for the ceiling itself, for a
+            target, and unless the ceiling is better over its whole interval.
         recovered_low: lower end of its 95 % interval.
         recovered_high: its upper end.
         ceiling_factor: how many times the baseline's real volumes the ceiling trains with.
-        equivalent: number of additional real volumes that give the same gain by the learning curve: 0 below
-            the curve, infinite beyond it; NaN for real data themselves.
+        equivalent: number of additional real volumes that are as much better by the learning curve: 0 below
+            the curve, infinite beyond it; NaN for real data themselves and for a target.
         equivalent_low: lower end of its 95 % interval.
         equivalent_high: its upper end.
-        over_placebo: the gain over the placebo; NaN for the placebo itself, and where there is none.
+        over_placebo: by how much it is better than the placebo; NaN for the placebo itself, where there is
+            none, and for a target.
         over_placebo_low: lower end of its 95 % interval.
         over_placebo_high: its upper end.
         method: how the intervals and p-values were made.
     """
 
-    metric: str
-    gain: float
+    metric: Metric
+    difference: float
     low: float
     high: float
-    p_gain: float
+    p_better: float
     p: float
     p_holm: float
     seeds: int
-    gains: tuple[float, ...]
+    differences: tuple[float, ...]
     recovered: float
     recovered_low: float
     recovered_high: float
@@ -95,11 +91,9 @@ class Comparison:
         """
         if not self.seeds:
             return f"{arm}: no seed in common with {baseline}"
-        if not np.isfinite(self.gain):
-            return f"{arm}: {NAMES[self.metric]} is not defined on these data"
-        said = (
-            f"{arm}: {self.gain:+.2f} {NAMES[self.metric]} over {baseline} [{self.low:.2f}, {self.high:.2f}]"
-        )
+        if not np.isfinite(self.difference):
+            return f"{arm}: {self.metric.title} is not defined on these data"
+        said = f"{arm}: {self.metric.compare(self.difference, baseline)} {self._interval()}"
         said += f", {self.seeds} seed{'s' * (self.seeds > 1)}"
         if self.seeds < ENOUGH_SEEDS:
             return f"{said}: too few seeds to tell"
@@ -107,21 +101,31 @@ class Comparison:
         said += f", {which} {p:.2g}" if p >= SMALLEST_P else f", {which} < {SMALLEST_P}"
         if not p <= LEVEL:
             return f"{said}: not distinguishable from {baseline}"
-        if self.gain > 0 and np.isfinite(self.recovered):
+        better = self.metric.better(self.difference) > 0
+        if better and np.isfinite(self.recovered):
             times = f"{self.ceiling_factor:.2g}x the" if np.isfinite(self.ceiling_factor) else "more"
             said += f"; {100 * self.recovered:.0f} % of what {times} real data gave"
-        if self.gain > 0 and np.isfinite(self.over_placebo):
-            interval = f"[{self.over_placebo_low:.2f}, {self.over_placebo_high:.2f}]"
-            said += f"; {self.over_placebo:+.2f} over the placebo {interval}"
+        if better and np.isfinite(self.over_placebo):
+            over = self.over_placebo
+            word = "better" if over >= 0 else "worse"
+            ends = [number(end, like=over) for end in (self.over_placebo_low, self.over_placebo_high)]
+            said += f"; {number(abs(over))} {word} than the placebo [{', '.join(ends)}]"
         return said
+
+    def _interval(self) -> str:
+        """The difference's interval, in the sign in which the verdict words it."""
+        ends = [self.low, self.high]
+        if self.metric.direction != "higher" and self.difference < 0:
+            ends = [-self.high, -self.low]
+        return f"[{number(ends[0], like=self.difference)}, {number(ends[1], like=self.difference)}]"
 
 
 def compare(
-    metric: str,
+    metric: Metric,
     runs: Mapping[str, Mapping[int, pd.DataFrame]],
-    baseline: str = "none",
-    ceiling: str = "more-real",
-    placebo: str = "oversample",
+    baseline: str = BASELINE,
+    ceiling: str = CEILING,
+    placebo: str = PLACEBO,
     volumes: Mapping[str, int] | None = None,
     replicates: int = 2000,
     seed: int = 0,
@@ -138,11 +142,11 @@ def compare(
     procedure. Scandinavian Journal of Statistics 6(2):65–70, 1979.
 
     Args:
-        metric: one of `RESAMPLED`.
+        metric: one that can be resampled.
         runs: `runs[arm][seed]`, an outcomes table; all have the same patients.
         baseline: the arm that the others are compared with, and the floor.
-        ceiling: the arm whose gain is all that can be recovered; it need not be there.
-        placebo: the arm that gains what more of the same gives; it need not be there.
+        ceiling: the arm that has all better that can be recovered; it need not be there.
+        placebo: the arm that is better by what more of the same gives; it need not be there.
         volumes: for each arm with real data only, how many volumes it trains with: the learning curve.
         replicates: how many.
         seed: of the draws.
@@ -157,43 +161,43 @@ def compare(
     """
     values = _values(metric, runs, baseline, replicates, seed)
     by_seed = _by_seed(values, baseline)
-    gains = {arm: _draw_seeds(gains, replicates, seed) for arm, gains in by_seed.items()}
-    over_placebo = {
-        arm: _draw_seeds(gains, replicates, seed) for arm, gains in _by_seed(values, placebo).items()
-    }
+    differences = {arm: _draw_seeds(own, replicates, seed) for arm, own in by_seed.items()}
+    better = {arm: metric.better(difference) for arm, difference in differences.items()}
     real = {arm: n for arm, n in (volumes or {}).items() if arm == baseline or by_seed.get(arm)}
-    recovered = _recovered(gains, ceiling)
-    equivalent = _equivalent(gains, real, baseline)
-    corrected = holm({arm: _p(gain) for arm, gain in gains.items() if arm != ceiling and arm not in real})
+    over = {arm: _draw_seeds(own, replicates, seed) for arm, own in _by_seed(values, placebo).items()}
+    shares = {name: dict.fromkeys(better, np.full(replicates + 1, np.nan)) for name in SHARES}
+    if metric.direction != "target":  # nothing is better than a target
+        shares["recovered"] |= _recovered(better, ceiling)
+        shares["equivalent"] |= _equivalent(better, real, baseline)
+        shares["over_placebo"] |= {arm: metric.better(own) for arm, own in over.items() if arm in better}
+    others = {arm: own for arm, own in differences.items() if arm != ceiling and arm not in real}
+    corrected = holm({arm: _p(difference) for arm, difference in others.items()})
     made = {}
-    for arm, gain in gains.items():
-        (low, high), (recovered_low, recovered_high), (equivalent_low, equivalent_high) = map(
-            _interval, (gain, recovered[arm], equivalent[arm])
-        )
-        over = over_placebo.get(arm, np.full_like(gain, np.nan))
-        over_low, over_high = _interval(over)
+    for arm, difference in differences.items():
+        low, high = _interval(difference)
         made[arm] = Comparison(
             metric=metric,
-            gain=float(gain[0]),
+            difference=float(difference[0]),
             low=low,
             high=high,
-            p_gain=_p_gain(gain),
-            p=_p(gain),
+            p_better=float("nan") if metric.direction == "target" else _share_above(better[arm]),
+            p=_p(difference),
             p_holm=corrected.get(arm, float("nan")),
             seeds=len(by_seed[arm]),
-            gains=tuple(float(gain[0]) for gain in by_seed[arm]),
-            recovered=float(recovered[arm][0]),
-            recovered_low=recovered_low,
-            recovered_high=recovered_high,
+            differences=tuple(float(own[0]) for own in by_seed[arm]),
+            **_summarise({name: values[arm] for name, values in shares.items()}),
             ceiling_factor=real[ceiling] / real[baseline] if {ceiling, baseline} <= real.keys() else np.nan,
-            equivalent=float(equivalent[arm][0]),
-            equivalent_low=equivalent_low,
-            equivalent_high=equivalent_high,
-            over_placebo=float(over[0]),
-            over_placebo_low=over_low,
-            over_placebo_high=over_high,
             method=f"hierarchical bootstrap, seeds x patients, {replicates} replicates",
         )
+    return made
+
+
+def _summarise(shares: Mapping[str, Floats]) -> dict[str, float]:
+    """Values on the data themselves, and their intervals, as attributes of a comparison."""
+    made: dict[str, float] = {}
+    for name, values in shares.items():
+        low, high = _interval(values)
+        made |= {name: float(values[0]), f"{name}_low": low, f"{name}_high": high}
     return made
 
 
@@ -214,19 +218,20 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 
 
 def _values(
-    metric: str, runs: Mapping[str, Mapping[int, pd.DataFrame]], baseline: str, replicates: int, seed: int
+    metric: Metric, runs: Mapping[str, Mapping[int, pd.DataFrame]], baseline: str, replicates: int, seed: int
 ) -> dict[str, dict[int, Floats]]:
     """The metric of each run, on the data themselves and on each replicate of its patients: (1 + R,)."""
-    if metric not in RESAMPLED:
-        raise UsageError(f"metric {metric!r} cannot be resampled", f"known: {', '.join(RESAMPLED)}")
+    resample = metric.resample
+    if resample is None:
+        raise UsageError(f"metric {metric.name!r} cannot be resampled", "it declares no outcomes")
     if not runs.get(baseline):
         raise MissingError(f"there is no run of the arm {baseline!r} to compare with", "evaluate it too")
     named = patients(next(iter(runs[baseline].values())))
     for arm, seeds in runs.items():
-        for number, outcomes in seeds.items():
+        for of_seed, outcomes in seeds.items():
             if patients(outcomes) != named:
                 raise StaleError(
-                    f"{arm}, seed {number}, was not tested on the same patients as {baseline}",
+                    f"{arm}, seed {of_seed}, was not tested on the same patients as {baseline}",
                     "compare runs on the same data and split",
                 )
     weights = _draws(len(named), len(named), replicates, np.random.default_rng([seed, 0]))
@@ -234,9 +239,9 @@ def _values(
 
         def score(outcomes: pd.DataFrame) -> Floats:
             advance()
-            return RESAMPLED[metric](outcomes, weights)
+            return np.asarray(resample(outcomes, weights), np.float64)
 
-        return {arm: {number: score(table) for number, table in seeds.items()} for arm, seeds in runs.items()}
+        return {arm: {own: score(table) for own, table in seeds.items()} for arm, seeds in runs.items()}
 
 
 def _draws(things: int, draws: int, replicates: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -246,7 +251,7 @@ def _draws(things: int, draws: int, replicates: int, rng: np.random.Generator) -
 
 
 def _by_seed(values: Mapping[str, Mapping[int, Floats]], other: str) -> dict[str, list[Floats]]:
-    """Every arm's gain over another one, with each seed that both have: (1 + R,) each."""
+    """Every arm's difference from another one, with each seed that both have: (1 + R,) each."""
     than = values.get(other, {})
     return {
         arm: [own[seed] - than[seed] for seed in sorted(own.keys() & than.keys())]
@@ -256,7 +261,7 @@ def _by_seed(values: Mapping[str, Mapping[int, Floats]], other: str) -> dict[str
 
 
 def _draw_seeds(by_seed: Sequence[Floats], replicates: int, seed: int) -> Floats:
-    """Mean gain over the seeds that each replicate draws: (1 + R,).
+    """Mean difference over the seeds that each replicate draws: (1 + R,).
 
     One fewer is drawn than there are: of so few, as many as there are would vary too little, by 1/5 of the
     variance for five (Rao JNK, Wu CFJ. Resampling inference with complex survey data. Journal of the American
@@ -327,15 +332,15 @@ def _interval(values: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _p_gain(gain: Floats) -> float:
-    """Share of replicates with a gain above 0."""
-    defined = _defined(gain)
+def _share_above(values: Floats) -> float:
+    """Share of replicates above 0."""
+    defined = _defined(values)
     return float((defined > 0).mean()) if defined.size else float("nan")
 
 
-def _p(gain: Floats) -> float:
-    """Two-sided p-value of no gain."""
-    defined = _defined(gain)
+def _p(difference: Floats) -> float:
+    """Two-sided p-value of no difference."""
+    defined = _defined(difference)
     if not defined.size:
         return float("nan")
     fewer = min((defined <= 0).sum(), (defined >= 0).sum())

@@ -5,14 +5,16 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 import pandas as pd
 
 from dbtbench.errors import UsageError
 from dbtbench.leaderboard.board import labels_of
 from dbtbench.leaderboard.columns import COLUMNS
+from dbtbench.metric import heading
 from dbtbench.task import BASELINE
 
 LINE = 110
@@ -27,39 +29,47 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Indexed by arm (with the start of its synthetic fingerprint where it has several synthetic data sets)
-        and number of seeds; the mean over seeds of each metric, the primary one first.
+        and number of seeds; the mean over seeds of each metric, the primary one first, then the others that
+        the terminal shows.
     """
     keys = list(zip(table["arm"], table["synthetic_fingerprint"].fillna(""), strict=True))
     labels = labels_of(dict.fromkeys(keys))
     rows = table.assign(label=[labels[key] for key in keys])
-    metrics = rows.sort_values(["primary", "metric"], ascending=[False, True])["metric"].unique()
+    place = rows["headline"].where(rows["headline"] > 0, math.inf)
+    metrics = rows.assign(place=place).sort_values(["place", "metric"])["metric"].unique()
     values = rows.pivot_table("value", "label", "metric", aggfunc="first", dropna=False)[metrics]
-    arms = rows[["label", "seeds"]].drop_duplicates()
+    arms = rows.groupby("label", sort=False)["seeds"].max().reset_index()
     return values.loc[arms["label"]].set_axis(pd.MultiIndex.from_frame(arms, names=["arm", "seeds"]))
 
 
 def summary(table: pd.DataFrame) -> str:
-    """The boards for a terminal: means over seeds with the primary metric first, then a verdict for each arm.
+    """The boards for a terminal: means over seeds of the headline metrics, then a verdict for each arm.
 
     Args:
         table: boards in long form, from `rank` or `publish`.
     """
     parts = []
     for board, rows in table.groupby("board", sort=False):
-        primary = rows["primary"] == 1
-        heading = f"{board} (means over seeds; * {rows.loc[primary, 'metric'].iloc[0]} decides)"
-        verdicts = [verdict for verdict in rows.loc[primary, "verdict"] if verdict]
-        parts.append("\n".join([heading, *_blocks(wide(rows)), *(verdicts and ["", *verdicts])]))
+        shown = rows[rows["headline"] > 0]
+        primary = rows[rows["primary"] == 1]
+        headings = {row["metric"]: _heading_of(row) for _, row in shown.iterrows()}
+        lines = [f"{board} (means over seeds; * {primary['title'].iloc[0]} decides)"]
+        lines += _blocks(wide(rows)[list(wide(shown))], headings)
+        if more := rows["metric"].nunique() - len(headings):
+            lines.append(f"{more} more metric{'s are' if more > 1 else ' is'} in the CSV")
+        verdicts = [verdict for verdict in primary["verdict"] if verdict]
+        parts.append("\n".join([*lines, *(verdicts and ["", *verdicts])]))
     return "\n\n".join(parts)
 
 
-def _blocks(values: pd.DataFrame) -> Iterator[str]:
+def _blocks(values: pd.DataFrame, headings: Mapping[str, str]) -> Iterator[str]:
     """Lines of a wide table, in blocks of as many columns as fit."""
     labels = [f"{arm} ×{seeds}" for arm, seeds in values.index]
     room = LINE - max(map(len, labels))
     block: list[list[str]] = []
-    for number, name in enumerate(values.columns):
-        column = [*_heading(name if number else f"*{name}"), *map(_short, values[name])]
+    for place, name in enumerate(values.columns):
+        title = headings[name] if place else f"*{headings[name]}"
+        column = [*_break_heading(title), *map(_short, values[name])]
         if block and sum(_width(other) for other in [*block, column]) > room:
             yield from [*_lines(labels, block), ""]
             block = []
@@ -67,8 +77,13 @@ def _blocks(values: pd.DataFrame) -> Iterator[str]:
     yield from _lines(labels, block)
 
 
+def _heading_of(row: pd.Series) -> str:
+    unit = "" if pd.isna(row["unit"]) else row["unit"]
+    return heading(row["title"], unit, row["direction"])
+
+
 def _lines(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns beside their labels; headings stand at the bottom of their lines."""
+    """Columns next to their labels; headings stand at the bottom of their lines."""
     height = max(map(len, columns))
     first = max(map(len, labels))
     for row in range(-height, 0):
@@ -81,47 +96,44 @@ def _width(column: Sequence[str]) -> int:
     return 2 + max(map(len, column))
 
 
-def _heading(name: str) -> list[str]:
-    """A metric's name on lines of at most `HEADING` characters, broken after underscores."""
-    lines = [""]
-    for word in re.findall(r"[^_]*_?", name):
-        if lines[-1] and len(lines[-1] + word) > HEADING:
-            lines.append("")
-        lines[-1] += word
-    return lines
+def _break_heading(text: str) -> list[str]:
+    """A heading on lines of at most `HEADING` characters, broken at spaces."""
+    return wrap(text, HEADING, break_long_words=False, break_on_hyphens=False)
 
 
-def _short(value: float, signed: bool = False) -> str:
-    if math.isnan(value):
-        return "–"
-    return f"{value:+.3f}" if signed else f"{value:.3f}"
+def _short(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The boards as Markdown: arm, seeds, primary metric, gain with interval, Holm's p, verdict."""
+    """The boards as Markdown: arm, seeds, primary metric, difference with interval, Holm's p, verdict."""
     parts = []
     for board, rows in table[table["primary"] == 1].groupby("board", sort=False):
-        metric = _escaped(rows["metric"].iloc[0])
         lines = [
             f"**{_escaped(board)}**",
             "",
-            f"| arm | seeds | {metric} | gain over {BASELINE} [95 %] | Holm p | verdict |",
+            f"| arm | seeds | {_escaped(_heading_of(rows.iloc[0]))} | difference from {BASELINE} [95 %] "
+            "| Holm p | verdict |",
             "|---|---|---|---|---|---|",
         ]
         labels = wide(rows).index.get_level_values("arm")
         for label, (_, row) in zip(labels, rows.iterrows(), strict=True):
-            gain = "" if row["arm"] == BASELINE else _short(row["gain"], signed=True)
-            if not pd.isna(row["gain_low"]):
-                gain += f" [{_short(row['gain_low'], signed=True)}, {_short(row['gain_high'], signed=True)}]"
+            difference = "" if row["arm"] == BASELINE else _signed(row["difference"])
+            if not pd.isna(row["difference_low"]):
+                difference += f" [{_signed(row['difference_low'])}, {_signed(row['difference_high'])}]"
             p = "" if pd.isna(row["p_holm"]) else f"{row['p_holm']:.3f}"
-            cells = [label, str(row["seeds"]), _short(row["value"]), gain, p, row["verdict"]]
+            cells = [label, str(row["seeds"]), _short(row["value"]), difference, p, row["verdict"]]
             lines.append(f"| {' | '.join(map(_escaped, cells))} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
+def _signed(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:+.3f}"
+
+
 def column_table() -> str:
-    """What the columns of leaderboard.csv say, as Markdown."""
+    """The columns of leaderboard.csv and their meaning, as Markdown."""
     return "\n".join(
         ["| column | |", "|---|---|", *(f"| {name} | {text} |" for name, text in COLUMNS.items())]
     )
@@ -133,7 +145,7 @@ def _escaped(cell: str) -> str:
 
 
 def filled(path: Path, sections: dict[str, str]) -> bytes:
-    """A file's bytes with what stands between its markers `<!-- NAME -->` and `<!-- /NAME -->` made anew.
+    """A file's bytes with new content between its markers `<!-- NAME -->` and `<!-- /NAME -->`.
 
     Args:
         path: a text file; nothing else of it changes, whatever its encoding.
@@ -150,6 +162,8 @@ def filled(path: Path, sections: dict[str, str]) -> bytes:
             continue
         start, end = text.find(opening) + len(opening), text.find(closing)
         if counts != (1, 1) or start > end:
-            raise UsageError(f"{path} must have {opening} and then {closing} once each", "mend the markers")
+            raise UsageError(
+                f"{path} must have {opening} and then {closing} once each", "put the markers back"
+            )
         text = f"{text[:start]}\n\n{content}\n\n{text[end:]}"
     return text.encode("utf-8", "surrogateescape")

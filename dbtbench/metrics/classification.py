@@ -1,4 +1,4 @@
-"""How well scores tell volumes with lesions from volumes without."""
+"""ROC AUC and average precision."""
 
 from __future__ import annotations
 

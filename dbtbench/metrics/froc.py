@@ -1,6 +1,6 @@
 """The official DBTex score: free-response operating characteristic (FROC) of boxes in BCS-DBT columns.
 
-Written anew from the published rule so that it gives the same numbers, in one pass over sorted scores.
+An own implementation of the published rule that gives the same numbers, in one pass over sorted scores.
 Source: Konz N et al. A competition, benchmark, code, and data for using artificial intelligence to detect
 lesions in digital breast tomosynthesis. JAMA Network Open 6(2):e230524, 2023, and the evaluation code that
 the DBTex challenge published (github.com/mazurowski-lab/duke-dbt-data).
@@ -246,9 +246,9 @@ def _interpolate(at: float, fps: Floats, sensitivity: Floats, there: NDArray[np.
 
 
 def match_distances(dataset: DBTDataset) -> Floats:
-    """How far from each box's centre a detection still hits it, at least.
+    """Give the distance from each box's centre within which a detection hits it, at least.
 
-    DBTex accepts 100 pixels, about 10 mm. Data with other pixels accept 10 mm; data that do not tell their
+    DBTex accepts 100 pixels, about 10 mm. Data with other pixels accept 10 mm; data that do not say their
     pixel size are taken to have DBTex's.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the grey-level histogram of a set of volumes looks like, and whether it has two modes.
+"""Shape of the grey-level histogram of a set of volumes: distances, and whether it has two modes.
 
 Every function but `histogram` takes counts of 256 grey levels, so that sets of any size are streamed and
 the order of volumes does not matter. Statistics that need values take each level's mass as spread evenly

@@ -1,4 +1,4 @@
-"""What the metrics that can be resampled share: outcomes by patient, and how often each patient is drawn.
+"""Resampling of patients: outcomes by patient, and how often each patient is drawn.
 
 An outcomes table holds all that a metric depends on, one or more rows for each patient. A replicate of a
 bootstrap is a row of whole numbers, one for each patient, so that all replicates are scored at once.

@@ -1,13 +1,13 @@
 """Arms by name: what each trains on, and the controls without which a gain means nothing.
 
-none                 the real training split alone: the floor
+real                 the real training split alone: the floor
 oversample           placebo: half of every batch is the real training split once more
 more-real[:SHARE]    the training split and (that share of) the split `reserve`: the ceiling, and the points
                      of the learning curve
 NAME[:RATIO]         half of every batch is synthetic; RATIO synthetic volumes for each real training volume,
-                     all that there are unless told
+                     all that there are unless given
 NAME:shuffled-boxes  control: the boxes of lesions are those of other synthetic volumes
-NAME:only            the synthetic volumes alone
+NAME:synthetic-only  the synthetic volumes alone
 """
 
 from __future__ import annotations
@@ -23,11 +23,8 @@ from dbtbench.errors import DBTBenchError, MissingError, UsageError
 from dbtbench.geometry.views import laterality, mirror_boxes
 from dbtbench.pipeline.generate import find_augmentation
 from dbtbench.runtime.progress import log
-from dbtbench.task import ARMS_OF_REAL, BASELINE, CEILING, PLACEBO, Arm
+from dbtbench.task import ALONE, BASELINE, CEILING, PLACEBO, SHUFFLED, Arm, ArmName
 from dbtbench.workspace import Workspace
-
-SHUFFLED, ONLY = "shuffled-boxes", "only"
-LARGEST_RATIO = 1000.0
 
 
 def make_arm(workspace: Workspace, name: str, real: DBTDataset) -> Arm:
@@ -41,22 +38,24 @@ def make_arm(workspace: Workspace, name: str, real: DBTDataset) -> Arm:
     Raises:
         MissingError: when nothing was drawn, or too little, or the data set has no reserve.
         StaleError: when the generator saw another split than the one to be tested on.
-        UsageError: for a name that is none.
+        UsageError: for a name that no arm can have.
     """
-    source, number, control = _parsed(name)
+    asked = ArmName.parse(name)
     train = real.select("train")
-    if source == BASELINE:
-        return Arm(name, real, train)
-    if source == PLACEBO:
-        return Arm(name, real, train, train)
-    if source == CEILING:
-        return Arm(name, real, _with_reserve(real, 1.0 if number is None else number))
-    added = find_augmentation(workspace, source, real)
-    if number is not None:
-        added = _first(added, round(number * len(train)), source, real)
-    if control == SHUFFLED:
+    if asked.source == BASELINE:
+        return Arm(str(asked), real, train)
+    if asked.source == PLACEBO:
+        return Arm(str(asked), real, train, train)
+    if asked.source == CEILING:
+        return Arm(str(asked), real, _with_reserve(real, 1.0 if asked.ratio is None else asked.ratio))
+    added = find_augmentation(workspace, asked.source, real)
+    if asked.ratio is not None:
+        added = _first(added, round(asked.ratio * len(train)), asked.source, real)
+    if asked.control == SHUFFLED:
         added = with_shuffled_boxes(added)
-    return Arm(name, real, added) if control == ONLY else Arm(name, real, train, added)
+    if asked.control == ALONE:
+        return Arm(str(asked), real, added)
+    return Arm(str(asked), real, train, added)
 
 
 def default_arms(
@@ -90,29 +89,6 @@ def default_arms(
                 raise
             log.info(f"without the arm {name}: {error}" + (f" ({error.hint})" if error.hint else ""))
     return arms
-
-
-def _parsed(name: str) -> tuple[str, float | None, str]:
-    """Source, number and control of an arm's name."""
-    source, *rest = name.split(":")
-    number, control = None, ""
-    if rest and rest[0] not in (SHUFFLED, ONLY):
-        try:
-            number = float(rest.pop(0))
-        except ValueError:
-            number = np.nan
-    if rest:
-        control = rest.pop(0)
-    known = control in ("", SHUFFLED, ONLY) if source not in ARMS_OF_REAL else not control
-    largest = 1.0 if source == CEILING else LARGEST_RATIO
-    numbered = number is None or 0 < number <= largest
-    if not source or rest or not known or not numbered or (number and source in (BASELINE, PLACEBO)):
-        raise UsageError(
-            f"no arm named {name!r}",
-            "none, oversample, more-real[:SHARE] or a generator's or data set's "
-            "NAME[:RATIO][:shuffled-boxes | :only]",
-        )
-    return source, number, control
 
 
 def _with_reserve(real: DBTDataset, share: float) -> DBTDataset:

@@ -1,8 +1,7 @@
-"""A task is run for each arm and seed, and every run leaves a record."""
+"""Evaluation: a task is run for each arm and seed, and every run leaves a record."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -16,11 +15,17 @@ from dbtbench import plugins, recipe
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import DBTBenchError, UsageError
 from dbtbench.pipeline.arms import default_arms, make_arm
+from dbtbench.pipeline.outputs import (
+    check_outcomes,
+    check_record,
+    describe_evaluation,
+    name_task,
+    write_tables,
+)
 from dbtbench.runs import Run, open_run
-from dbtbench.runtime.files import write_text
 from dbtbench.runtime.pool import Pool, one_thread, worker_number
 from dbtbench.runtime.progress import log, progress
-from dbtbench.task import BASELINE, Arm, Evaluation, Task
+from dbtbench.task import BASELINE, Arm, Task
 from dbtbench.workspace import Workspace
 
 
@@ -49,14 +54,15 @@ def evaluate(
         recipe_name: which of the task's recipes.
         overrides: `key: text` settings over the recipe.
         fresh: run again even what was done.
-        arms: the arms to run beside `none`; the task's own, for these augmentations, when None.
+        arms: the arms to run next to `real`; the task's own, for these augmentations, when None.
         pool: the workers; on a cluster they must see the workspace under the same name.
 
     Returns:
         The finished runs' folders: arms in order, seeds within an arm.
 
     Raises:
-        DBTBenchError: when a run's process died twice; the others are done.
+        DBTBenchError: when a run's process died twice; the others are done. Also when the task raises
+            something, or returns what no board takes: that run is not finished.
         MissingError: for an unknown task, an augmentation that was not drawn or an arm that cannot be had.
         StaleError: when an augmentation's generator saw another split.
         UsageError: for a wrong recipe, setting or arm.
@@ -114,7 +120,7 @@ class _Job:
 
 
 def _augmentation(arm: Arm) -> dict[str, Any] | None:
-    """What a record says of the synthetic volumes."""
+    """The synthetic volumes, as a record describes them."""
     if arm.synthetic is None:
         return None
     source = arm.synthetic.meta["source"]
@@ -162,7 +168,7 @@ def _run_all(jobs: Sequence[_Job], pool: Pool, fresh: bool) -> None:
 
 
 def _evaluate_quietly(job: _Job, fresh: bool) -> bool:
-    """One run in a process beside others: it reports to `log.txt`, and takes the next GPU if there is any."""
+    """Run one job next to others: it reports to `log.txt`, and takes the next GPU if there is any."""
     if torch.cuda.is_available():
         torch.cuda.set_device(worker_number() % torch.cuda.device_count())
     job.run.path.mkdir(parents=True, exist_ok=True)
@@ -175,17 +181,13 @@ def _evaluate(job: _Job, fresh: bool) -> None:
     """One run, on one thread, so that its numbers do not depend on the number of cores."""
     with one_thread(), open_run(job.folder, job.identity, fresh) as run:
         if fresh or not run.finished:
-            _write(job.task.evaluate(job.arm, job.seed, run), job.arm, run)
-
-
-def _write(evaluation: Evaluation, arm: Arm, run: Run) -> None:
-    """Write tables and scores, then the record, which makes the run finished."""
-    for name, table in (("predictions", evaluation.predictions), ("outcomes", evaluation.outcomes)):
-        if table is not None:
-            write_text(run.path / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
-    lines = ["metric,value", *(f"{metric},{value!r}" for metric, value in evaluation.scores.items())]
-    write_text(run.path / "scores.csv", "\n".join(lines) + "\n")
-    scores = {
-        metric: None if math.isnan(value) else float(value) for metric, value in evaluation.scores.items()
-    }
-    run.finish(scores=scores, counts={**evaluation.counts, **arm.counts})
+            who = f"{job.task_name}, arm {job.arm.name}, seed {job.seed}"
+            with plugins.blame("tasks", who):
+                evaluation = job.task.evaluate(job.arm, job.seed, run)
+            with plugins.blame("tasks", who), name_task(who):
+                results = describe_evaluation(job.task, evaluation)
+                results["counts"] |= job.arm.counts
+                check_record(run.describe(**results))
+                check_outcomes(job.task, evaluation)
+            write_tables(run.path, evaluation)
+            run.finish(**results)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from dbtbench import plugins
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import DivergedError, UsageError
 from dbtbench.generator import Generator
@@ -23,17 +24,7 @@ from dbtbench.runtime.progress import log
 from dbtbench.workspace import Workspace
 
 REALISM = "realism"
-SHOWN = (
-    "w1_intensity",
-    "air_mode_mass",
-    "main_mode_breast",
-    "valley_depth_whole",
-    "rms_contrast",
-    "volume_mean_sd",
-    "lesion_cnr",
-)
-"""Scores of the realism task that the terminal shows; the CSV has all."""
-
+"""The task that measures what is drawn; its headline metrics are shown on the terminal, the CSV has all."""
 DIVERGED = "diverged"
 """The arm of a setting whose training diverged, and which has no scores."""
 
@@ -128,7 +119,10 @@ class Sweep:
             runs = evaluate(workspace, REALISM, self.request.data, [drawn.name] if drawn else [], 1, arms=[])
             record = read_json(runs[-1] / "run.json")
             rows = [{"arm": record["arm"], **swept, **record["scores"]}]
-            log.info(f"{record['arm']}: {SHOWN[0]} {record['scores'][SHOWN[0]]:.4f}")
+            primary = record["primary"]
+            log.info(
+                f"{record['arm']}: {record['metrics'][primary]['title']} {record['scores'][primary]:.4f}"
+            )
         distributed.from_leader(None)  # the others wait
         return rows
 
@@ -148,12 +142,14 @@ class Sweep:
         return path
 
     def summary(self, table: pd.DataFrame) -> str:
-        """The table for a terminal: arms, swept settings and the scores in `SHOWN`."""
+        """The table for a terminal: arms, swept settings and the headline metrics of the realism task."""
+        metrics = plugins.load(plugins.get("tasks", REALISM)).metrics
+        shown = {metric.name: metric.heading for metric in metrics if metric.headline}
         # A score that no row has is None, not NaN.
-        shown = table[["arm", *self.grid, *SHOWN]].astype(dict.fromkeys(SHOWN, float))
-        shown[[*self.grid]] = shown[[*self.grid]].map(_text)
-        text: str = shown.to_string(index=False, float_format="%.4f", na_rep="")
-        return text
+        rows = table[["arm", *self.grid, *shown]].astype(dict.fromkeys(shown, float))
+        rows[[*self.grid]] = rows[[*self.grid]].map(_text)
+        text: str = rows.rename(columns=shown).to_string(index=False, float_format="%.4f", na_rep="")
+        return f"{text}\n{len(metrics) - len(shown)} more metrics are in the CSV"
 
     def _swept(self, generator: Generator[Any]) -> dict[str, Any]:
         """The swept settings of one combination, as its recipe read them."""

@@ -1,34 +1,22 @@
-"""Train a 3-D CNN on an arm's volumes and say which test volumes have a lesion (AUROC)."""
+"""A 3-D CNN trained on an arm's volumes says which test volumes have a lesion (AUROC)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor, nn
 
 from dbtbench.data.dataset import KEY, DBTDataset
 from dbtbench.errors import MissingError, UsageError
 from dbtbench.metrics.classification import classification_scores
 from dbtbench.runs import Run
-from dbtbench.runtime import distributed
-from dbtbench.runtime.progress import progress
 from dbtbench.task import Arm, Evaluation, Task
-from dbtbench.training.batches import Batches
-from dbtbench.training.loop import Loss, StepContext, fit
 from dbtbench.training.recipe import TrainingRecipe
 
-from .network import LesionClassifier
-
-VOLUMES_AT_ONCE = 8
-DECIMALS = 6
-"""Of the scores in predictions.csv, from which they are scored."""
+from .metrics import METRICS
 
 
 class ClassificationRecipe(TrainingRecipe):
@@ -58,10 +46,10 @@ class Classification(Task[ClassificationRecipe]):
     """Lesion present or not, for each volume."""
 
     recipe_class = ClassificationRecipe
-    primary = "auroc"
+    metrics = METRICS
     seeds = 5
     # Without `AUG:shuffled-boxes`: a volume keeps a lesion when the boxes change places.
-    arms = ("none", "oversample", "classic", "AUG", "more-real:0.33", "more-real")
+    arms = ("real", "oversample", "classic", "AUG", "more-real:0.33", "more-real")
 
     def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
         """Train on the arm's volumes, classify those of the test split, score.
@@ -76,20 +64,27 @@ class Classification(Task[ClassificationRecipe]):
             MissingError: when training or test split have volumes of one kind only.
             UsageError: when synthetic data are on another grid.
         """
-        test = arm.real.select("test")
-        batches = Batches(
-            arm, self.recipe.batch, self.recipe.positive_share, self.recipe.synthetic_share, seed
-        )
+        from .training import predict  # torch and MONAI take seconds to import, and scores need neither
+
         _check_both_kinds(arm.train, "training")
-        _check_both_kinds(test, "test")
-        title = f"{arm.name}, seed {seed}"
-        # `fit` and the initial weights use the global generator.
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            net = LesionClassifier(self.recipe.channels, self.recipe.levels)
-            model = fit(net, _loss_of(batches), self.recipe, run.path, seed=seed, title=f"train ({title})")
-        scores = np.concatenate(list(_classify(model, test, title)))
-        predictions = test.cases[KEY].assign(Score=scores.round(DECIMALS))
+        _check_both_kinds(arm.real.select("test"), "test")
+        return self.score(arm, seed, predict(arm, seed, self.recipe, run))
+
+    def score(self, arm: Arm, seed: int, predictions: pd.DataFrame | None) -> Evaluation:
+        """AUROC and average precision of predictions.
+
+        Args:
+            arm: the test split of `real` is scored.
+            seed: makes no difference.
+            predictions: `PatientID, StudyUID, View, Score`, one row a test volume in any order.
+
+        Raises:
+            MissingError: without predictions.
+            UsageError: when a test volume has no score or several, or a score is of no test volume.
+        """
+        if predictions is None:
+            raise MissingError("the run keeps no predictions", "evaluate again with --fresh")
+        test = arm.real.select("test")
         outcomes = _outcomes(test, predictions)
         counts = {
             "patients": int(test.cases["PatientID"].nunique()),
@@ -97,20 +92,8 @@ class Classification(Task[ClassificationRecipe]):
             "positives": int(outcomes["positive"].sum()),
             "boxes": len(test.boxes),
         }
-        return Evaluation(self.score(arm.real, predictions), counts, predictions, outcomes)
-
-    def score(self, real: DBTDataset, predictions: pd.DataFrame) -> dict[str, float]:
-        """AUROC and average precision of predictions.
-
-        Args:
-            real: the data set; its test split is scored.
-            predictions: `PatientID, StudyUID, View, Score`, one row a test volume in any order.
-
-        Raises:
-            UsageError: when a test volume has no score or several, or a score is of no test volume.
-        """
-        outcomes = _outcomes(real.select("test"), predictions)
-        return classification_scores(outcomes["positive"], outcomes["Score"])
+        scores = classification_scores(outcomes["positive"], outcomes["Score"])
+        return Evaluation(scores, counts, predictions, {"outcomes": outcomes})
 
 
 def _positive(dataset: DBTDataset) -> NDArray[np.bool_]:
@@ -140,27 +123,3 @@ def _outcomes(test: DBTDataset, predictions: pd.DataFrame) -> pd.DataFrame:
             "give each test volume one score, and no other volume any",
         )
     return outcomes.drop(columns="_merge")
-
-
-def _loss_of(batches: Batches) -> Loss:
-    """Binary cross-entropy on a step's batch, for `fit`."""
-
-    def loss(net: nn.Module, context: StepContext) -> Tensor:
-        volumes, boxes = batches.read(context.step, context.part, context.generator.device)
-        logits: Tensor = net(volumes)
-        positive = torch.tensor([float(len(box) > 0) for box in boxes], device=logits.device)
-        return F.binary_cross_entropy_with_logits(logits.float(), positive)
-
-    return loss
-
-
-@torch.no_grad()
-def _classify(model: nn.Module, test: DBTDataset, title: str) -> Iterator[NDArray[np.float64]]:
-    """Probability of a lesion for every test volume, read a few at a time."""
-    cases = list(test.cases["case"])
-    with progress(f"classify ({title})", len(cases)) as advance:
-        for first in range(0, len(cases), VOLUMES_AT_ONCE):
-            chunk = cases[first : first + VOLUMES_AT_ONCE]
-            logits: Tensor = model(torch.from_numpy(test.volumes(chunk)).to(distributed.device()))
-            yield torch.sigmoid(logits.double()).cpu().numpy()
-            advance(len(chunk))

@@ -1,34 +1,20 @@
-"""Train a 3-D RetinaNet on an arm's volumes and find the lesions of the test patients (DBTex rule)."""
+"""A 3-D RetinaNet trained on an arm's volumes finds the lesions of the test patients (DBTex rule)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
-import numpy as np
 import pandas as pd
-import torch
-from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor, nn
 
-from dbtbench.data.dataset import GRID_BOX, DBTDataset
-from dbtbench.errors import DBTBenchError, MissingError
-from dbtbench.geometry.views import Boxes
+from dbtbench.errors import MissingError
 from dbtbench.metrics import froc
 from dbtbench.metrics.afroc import score_afroc
 from dbtbench.runs import Run
-from dbtbench.runtime import distributed
-from dbtbench.runtime.progress import progress
 from dbtbench.task import Arm, Evaluation, Task
-from dbtbench.training.batches import Batches
-from dbtbench.training.loop import Loss, StepContext, fit
 from dbtbench.training.recipe import TrainingRecipe
 
-from .data import native_predictions
-from .retinanet import LesionDetector, anchor_shapes, check_grid
-
-VOLUMES_AT_ONCE = 8
+from .metrics import METRICS
 
 
 class DetectionRecipe(TrainingRecipe):
@@ -65,10 +51,10 @@ class Detection(Task[DetectionRecipe]):
     """Lesion detection, scored by the official rule of the DBTex challenges."""
 
     recipe_class = DetectionRecipe
-    primary = "mean_sensitivity_positive"
+    metrics = METRICS
     seeds = 5
     arms = (
-        "none",
+        "real",
         "oversample",
         "classic",
         "AUG",
@@ -90,70 +76,24 @@ class Detection(Task[DetectionRecipe]):
             MissingError: when the training or the test split has no boxes.
             UsageError: when the detector cannot take the grid, or synthetic data are on another.
         """
-        train, test = arm.real.select("train"), arm.real.select("test")
-        check_grid(arm.real.grid, self.recipe.levels)
-        if test.boxes.empty:
-            raise MissingError(
-                f"no test volume of {arm.real.name} has a box to be found",
-                "import a data set whose test split has boxes",
-            )
-        batches = Batches(
-            arm, self.recipe.batch, self.recipe.positive_share, self.recipe.synthetic_share, seed
-        )
-        title = f"{arm.name}, seed {seed}"
-        # `fit` and the initial weights use the global generator, as does MONAI's negative sampler.
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            anchors = anchor_shapes(train.boxes[GRID_BOX].to_numpy(np.float32), train.grid)
-            net = LesionDetector(
-                train.grid,
-                anchors,
-                self.recipe.channels,
-                self.recipe.levels,
-                self.recipe.score_threshold,
-                self.recipe.overlap,
-                self.recipe.detections,
-            )
-            model = fit(net, _loss_of(batches), self.recipe, run.path, seed=seed, title=f"train ({title})")
-        predictions = native_predictions(test, list(_detect(model, test, title)))
+        from .training import predict  # torch and MONAI take seconds to import, and scores need neither
+
+        return self.score(arm, seed, predict(arm, seed, self.recipe, run))
+
+    def score(self, arm: Arm, seed: int, predictions: pd.DataFrame | None) -> Evaluation:
+        """Score predictions (DBTex columns) by the DBTex rule, and the areas under AFROC and wAFROC.
+
+        Raises:
+            MissingError: without predictions.
+        """
+        if predictions is None:
+            raise MissingError("the run keeps no predictions", "evaluate again with --fresh")
+        test = arm.real.select("test")
+        found = (test.cases, test.boxes, predictions, froc.match_distances(test))
         counts = {
             "patients": int(test.cases["PatientID"].nunique()),
             "volumes": len(test),
             "boxes": len(test.boxes),
         }
-        outcomes = froc.outcomes(test.cases, test.boxes, predictions, froc.match_distances(test))
-        return Evaluation(self.score(arm.real, predictions), counts, predictions, outcomes)
-
-    def score(self, real: DBTDataset, predictions: pd.DataFrame) -> dict[str, float]:
-        """Scores of predictions (DBTex columns) by the DBTex rule, and the areas under AFROC and wAFROC."""
-        test = real.select("test")
-        found = (test.cases, test.boxes, predictions, froc.match_distances(test))
-        return froc.score_dbtex(*found) | score_afroc(*found)
-
-
-def _loss_of(batches: Batches) -> Loss:
-    """The detector's loss on a step's batch, for `fit`."""
-
-    def loss(net: nn.Module, context: StepContext) -> Tensor:
-        volumes, boxes = batches.read(context.step, context.part, context.generator.device)
-        try:
-            value: Tensor = net(volumes, boxes)
-        except ValueError as error:  # how MONAI reports NaN and Inf
-            raise DBTBenchError(
-                f"training the detector failed at step {context.step}: {error}",
-                "lower the learning rate, such as --set lr=0.001",
-            ) from error
-        return value
-
-    return loss
-
-
-def _detect(model: nn.Module, test: DBTDataset, title: str) -> Iterator[tuple[Boxes, NDArray[np.float32]]]:
-    """Boxes and scores of every test volume, read a few at a time."""
-    assert isinstance(model, LesionDetector)
-    cases = list(test.cases["case"])
-    with progress(f"detect ({title})", len(cases)) as advance:
-        for first in range(0, len(cases), VOLUMES_AT_ONCE):
-            chunk = cases[first : first + VOLUMES_AT_ONCE]
-            yield from model.detect(torch.from_numpy(test.volumes(chunk)).to(distributed.device()))
-            advance(len(chunk))
+        scores = froc.score_dbtex(*found) | score_afroc(*found)
+        return Evaluation(scores, counts, predictions, {"outcomes": froc.outcomes(*found)})

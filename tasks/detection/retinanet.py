@@ -191,7 +191,7 @@ class LesionDetector(nn.Module):
         network = RetinaNet(3, 1, len(anchors), PyramidBody(channels, levels), size_divisible=(*plane, depth))
         self.detector = ATSSRetinaNetDetector(network, generator)
         self.detector.set_target_keys(box_key="boxes", label_key="labels")
-        # MONAI's 4 candidates leave a lesion one or two positive anchors; those beside them, which see it as
+        # MONAI's 4 candidates leave a lesion one or two positive anchors; those next to them, which see it as
         # well, become the hardest negatives, and some seeds learn nothing for hundreds of steps.
         self.detector.set_atss_matcher(num_candidates=32, center_in_gt=False)
         # A volume without lesions gives `min_neg` negatives, one by default: too few to learn from.

@@ -29,7 +29,7 @@ def test_publishing_prints_the_board_its_verdicts_and_where_it_lies(
     run: Callable[..., str], evaluated: Workspace
 ) -> None:
     out = run("--workspace", evaluated.root)
-    assert "ddpm: +0.20 mean sensitivity over none" in out
+    assert "ddpm: +0.20 mean sensitivity over real" in out
     assert out.endswith(f"written: {evaluated.root / 'results' / 'leaderboard.csv'}\n")
     assert "up to date" in run("--check", "--workspace", evaluated.root)
 
@@ -38,7 +38,7 @@ def test_json_has_the_columns_of_the_board(
     run: Callable[..., str], evaluated: Workspace, published: Path
 ) -> None:
     rows = json.loads(run("--workspace", evaluated.root, "--results", published, "--check", "--json"))
-    assert {row["arm"] for row in rows} == {"none", "ddpm", "oversample", "more-real"}
+    assert {row["arm"] for row in rows} == {"real", "ddpm", "oversample", "more-real"}
     assert rows[0]["verified"] == "outcomes"
 
 

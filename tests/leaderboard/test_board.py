@@ -30,29 +30,29 @@ def test_values_are_means_over_seeds_and_gains_are_paired(
     tmp_path: Path, make_record: Make, write_run: Make
 ) -> None:
     work = Workspace(tmp_path)
-    for arm, values in (("none", (0.25, 0.5, 0.75)), ("ddpm", (0.5, 0.75))):
+    for arm, values in (("real", (0.25, 0.5, 0.75)), ("ddpm", (0.5, 0.75))):
         for seed, value in enumerate(values):
             write_run(work.evaluations, make_record(arm, seed, scores={PRIMARY: value}))
     board = board_of(work)
-    assert board.loc["none", ["value", "seeds", "gain"]].tolist() == [0.5, 3, 0.0]
-    # ddpm has seeds 0 and 1 only: its baseline is none's mean over these two
-    assert board.loc["ddpm", ["value", "seeds", "baseline", "gain"]].tolist() == [0.625, 2, 0.375, 0.25]
-    assert board.loc["ddpm", "gains"] == "0:0.250000 1:0.250000"
+    assert board.loc["real", ["value", "seeds", "difference"]].tolist() == [0.5, 3, 0.0]
+    # ddpm has seeds 0 and 1 only: its baseline is real's mean over these two
+    assert board.loc["ddpm", ["value", "seeds", "baseline", "difference"]].tolist() == [0.625, 2, 0.375, 0.25]
+    assert board.loc["ddpm", "differences"] == "0:0.250000 1:0.250000"
 
 
 def test_gains_have_intervals_p_values_and_a_verdict_from_the_outcomes(evaluated: Workspace) -> None:
     board = board_of(evaluated)
     ddpm = board.loc["ddpm"]
-    assert ddpm["gain"] == pytest.approx(0.2)
-    assert 0 <= ddpm["gain_low"] < 0.2 < ddpm["gain_high"]
+    assert ddpm["difference"] == pytest.approx(0.2)
+    assert 0 <= ddpm["difference_low"] < 0.2 < ddpm["difference_high"]
     assert ddpm["p"] <= ddpm["p_holm"] <= 1
     assert ddpm["recovered"] == pytest.approx(2 / 3)
     assert 0 < ddpm["equivalent"] < 36  # more-real has 36 volumes more and gains more
-    assert ddpm["verdict"].startswith("ddpm: +0.20 mean sensitivity over none [")
-    assert "not distinguishable from none" in board.loc["oversample", "verdict"]
+    assert ddpm["verdict"].startswith("ddpm: +0.20 mean sensitivity over real [")
+    assert "not distinguishable from real" in board.loc["oversample", "verdict"]
     assert math.isnan(board.loc["more-real", "p_holm"])
-    assert board.loc["none", "verdict"] == ""
-    assert board["method"].drop("none").str.startswith("hierarchical bootstrap").all()
+    assert board.loc["real", "verdict"] == ""
+    assert board["method"].drop("real").str.startswith("hierarchical bootstrap").all()
 
 
 def test_only_the_primary_metric_has_statistics(evaluated: Workspace) -> None:
@@ -60,8 +60,8 @@ def test_only_the_primary_metric_has_statistics(evaluated: Workspace) -> None:
         "primary == 0"
     )
     assert set(rows["metric"]) == {"other"}
-    assert rows["gain"].notna().all()
-    assert rows[["gain_low", "p", "p_holm", "recovered", "equivalent", "verdict"]].isna().all(axis=None)
+    assert rows["difference"].notna().all()
+    assert rows[["difference_low", "p", "p_holm", "recovered", "equivalent", "verdict"]].isna().all(axis=None)
     assert set(rows["verified"]) == {"no"}
 
 
@@ -78,9 +78,9 @@ def test_a_score_is_verified_where_there_are_outcomes_that_give_it(evaluated: Wo
     assert set(board_of(evaluated)["verified"]) == {"outcomes"}
     (run.parent / "outcomes.csv").unlink()
     board = board_of(evaluated)
-    assert board.loc[["none", "ddpm"], "verified"].tolist() == ["outcomes", "no"]
+    assert board.loc[["real", "ddpm"], "verified"].tolist() == ["outcomes", "no"]
     assert math.isnan(
-        board.loc["ddpm", "gain_low"]
+        board.loc["ddpm", "difference_low"]
     )  # an interval from some of its seeds would be another arm's
     assert "outcomes" in board.loc["ddpm", "verdict"]
 
@@ -116,7 +116,7 @@ def test_fewer_than_five_seeds_are_too_few_to_tell(
 ) -> None:
     work = Workspace(tmp_path)
     for seed in range(4):
-        write_run(work.evaluations, make_record("none", seed), make_outcomes(2))
+        write_run(work.evaluations, make_record("real", seed), make_outcomes(2))
         write_run(work.evaluations, make_record("ddpm", seed), make_outcomes(9))
     assert board_of(work).loc["ddpm", "verdict"].endswith("4 seeds: too few seeds to tell")
 
@@ -128,18 +128,18 @@ def test_without_a_baseline_there_is_no_gain_and_an_undefined_score_stays_empty(
     write_run(work.evaluations, make_record("ddpm"), make_outcomes(3))
     write_run(work.evaluations, make_record("classic", scores={PRIMARY: None}))
     board = board_of(work)
-    assert board["gain"].isna().all()
+    assert board["difference"].isna().all()
     assert math.isnan(board.loc["classic", "value"])
-    assert board.loc["ddpm", "verdict"] == "ddpm: no run of none to compare with"
+    assert board.loc["ddpm", "verdict"] == "ddpm: no run of real to compare with"
 
 
 def test_an_arm_that_shares_no_seed_with_the_baseline_is_not_compared(
     tmp_path: Path, make_record: Make, make_outcomes: Make, write_run: Make
 ) -> None:
     work = Workspace(tmp_path)
-    write_run(work.evaluations, make_record("none", 0), make_outcomes(3))
+    write_run(work.evaluations, make_record("real", 0), make_outcomes(3))
     write_run(work.evaluations, make_record("ddpm", 1), make_outcomes(9))
-    assert board_of(work).loc["ddpm", "verdict"] == "ddpm: no seed in common with none"
+    assert board_of(work).loc["ddpm", "verdict"] == "ddpm: no seed in common with real"
 
 
 def test_two_synthetic_data_sets_of_one_arm_are_two_arms(
@@ -150,7 +150,7 @@ def test_two_synthetic_data_sets_of_one_arm_are_two_arms(
         write_run(evaluated.evaluations, make_record("ddpm", seed, augmentation=other), make_outcomes(3))
     rows = board_of(evaluated).loc["ddpm"]
     assert rows["synthetic_fingerprint"].nunique() == 2
-    assert rows["gain"].round(6).tolist() == [0.2, -0.18]
+    assert rows["difference"].round(6).tolist() == [0.2, -0.18]
     assert [verdict.split(":")[0] for verdict in rows["verdict"]] == [
         f"ddpm {digest('ddpm')[:6]}",
         "ddpm ffffff",
@@ -169,7 +169,7 @@ def test_of_two_runs_of_one_arm_and_seed_the_first_stands(
         make_record(scores={PRIMARY: 0.9}, data=renamed, created="2026-02-01T00:00:00+00:00"),
     )
     write_run(work.evaluations, make_record(scores={PRIMARY: 0.4}))
-    assert board_of(work).loc["none", ["value", "seeds"]].tolist() == [0.4, 1]
+    assert board_of(work).loc["real", ["value", "seeds"]].tolist() == [0.4, 1]
 
 
 def test_runs_that_may_not_be_compared_stand_on_different_boards(
@@ -246,15 +246,21 @@ def test_classification_is_resampled_too(tmp_path: Path, make_record: Make) -> N
     table = pd.DataFrame(rows, columns=["PatientID", "StudyUID", "View", "positive", "Score"])
     truth, scores = table["positive"] == 1, table["Score"]
     wins = [float(p > q) for p in scores[truth] for q in scores[~truth]]
-    runs = [tmp_path / f"{arm}{seed}" for arm in ("none", "ddpm") for seed in range(5)]
+    runs = [tmp_path / f"{arm}{seed}" for arm in ("real", "ddpm") for seed in range(5)]
     for number, run in enumerate(runs):
-        made = make_record(
-            "none" if number < 5 else "ddpm", number % 5, task="classification", primary="auroc"
+        write_json(
+            run / "run.json",
+            make_record(
+                "real" if number < 5 else "ddpm",
+                number % 5,
+                task="classification",
+                primary="auroc",
+                scores={"auroc": sum(wins) / len(wins)},
+            ),
         )
-        write_json(run / "run.json", made | {"scores": {"auroc": sum(wins) / len(wins)}})
         table.to_csv(run / "outcomes.csv", index=False)
     board = leaderboard.rank(runs).set_index("arm")
-    assert board.loc["ddpm", ["gain", "gain_low", "gain_high"]].tolist() == [0, 0, 0]
+    assert board.loc["ddpm", ["difference", "difference_low", "difference_high"]].tolist() == [0, 0, 0]
     assert set(board["verified"]) == {"outcomes"}
 
 

@@ -38,7 +38,7 @@ def test_runs_of_a_new_arm_are_compared_with_the_baseline_that_stands(
 ) -> None:
     board = leaderboard.add(published, theirs).query("primary == 1").set_index("arm")
     assert board.loc["gan:2", ["seeds", "value", "verified"]].tolist() == [5, 0.6, "outcomes"]
-    assert "mean sensitivity over none" in board.loc["gan:2", "verdict"]
+    assert "mean sensitivity over real" in board.loc["gan:2", "verdict"]
     assert board.loc["gan:2", "device"] == "GPU"
     leaderboard.check(evaluated, published)
 
@@ -179,7 +179,7 @@ def test_nobody_adds_a_second_try_of_an_arm_and_seed(
     published: Path, tmp_path: Path, make_record: Make, make_outcomes: Make, write_run: Make
 ) -> None:
     renamed = {"name": "e", "fingerprint": "a" * 64, "split_hash": "b" * 64}
-    again = write_run(tmp_path / "again", make_record("none", 0, data=renamed), make_outcomes(1))
+    again = write_run(tmp_path / "again", make_record("real", 0, data=renamed), make_outcomes(1))
     with pytest.raises(StaleError, match="same arm and seed as detection"):
         leaderboard.add(published, [again])
 

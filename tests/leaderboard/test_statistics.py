@@ -15,9 +15,12 @@ from scipy.stats import binom, norm
 
 from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.leaderboard.statistics import Comparison, compare, holm
+from dbtbench.metric import Metric
 from dbtbench.metrics.froc import mean_sensitivity
+from dbtbench.tasks.classification import Classification
+from dbtbench.tasks.detection import Detection
 
-METRIC = "mean_sensitivity_positive"
+METRIC = Detection.metrics[0]
 Runs = Mapping[str, Mapping[int, pd.DataFrame]]
 Integers = NDArray[np.int64]
 Shares = dict[tuple[str, float, float], float]
@@ -55,7 +58,7 @@ def simulated(rng: np.random.Generator, seed_sd: float, **gains: float) -> Runs:
         level = norm.ppf(np.clip(sensitivity + seed_sd * rng.standard_normal(), 0.01, 0.99))
         return detected(np.sqrt(0.5) * (difficulty + rng.standard_normal(BOXES)) < level, OWNER)
 
-    arms = {"none": 0.0, **gains}
+    arms = {"real": 0.0, **gains}
     return {arm: {seed: run(0.65 + gain) for seed in range(SEEDS)} for arm, gain in arms.items()}
 
 
@@ -65,7 +68,7 @@ def patient_bootstrap_p(runs: Runs, seed: int, replicates: int = 300) -> float:
     mean = {
         arm: np.mean([mean_sensitivity(o, weights) for o in seeds.values()], 0) for arm, seeds in runs.items()
     }
-    gain = mean["ddpm"] - mean["none"]
+    gain = mean["ddpm"] - mean["real"]
     return float(min(1, 2 * (1 + min((gain <= 0).sum(), (gain >= 0).sum())) / (1 + replicates)))
 
 
@@ -73,24 +76,24 @@ class TestGain:
     def test_is_the_mean_of_the_differences_with_each_seed_that_both_have(self) -> None:
         none = {0: uniform(0.5), 1: uniform(0.6), 5: uniform(0.9)}
         ddpm = {1: uniform(0.9), 0: uniform(0.6), 7: uniform(0)}
-        result = compare(METRIC, {"none": none, "ddpm": ddpm}, replicates=200)["ddpm"]
-        assert result.gains == pytest.approx((0.1, 0.3))
-        assert result.gain == pytest.approx(0.2)
-        assert (result.seeds, result.p_gain) == (2, 1)
+        result = compare(METRIC, {"real": none, "ddpm": ddpm}, replicates=200)["ddpm"]
+        assert result.differences == pytest.approx((0.1, 0.3))
+        assert result.difference == pytest.approx(0.2)
+        assert (result.seeds, result.p_better) == (2, 1)
         assert (result.low, result.high) == pytest.approx((0.1, 0.3))
         assert result.method == "hierarchical bootstrap, seeds x patients, 200 replicates"
 
     def test_is_paired_so_that_an_equal_arm_gains_nothing_in_any_replicate(self) -> None:
-        none = simulated(np.random.default_rng(0), 0.1)["none"]
-        result = compare(METRIC, {"none": none, "same": none}, replicates=200)["same"]
-        assert (result.gain, result.low, result.high, result.p_gain, result.p) == (0, 0, 0, 0, 1)
+        none = simulated(np.random.default_rng(0), 0.1)["real"]
+        result = compare(METRIC, {"real": none, "same": none}, replicates=200)["same"]
+        assert (result.difference, result.low, result.high, result.p_better, result.p) == (0, 0, 0, 0, 1)
 
     def test_lies_in_its_interval_which_depends_on_the_seed_of_the_draws_only(self) -> None:
         runs = simulated(np.random.default_rng(0), 0.03, ddpm=0.1)
         first, again, other = (compare(METRIC, runs, replicates=300, seed=s)["ddpm"] for s in (0, 0, 1))
-        assert first.low < first.gain < first.high
+        assert first.low < first.difference < first.high
         assert repr(first) == repr(again)
-        assert first.gain == other.gain
+        assert first.difference == other.difference
         assert (first.low, first.high) != (other.low, other.high)
 
     def test_varies_with_patients_and_with_seeds(self) -> None:
@@ -104,28 +107,28 @@ class TestGain:
         }
         steps = dict(enumerate(map(uniform, (0.3, 0.4, 0.5, 0.6, 0.7))))
         assert width(patients_only) > 0.05
-        assert width({"none": dict.fromkeys(range(SEEDS), uniform(0.5)), "ddpm": steps}) > 0.1
-        assert width(runs_of({"none": 0.5, "ddpm": 0.6})) == pytest.approx(0)
+        assert width({"real": dict.fromkeys(range(SEEDS), uniform(0.5)), "ddpm": steps}) > 0.1
+        assert width(runs_of({"real": 0.5, "ddpm": 0.6})) == pytest.approx(0)
 
     def test_without_a_common_seed_is_not_defined(self) -> None:
-        result = compare(METRIC, {"none": {0: uniform(0.5)}, "ddpm": {1: uniform(0.5)}}, replicates=50)[
+        result = compare(METRIC, {"real": {0: uniform(0.5)}, "ddpm": {1: uniform(0.5)}}, replicates=50)[
             "ddpm"
         ]
         assert result.seeds == 0
-        assert np.isnan([result.gain, result.low, result.p, result.p_gain, result.p_holm]).all()
-        assert result.verdict("ddpm", "none") == "ddpm: no seed in common with none"
+        assert np.isnan([result.difference, result.low, result.p, result.p_better, result.p_holm]).all()
+        assert result.verdict("ddpm", "real") == "ddpm: no seed in common with real"
 
     def test_replicates_in_which_the_metric_is_not_defined_are_left_out(self) -> None:
         names = [f"P{n}" for n in range(6)]
         good, bad = ([0.9, 0.1, 0.2, 0.3, 0.4, 0.5], [0.35, 0.1, 0.2, 0.3, 0.4, 0.5])
         table = pd.DataFrame({"PatientID": names, "positive": [1, 0, 0, 0, 0, 0]})
         runs = {
-            arm: dict.fromkeys(range(5), table.assign(Score=s)) for arm, s in (("none", bad), ("ddpm", good))
+            arm: dict.fromkeys(range(5), table.assign(Score=s)) for arm, s in (("real", bad), ("ddpm", good))
         }
-        result = compare("auroc", runs, replicates=400)["ddpm"]
-        assert result.gain == pytest.approx(0.4)
-        assert 0 <= result.low < result.gain < result.high <= 1
-        assert result.p_gain > 0.9
+        result = compare(Classification.metrics[0], runs, replicates=400)["ddpm"]
+        assert result.difference == pytest.approx(0.4)
+        assert 0 <= result.low < result.difference < result.high <= 1
+        assert result.p_better > 0.9
 
 
 class TestCorrection:
@@ -138,8 +141,8 @@ class TestCorrection:
         assert holm({"a": 0.7, "b": 0.8}) == {"a": 1, "b": 1}
 
     def test_counts_neither_the_ceiling_nor_the_learning_curve(self) -> None:
-        runs = runs_of({"none": 0.2, "classic": 0.4, "ddpm": 0.4, "more-real:0.5": 0.5, "more-real": 0.6})
-        result = compare(METRIC, runs, volumes={"none": 100, "more-real:0.5": 150, "more-real": 200})
+        runs = runs_of({"real": 0.2, "classic": 0.4, "ddpm": 0.4, "more-real:0.5": 0.5, "more-real": 0.6})
+        result = compare(METRIC, runs, volumes={"real": 100, "more-real:0.5": 150, "more-real": 200})
         assert list(result) == ["classic", "ddpm", "more-real:0.5", "more-real"]
         assert {arm for arm, c in result.items() if np.isnan(c.p_holm)} == {"more-real:0.5", "more-real"}
         assert result["ddpm"].p == pytest.approx(2 / 2001)
@@ -147,8 +150,8 @@ class TestCorrection:
 
 
 class TestRealData:
-    VOLUMES = {"none": 100, "more-real:0.5": 200, "more-real": 400}  # noqa: RUF012
-    CURVE = {"none": 0.2, "more-real:0.5": 0.4, "more-real": 0.6}  # noqa: RUF012
+    VOLUMES = {"real": 100, "more-real:0.5": 200, "more-real": 400}  # noqa: RUF012
+    CURVE = {"real": 0.2, "more-real:0.5": 0.4, "more-real": 0.6}  # noqa: RUF012
 
     @pytest.mark.parametrize(
         ("sensitivity", "recovered", "equivalent"),
@@ -175,7 +178,7 @@ class TestRealData:
         assert result.ceiling_factor == 4
 
     def test_a_learning_curve_that_falls_is_levelled(self) -> None:
-        runs = runs_of({"none": 0.2, "more-real:0.5": 0.7, "more-real": 0.5, "low": 0.4, "high": 0.7})
+        runs = runs_of({"real": 0.2, "more-real:0.5": 0.7, "more-real": 0.5, "low": 0.4, "high": 0.7})
         result = compare(METRIC, runs, volumes=self.VOLUMES, replicates=100)
         assert result["low"].equivalent == pytest.approx(100 * 0.2 / 0.4)
         assert result["high"].equivalent == np.inf
@@ -190,8 +193,8 @@ class TestRealData:
 
     def test_without_a_ceiling_above_the_floor_no_share_is_recovered(self) -> None:
         for runs in (
-            runs_of({"none": 0.2, "ddpm": 0.4}),
-            runs_of({"none": 0.2, "ddpm": 0.4, "more-real": 0.2}),
+            runs_of({"real": 0.2, "ddpm": 0.4}),
+            runs_of({"real": 0.2, "ddpm": 0.4, "more-real": 0.2}),
         ):
             result = compare(METRIC, runs, replicates=100)["ddpm"]
             values = (result.recovered, result.recovered_low, result.equivalent, result.equivalent_high)
@@ -207,55 +210,57 @@ class TestRealData:
 class TestVerdict:
     @pytest.fixture
     def result(self) -> Comparison:
-        runs = runs_of({"none": 0.2, "more-real": 0.6, "ddpm": 0.4})
-        volumes = {"none": 100, "more-real": 500}
+        runs = runs_of({"real": 0.2, "more-real": 0.6, "ddpm": 0.4})
+        volumes = {"real": 100, "more-real": 500}
         return replace(compare(METRIC, runs, volumes=volumes, replicates=100)["ddpm"], low=0.01, high=0.37)
 
     def test_says_gain_interval_seeds_p_and_share(self, result: Comparison) -> None:
-        assert replace(result, p_holm=0.021).verdict("ddpm", "none") == (
-            "ddpm: +0.20 mean sensitivity over none [0.01, 0.37], 5 seeds, Holm p 0.021; "
+        assert replace(result, p_holm=0.021).verdict("ddpm", "real") == (
+            "ddpm: +0.20 mean sensitivity over real [0.01, 0.37], 5 seeds, Holm p 0.021; "
             "50 % of what 5x the real data gave"
         )
 
     def test_without_correction_or_ceiling_says_what_there_is(self, result: Comparison) -> None:
         known = replace(result, p_holm=float("nan"), p=0.0001)
-        assert ", p < 0.001; 50 %" in known.verdict("ddpm", "none")
-        assert "of what more real data gave" in replace(known, ceiling_factor=np.nan).verdict("ddpm", "none")
-        assert replace(known, recovered=np.nan).verdict("ddpm", "none").endswith("p < 0.001")
-        assert replace(known, gain=-0.2, recovered=-0.5).verdict("ddpm", "none").endswith("p < 0.001")
+        assert ", p < 0.001; 50 %" in known.verdict("ddpm", "real")
+        assert "of what more real data gave" in replace(known, ceiling_factor=np.nan).verdict("ddpm", "real")
+        assert replace(known, recovered=np.nan).verdict("ddpm", "real").endswith("p < 0.001")
+        assert replace(known, difference=-0.2, recovered=-0.5).verdict("ddpm", "real").endswith("p < 0.001")
 
     def test_says_what_is_left_over_the_placebo(self) -> None:
-        runs = runs_of({"none": 0.2, "oversample": 0.3, "more-real": 0.6, "ddpm": 0.4})
+        runs = runs_of({"real": 0.2, "oversample": 0.3, "more-real": 0.6, "ddpm": 0.4})
         result = compare(METRIC, runs, replicates=100)
         left = result["ddpm"]
         assert (left.over_placebo, left.over_placebo_low, left.over_placebo_high) == pytest.approx((0.1,) * 3)
-        assert left.verdict("ddpm", "none").endswith("real data gave; +0.10 over the placebo [0.10, 0.10]")
+        assert left.verdict("ddpm", "real").endswith(
+            "real data gave; 0.10 better than the placebo [0.10, 0.10]"
+        )
         assert np.isnan(result["oversample"].over_placebo)
 
     def test_a_gain_that_may_be_luck_is_not_distinguishable(self, result: Comparison) -> None:
-        said = replace(result, p=0.01, p_holm=0.3).verdict("ddpm", "none")
-        assert said.endswith("5 seeds, Holm p 0.3: not distinguishable from none")
+        said = replace(result, p=0.01, p_holm=0.3).verdict("ddpm", "real")
+        assert said.endswith("5 seeds, Holm p 0.3: not distinguishable from real")
 
     @pytest.mark.parametrize(("seeds", "words"), [(1, "1 seed:"), (4, "4 seeds:")])
     def test_few_seeds_tell_nothing(self, result: Comparison, seeds: int, words: str) -> None:
-        said = replace(result, seeds=seeds).verdict("ddpm", "none")
+        said = replace(result, seeds=seeds).verdict("ddpm", "real")
         assert said.endswith(f"{words} too few seeds to tell")
 
 
 class TestErrors:
     def test_other_test_patients_are_not_compared(self) -> None:
         other = uniform(0.5).query("PatientID != 'P001'")
-        with pytest.raises(StaleError, match="ddpm, seed 3, was not tested on the same patients as none"):
-            compare(METRIC, {"none": {3: uniform(0.5)}, "ddpm": {3: other}})
+        with pytest.raises(StaleError, match="ddpm, seed 3, was not tested on the same patients as real"):
+            compare(METRIC, {"real": {3: uniform(0.5)}, "ddpm": {3: other}})
 
-    @pytest.mark.parametrize("runs", [{"ddpm": {0: uniform(0.5)}}, {"none": {}, "ddpm": {0: uniform(0.5)}}])
+    @pytest.mark.parametrize("runs", [{"ddpm": {0: uniform(0.5)}}, {"real": {}, "ddpm": {0: uniform(0.5)}}])
     def test_without_a_baseline_there_is_nothing_to_compare_with(self, runs: Runs) -> None:
-        with pytest.raises(MissingError, match="no run of the arm 'none'"):
+        with pytest.raises(MissingError, match="no run of the arm 'real'"):
             compare(METRIC, runs)
 
     def test_only_known_metrics_can_be_resampled(self) -> None:
         with pytest.raises(UsageError, match="'fid' cannot be resampled"):
-            compare("fid", runs_of({"none": 0.5}))
+            compare(Metric("fid", "FID", "lower"), runs_of({"real": 0.5}))
 
 
 TRIALS, TRIALS_WITH_GAIN = 150, 50

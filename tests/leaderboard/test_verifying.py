@@ -14,8 +14,8 @@ from dbtbench import leaderboard
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import MissingError, StaleError
 from dbtbench.leaderboard import Record
-from dbtbench.metrics import froc
 from dbtbench.runtime.files import read_json, write_json
+from dbtbench.task import Arm
 from dbtbench.tasks.detection import Detection, DetectionRecipe
 from dbtbench.workspace import Workspace
 
@@ -33,15 +33,17 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, make_toy: Make, make_rec
         Z=hits["Slice"] - 1, Depth=2, Score=[0.5 + 0.1 * n for n in range(len(hits))]
     )
     task = Detection(DetectionRecipe())
+    evaluation = task.score(Arm("real", real, real.select("train")), 0, predictions)
     made = make_record(
-        recipe=task.recipe.model_dump(mode="json"), data=real.identity, version=Detection.version
+        recipe=task.recipe.model_dump(mode="json"),
+        data=real.identity,
+        version=Detection.version,
+        scores=evaluation.scores,
     )
-    made["scores"] = task.score(real, predictions)
     run = work.evaluations / "detection" / Record.model_validate(made).hash
     write_json(run / "run.json", made)
     predictions.to_csv(run / "predictions.csv", index=False)
-    outcomes = froc.outcomes(test.cases, test.boxes, predictions, froc.match_distances(test))
-    outcomes.to_csv(run / "outcomes.csv", index=False)
+    evaluation.outcomes["outcomes"].to_csv(run / "outcomes.csv", index=False)
     return work
 
 
@@ -63,7 +65,7 @@ def test_all_scores_are_computed_again_by_folder_or_by_hash(work: Workspace, run
         verification = leaderboard.verify(work, name)
         assert verification.scores == list(scores)
         assert verification.outcomes
-        assert str(verification).startswith(f"verified: detection {run.name} (none, seed 0): ")
+        assert str(verification).startswith(f"verified: detection {run.name} (real, seed 0): ")
 
 
 def test_the_first_score_that_differs_is_named(work: Workspace, run: Path) -> None:
@@ -71,14 +73,14 @@ def test_the_first_score_that_differs_is_named(work: Workspace, run: Path) -> No
     record["scores"]["sensitivity_at_3_fps_positive"] += 0.01
     record["scores"]["sensitivity_at_4_fps_positive"] += 0.01
     write_json(run / "run.json", record)
-    with pytest.raises(StaleError, match="its predictions give sensitivity_at_3_fps_positive"):
+    with pytest.raises(StaleError, match="what it kept gives sensitivity_at_3_fps_positive"):
         leaderboard.verify(work, run.name)
 
 
 def test_changed_predictions_are_found(work: Workspace, run: Path) -> None:
     predictions = pd.read_csv(run / "predictions.csv")
     predictions.iloc[1:].to_csv(run / "predictions.csv", index=False)
-    with pytest.raises(StaleError, match="its predictions give"):
+    with pytest.raises(StaleError, match="what it kept gives"):
         leaderboard.verify(work, run.name)
 
 
@@ -99,7 +101,7 @@ def test_a_run_without_predictions_says_what_could_be_checked(work: Workspace, r
     (run / "predictions.csv").unlink()
     verification = leaderboard.verify(work, run.name)
     assert verification.scores == []
-    assert "the primary metric from its outcomes" in str(verification)
+    assert "mean_sensitivity_positive from its outcomes" in str(verification)
     (run / "outcomes.csv").unlink()
     assert "only its hash and its data set could be checked" in str(leaderboard.verify(work, run.name))
 

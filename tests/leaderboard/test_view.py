@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from dbtbench import leaderboard
+from dbtbench import leaderboard, plugins
 from dbtbench.leaderboard.view import markdown
+from dbtbench.metric import Metric
 from dbtbench.workspace import Workspace
 
 
@@ -20,31 +23,61 @@ def board(evaluated: Workspace) -> pd.DataFrame:
 def test_one_row_an_arm_and_one_column_a_metric_the_primary_first(board: pd.DataFrame) -> None:
     table = leaderboard.wide(board)
     assert table.columns.tolist() == ["mean_sensitivity_positive", "other"]
-    assert table.index.tolist() == [("none", 5), ("ddpm", 5), ("more-real", 5), ("oversample", 5)]
+    assert table.index.tolist() == [("real", 5), ("ddpm", 5), ("more-real", 5), ("oversample", 5)]
     assert table["mean_sensitivity_positive"].round(6).tolist() == [0.48, 0.68, 0.78, 0.48]
 
 
 def test_the_terminal_shows_the_table_and_under_it_a_verdict_for_each_arm(board: pd.DataFrame) -> None:
     lines = leaderboard.summary(board).splitlines()
     table, verdicts = lines[: lines.index("")], lines[lines.index("") + 1 :]
-    assert table[-4].split() == ["none", "×5", "0.480", "1.000"]
-    assert "*mean_" in table[1]
+    assert table[0].endswith("(means over seeds; * mean sensitivity decides)")
+    assert [line.strip() for line in table[1:4]] == ["*mean", "sensitivity", "↑"]
+    assert table[-5].split() == ["real", "×5", "0.480"]
+    assert table[-1] == "1 more metric is in the CSV"
     assert [verdict.split(":")[0] for verdict in verdicts] == ["ddpm", "more-real", "oversample"]
 
 
+def test_only_headline_metrics_are_shown_with_unit_and_direction(
+    tmp_path: Path, make_record: Callable[..., Any], write_run: Callable[..., Path]
+) -> None:
+    metrics = (
+        Metric("far", "distance", "lower", "mm", headline=True),
+        Metric("near", "noise", "target"),
+        Metric("sharp", "sharpness", "target", headline=True),
+    )
+    scores = {"mean_sensitivity_positive": 0.5, "far": 2.0, "near": 3.0, "sharp": 4.0}
+    record = make_record(scores=scores)
+    record["metrics"] |= {metric.name: metric.describe() for metric in metrics}
+    text = leaderboard.summary(leaderboard.rank([write_run(tmp_path, record)]))
+    assert text.splitlines()[-2].split() == ["real", "×1", "0.500", "2.000", "4.000"]
+    heading = " ".join(text.split("decides)")[1].split("real ×1")[0].split())
+    assert "distance" in heading
+    assert "(mm) ↓" in heading
+    assert "→real" in heading
+    assert "noise" not in text
+
+
+def test_a_task_shows_at_most_five_metrics_and_its_primary_one_among_them() -> None:
+    for name in plugins.find("tasks"):
+        metrics = plugins.load(plugins.get("tasks", name)).metrics
+        shown = [metric.name for metric in metrics if metric.headline]
+        assert len(shown) <= 5
+        assert metrics[0].name in shown
+
+
 def test_many_metrics_are_folded_into_blocks_that_fit(board: pd.DataFrame) -> None:
-    rows = board[board["metric"] == "other"]
-    many = pd.concat([board, *(rows.assign(metric=f"metric_number_{n}_of_many") for n in range(20))])
+    rows = board[board["metric"] == "other"].assign(headline=2)
+    titles = {f"metric_{n}": f"metric number {n} of many" for n in range(20)}
+    many = pd.concat([board, *(rows.assign(metric=name, title=title) for name, title in titles.items())])
     text = leaderboard.summary(many)
     assert max(map(len, text.splitlines()[1:-4])) <= 110
-    assert text.count("none ×5") >= 2
-    shown = [word.removeprefix("*") for word in text.split()]
-    assert all(f"number_{n}_of_" in shown for n in range(10))
+    assert text.count("real ×5") >= 2
+    assert text.count("number") == 20
 
 
 def test_a_score_that_is_not_defined_is_shown_as_a_dash(board: pd.DataFrame) -> None:
     text = leaderboard.summary(board.assign(value=float("nan")))
-    assert "none ×5" in text
+    assert "real ×5" in text
     assert "nan" not in text
 
 
@@ -54,7 +87,7 @@ def test_the_markdown_row_has_gain_interval_p_and_verdict(board: pd.DataFrame) -
     assert [arm.strip(), seeds.strip(), value.strip()] == ["ddpm", "5", "0.680"]
     assert gain.strip().startswith(r"+0.200 \[")
     assert 0 <= float(p) <= 1
-    assert verdict.strip().startswith("ddpm: +0.20 mean sensitivity over none")
+    assert verdict.strip().startswith("ddpm: +0.20 mean sensitivity over real")
 
 
 def test_what_somebody_wrote_cannot_become_markdown_or_html(board: pd.DataFrame) -> None:
@@ -70,5 +103,5 @@ def test_what_somebody_wrote_cannot_become_markdown_or_html(board: pd.DataFrame)
 
 def test_the_summary_of_what_is_published_fits_a_page(tmp_path: Path) -> None:
     text = leaderboard.summary(leaderboard.build(Path(__file__).parents[2] / "results"))
-    assert "none ×" in text
+    assert "real ×" in text
     assert not any(line != line.rstrip() for line in text.splitlines())

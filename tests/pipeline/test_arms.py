@@ -15,6 +15,7 @@ from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.geometry.views import laterality, mirror_boxes
 from dbtbench.pipeline import generate
 from dbtbench.pipeline.arms import default_arms, make_arm, with_shuffled_boxes
+from dbtbench.task import ARMS_OF_REAL, ArmName
 from dbtbench.tasks.detection import Detection
 from dbtbench.workspace import Workspace
 
@@ -36,7 +37,7 @@ def reserved(toy: DBTDataset) -> DBTDataset:
 
 
 def test_the_floor_trains_on_the_training_split_alone(work: Workspace, toy: DBTDataset) -> None:
-    arm = make_arm(work, "none", toy)
+    arm = make_arm(work, "real", toy)
     assert set(arm.train.cases["split"]) == {"train"}
     assert (arm.added, arm.synthetic) == (None, None)
     assert arm.counts == {"training_real": len(toy.select("train")), "training_synthetic": 0}
@@ -46,7 +47,7 @@ def test_the_placebo_adds_the_training_split_itself(work: Workspace, toy: DBTDat
     arm = make_arm(work, "oversample", toy)
     assert arm.added is not None
     assert list(arm.added.cases["case"]) == list(arm.train.cases["case"])
-    assert arm.counts == make_arm(work, "none", toy).counts
+    assert arm.counts == make_arm(work, "real", toy).counts
 
 
 def test_an_augmentation_adds_all_or_so_many_synthetic_volumes(work: Workspace, toy: DBTDataset) -> None:
@@ -62,7 +63,7 @@ def test_an_augmentation_adds_all_or_so_many_synthetic_volumes(work: Workspace, 
 
 
 def test_synthetic_volumes_alone(work: Workspace, toy: DBTDataset) -> None:
-    arm = make_arm(work, "classic:only", toy)
+    arm = make_arm(work, "classic:synthetic-only", toy)
     assert arm.train.synthetic
     assert arm.added is None
     assert arm.counts == {"training_real": 0, "training_synthetic": DRAWN}
@@ -118,15 +119,44 @@ def test_without_a_reserve_there_is_no_ceiling(work: Workspace, toy: DBTDataset)
 
 @pytest.mark.parametrize(
     "name",
-    ["", "none:2", "oversample:1", "none:only", "more-real:2", "more-real:0", "more-real:only", "classic:x",
-     "classic:-1", "classic:nan", "classic:inf", "classic:only:2", "classic:1:only:only", ":only"],
+    ["", "real:2", "oversample:1", "real:synthetic-only", "more-real:2", "more-real:0",
+     "more-real:synthetic-only", "classic:x", "classic:-1", "classic:nan", "classic:inf", ":2",
+     "classic:synthetic-only:2", "classic:1:synthetic-only:synthetic-only", "<b>", "a b", "../x"],
 )  # fmt: skip
 def test_names_that_are_none_are_refused(work: Workspace, toy: DBTDataset, name: str) -> None:
     with pytest.raises(UsageError, match="no arm named"):
         make_arm(work, name, toy)
 
 
-@given(st.text(alphabet="none:ovrsampleclic0.5-", max_size=20))
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("none", "real"), ("classic:only", "classic:synthetic-only"), ("a:2:only", "a:2:synthetic-only")],
+)
+def test_an_earlier_name_is_refused_with_the_present_one(
+    work: Workspace, toy: DBTDataset, old: str, new: str
+) -> None:
+    with pytest.raises(UsageError, match=f"no arm named '{old}'") as error:
+        make_arm(work, old, toy)
+    assert error.value.hint == f"it is called {new} now"
+
+
+@given(
+    source=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,20}", fullmatch=True),
+    ratio=st.none() | st.floats(1e-6, 1000),
+    control=st.sampled_from(["", "shuffled-boxes", "synthetic-only"]),
+)
+def test_a_name_is_read_as_it_is_written(source: str, ratio: float | None, control: str) -> None:
+    name = ArmName(source, ratio, control)
+    if source not in (*ARMS_OF_REAL, "none"):
+        assert ArmName.parse(str(name)) == name
+
+
+def test_the_same_ratio_is_the_same_arm_however_it_is_written(work: Workspace, toy: DBTDataset) -> None:
+    names = {make_arm(work, name, toy).name for name in ("classic:0.5", "classic:.5", "classic:5e-1")}
+    assert names == {"classic:0.5"}
+
+
+@given(st.text(alphabet="real:ovsmplcinty0.5-", max_size=20))
 def test_any_name_is_an_arm_or_a_clear_error(toy: DBTDataset, name: str) -> None:
     with suppress(UsageError, MissingError):
         make_arm(Workspace(Path("nowhere")), name, toy)
@@ -136,10 +166,10 @@ def test_a_task_runs_its_controls_and_says_which_cannot_be_had(
     work: Workspace, toy: DBTDataset, reserved: DBTDataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = [arm.name for arm in default_arms(work, Detection.arms, ["classic"], toy)]
-    assert names == ["none", "oversample", "classic", "classic:shuffled-boxes"]
+    assert names == ["real", "oversample", "classic", "classic:shuffled-boxes"]
     assert "without the arm more-real: toy has no reserve" in capsys.readouterr().err
     names = [arm.name for arm in default_arms(work, Detection.arms, [], reserved)]
-    assert names == ["none", "oversample", "classic", "more-real:0.33", "more-real"]
+    assert names == ["real", "oversample", "classic", "more-real:0.33", "more-real"]
 
 
 def test_an_augmentation_that_is_asked_for_must_be_there(work: Workspace, toy: DBTDataset) -> None:
@@ -153,5 +183,5 @@ def test_a_generator_that_saw_another_split_is_refused_with_exit_code_4(
     name = next(path.name for path in work.datasets.iterdir() if path.name.startswith("classic-"))
     other = replace(toy, meta={**toy.meta, "split": {"hash": "0" * 64}})
     with pytest.raises(StaleError, match="another split") as error:
-        make_arm(work, f"{name}:only", other)
+        make_arm(work, f"{name}:synthetic-only", other)
     assert error.value.exit_code == 4

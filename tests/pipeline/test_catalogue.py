@@ -11,7 +11,7 @@ import pytest
 from dbtbench.errors import UsageError
 from dbtbench.pipeline.catalogue import check_synthetic_name
 
-NAMES = ["ddpm", "classic", "none", "more-real"]
+NAMES = ["ddpm", "classic", "real", "none", "more-real"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,6 +11,7 @@ import pytest
 from dbtbench import plugins
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import MissingError, UsageError
+from dbtbench.metric import Metric
 from dbtbench.metrics import froc
 from dbtbench.pipeline import generate
 from dbtbench.pipeline.evaluate import evaluate
@@ -30,7 +31,7 @@ class Count(Task[CountRecipe]):
     """Scores the number of training volumes."""
 
     recipe_class = CountRecipe
-    primary = "volumes"
+    metrics = (Metric("volumes", "volumes", "higher"), Metric("undefined", "nothing", "lower"))
     seeds = 2
     evaluated = 0
 
@@ -61,8 +62,8 @@ def test_every_arm_is_run_with_the_same_seeds(work: Workspace, toy: DBTDataset) 
     runs = evaluate(work, "count", toy, ["classic"])
     records = [json.loads((run / "run.json").read_text()) for run in runs]
     assert [(r["arm"], r["seed"]) for r in records] == [
-        ("none", 0),
-        ("none", 1),
+        ("real", 0),
+        ("real", 1),
         ("classic", 0),
         ("classic", 1),
     ]
@@ -78,7 +79,7 @@ def test_scores_and_predictions_lie_beside_the_record(work: Workspace, toy: DBTD
     assert json.loads((run / "run.json").read_text())["scores"]["undefined"] is None
 
 
-def test_finished_runs_are_found_again_and_fresh_runs_them_anew(work: Workspace, toy: DBTDataset) -> None:
+def test_finished_runs_are_found_again_and_fresh_runs_them_again(work: Workspace, toy: DBTDataset) -> None:
     evaluate(work, "count", toy)
     evaluate(work, "count", toy)
     assert Count.evaluated == 2
@@ -108,9 +109,9 @@ def test_no_seeds_are_too_few(work: Workspace, toy: DBTDataset) -> None:
 
 
 def test_named_arms_replace_the_controls_and_the_floor_stays(work: Workspace, toy: DBTDataset) -> None:
-    runs = evaluate(work, "count", toy, seeds=1, arms=["oversample", "classic:only"])
+    runs = evaluate(work, "count", toy, seeds=1, arms=["oversample", "classic:synthetic-only"])
     records = [json.loads((run / "run.json").read_text()) for run in runs]
-    assert [record["arm"] for record in records] == ["none", "oversample", "classic:only"]
+    assert [record["arm"] for record in records] == ["real", "oversample", "classic:synthetic-only"]
     assert [record["counts"]["training_real"] for record in records] == [*[len(toy.select("train"))] * 2, 0]
     assert [record["counts"]["training_synthetic"] for record in records] == [0, 0, 4]
 
@@ -132,7 +133,7 @@ def test_numbers_do_not_depend_on_the_number_of_jobs(
     said = capsys.readouterr().err
     assert "detection: 4/4 runs" in said
     log = tmp_path / "2" / "evaluations" / "detection" / found[1][0][0] / "log.txt"
-    assert "train (none, seed 0)" in log.read_text(encoding="utf-8")
+    assert "train (real, seed 0)" in log.read_text(encoding="utf-8")
 
 
 def test_what_one_run_left_is_found_again_by_several_jobs(
@@ -143,7 +144,7 @@ def test_what_one_run_left_is_found_again_by_several_jobs(
     capsys.readouterr()
     with Pool(2) as pool:
         evaluate(work, "detection", toy, seeds=1, recipe_name="smoke", arms=[], pool=pool)
-    assert "none seed 0: already done" in capsys.readouterr().err
+    assert "real seed 0: already done" in capsys.readouterr().err
 
 
 def test_recorded_scores_are_those_of_the_predictions(tmp_path: Path, toy: DBTDataset) -> None:
@@ -151,7 +152,7 @@ def test_recorded_scores_are_those_of_the_predictions(tmp_path: Path, toy: DBTDa
     (run,) = evaluate(work, "detection", toy, seeds=1, recipe_name="smoke", arms=[])
     record = json.loads((run / "run.json").read_text())
     predictions = pd.read_csv(run / "predictions.csv", dtype={"PatientID": str, "StudyUID": str})
-    again = Detection(DetectionRecipe()).score(toy, predictions)
+    again = Detection(DetectionRecipe()).score(Arm("real", toy, toy), 0, predictions).scores
     assert again == pytest.approx(record["scores"], nan_ok=True, abs=1e-12)
     outcomes = pd.read_csv(run / "outcomes.csv", dtype={"PatientID": str, "StudyUID": str})
     everybody = [[1] * outcomes["PatientID"].nunique()]

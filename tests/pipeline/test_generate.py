@@ -217,7 +217,7 @@ def test_what_is_drawn_can_be_named(tmp_path: Path, toy: DBTDataset) -> None:
         generate.draw(work, fitted, n=3, name="mild")
 
 
-@pytest.mark.parametrize("name", ["none", "more-real", "oversample", "ddpm"])
+@pytest.mark.parametrize("name", ["real", "none", "only", "more-real", "oversample", "ddpm"])
 def test_a_name_that_means_something_else_is_refused(tmp_path: Path, toy: DBTDataset, name: str) -> None:
     work = Workspace(tmp_path)
     with pytest.raises(UsageError, match="already means something"):

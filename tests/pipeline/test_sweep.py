@@ -22,9 +22,10 @@ from dbtbench.errors import DivergedError, UsageError
 from dbtbench.generator import Generator, Layout, Sample
 from dbtbench.pipeline.evaluate import evaluate
 from dbtbench.pipeline.request import GenerationRequest
-from dbtbench.pipeline.sweep import DIVERGED, SHOWN, Sweep, parse
+from dbtbench.pipeline.sweep import DIVERGED, Sweep, parse
 from dbtbench.recipe import Recipe
 from dbtbench.runs import Run
+from dbtbench.tasks.realism import Realism
 from dbtbench.workspace import Workspace
 
 
@@ -164,8 +165,8 @@ def test_and_a_data_set_that_has_nothing_to_compare_with(work: Workspace, toy: D
 
 def test_the_table_has_real_volumes_and_then_every_combination(work: Workspace, toy: DBTDataset) -> None:
     table = grey(toy, "brightness=0.2,0.4", "levels=[1],[1,2]").run(work)
-    assert list(table.columns[:4]) == ["arm", "brightness", "levels", SHOWN[0]]
-    assert table["arm"][0] == "none"
+    assert list(table.columns[:4]) == ["arm", "brightness", "levels", "w1_intensity"]
+    assert table["arm"][0] == "real"
     assert pd.isna(table["brightness"][0])
     swept = list(zip(table["brightness"][1:], table["levels"][1:], strict=True))
     assert swept == [(0.2, [1]), (0.2, [1, 2]), (0.4, [1]), (0.4, [1, 2])]
@@ -175,7 +176,7 @@ def test_the_table_has_real_volumes_and_then_every_combination(work: Workspace, 
 def test_each_row_has_the_scores_of_its_own_arm(work: Workspace, toy: DBTDataset) -> None:
     table = grey(toy, *GRID).run(work)
     for row in table.to_dict("records"):
-        augmentations = [] if row["arm"] == "none" else [row["arm"]]
+        augmentations = [] if row["arm"] == "real" else [row["arm"]]
         scores = evaluate(work, "realism", toy, augmentations)[-1] / "scores.csv"
         expected = pd.read_csv(scores, index_col="metric")["value"]
         found = pd.Series({metric: row[metric] for metric in expected.index}, dtype=float)
@@ -224,7 +225,7 @@ def test_a_setting_that_diverges_is_a_row_without_scores(
     table = sweep.run(work)
     assert table["arm"][1] == DIVERGED
     assert table["brightness"].tolist()[1:] == [2, 0.4]
-    assert table[SHOWN[0]].isna().tolist() == [False, True, False]
+    assert table["w1_intensity"].isna().tolist() == [False, True, False]
     assert "training diverged at step 3; the sweep goes on" in capsys.readouterr().err
     assert DIVERGED in sweep.summary(table)
 
@@ -244,9 +245,12 @@ def test_the_csv_is_the_whole_table_under_a_name_of_the_sweep(work: Workspace, t
 
 def test_the_summary_shows_settings_as_they_could_be_typed(work: Workspace, toy: DBTDataset) -> None:
     sweep = grey(toy, "levels=[1],[1,2]", "brightness=1e-1")
-    head, real, first, second = sweep.summary(sweep.run(work)).splitlines()
-    assert head.split() == ["arm", "levels", "brightness", *SHOWN]
-    assert len(real.split()) == 1 + len(SHOWN)
+    head, real, first, second, more = sweep.summary(sweep.run(work)).splitlines()
+    shown = [metric.heading for metric in Realism.metrics if metric.headline]
+    assert " ".join(head.split()) == " ".join(["arm", "levels", "brightness", *shown])
+    assert "W1 of intensities (intensity) ↓" in shown
+    assert len(real.split()) == 1 + len(shown)
+    assert more == f"{len(Realism.metrics) - len(shown)} more metrics are in the CSV"
     assert "[1] 0.1" in " ".join(first.split())
     assert "[1, 2] 0.1" in " ".join(second.split())
 

@@ -18,14 +18,13 @@ from dbtbench.recipe import names, resolve
 from dbtbench.runs import Run
 from dbtbench.runtime.signals import Terminated
 from dbtbench.task import Arm, Evaluation
-from dbtbench.tasks import classification
-from dbtbench.tasks.classification import Classification, ClassificationRecipe
+from dbtbench.tasks.classification import Classification, ClassificationRecipe, training
 from dbtbench.tasks.classification.network import LesionClassifier
 from dbtbench.training import loop
 from dbtbench.training.batches import Batches
 
 MakeToy = Callable[..., DBTDataset]
-RECIPES = Path(classification.__file__).parent / "recipes"
+RECIPES = Path(training.__file__).parent / "recipes"
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ def trained(real: DBTDataset, evaluate: Callable[..., Evaluation]) -> Evaluation
 
 
 def arm_of(real: DBTDataset, added: DBTDataset | None = None) -> Arm:
-    return Arm("none" if added is None else "toy", real, real.select("train"), added)
+    return Arm("real" if added is None else "toy", real, real.select("train"), added)
 
 
 def text(evaluation: Evaluation) -> str:
@@ -124,7 +123,7 @@ class TestTraining:
             seen.append(({k: v.clone() for k, v in net.state_dict().items()}, recipe.steps))
             return fit(net, loss, recipe, *args, **kwargs)
 
-        monkeypatch.setattr(classification, "fit", recording)
+        monkeypatch.setattr(training, "fit", recording)
         alone, augmented = (evaluate(arm, steps=3) for arm in (arm_of(real), arm_of(real, synthetic)))
         (weights, steps), (other_weights, other_steps) = seen
         assert steps == other_steps == 3
@@ -225,13 +224,12 @@ class TestPredictions:
         assert trained.predictions is not None
         trained.predictions.iloc[::-1].to_csv(tmp_path / "predictions.csv", index=False)
         again = pd.read_csv(tmp_path / "predictions.csv", dtype=dict.fromkeys(KEY, str))
-        assert Classification(ClassificationRecipe()).score(real, again) == trained.scores
+        assert Classification(ClassificationRecipe()).score(arm_of(real), 0, again).scores == trained.scores
 
     def test_outcomes_hold_all_that_the_primary_score_depends_on(
         self, trained: Evaluation, real: DBTDataset
     ) -> None:
-        test, outcomes = real.select("test"), trained.outcomes
-        assert outcomes is not None
+        test, outcomes = real.select("test"), trained.outcomes["outcomes"]
         assert list(outcomes) == [*KEY, "positive", "Score"]
         assert set(outcomes.loc[outcomes["positive"] == 1, "PatientID"]) == set(test.boxes["PatientID"])
         everyone_once = np.ones((1, len(patients(outcomes))))
@@ -247,8 +245,7 @@ class TestPredictions:
     ) -> None:
         label = real.cases["label"].where(real.cases["case"].isin(real.boxes["case"]), "actionable")
         actionable = DBTDataset(real.path, real.meta, real.cases.assign(label=label), real.boxes)
-        outcomes = evaluate(arm_of(actionable), steps=1).outcomes
-        assert outcomes is not None
+        outcomes = evaluate(arm_of(actionable), steps=1).outcomes["outcomes"]
         merged = outcomes.merge(actionable.cases, on=KEY)
         assert (merged.loc[merged["label"] == "actionable", "positive"] == 0).all()
         assert set(merged["positive"]) == {0, 1}
@@ -266,7 +263,7 @@ class TestPredictions:
             "unknown": pd.concat([table, odd.assign(View="xcc")]),
         }[problem]
         with pytest.raises(UsageError, match=f"see {odd['PatientID'].iloc[0]} "):
-            Classification(ClassificationRecipe()).score(real, wrong)
+            Classification(ClassificationRecipe()).score(arm_of(real), 0, wrong)
 
 
 class TestRefusals:

@@ -15,8 +15,7 @@ from dbtbench.metrics import froc
 from dbtbench.recipe import resolve
 from dbtbench.runs import Run
 from dbtbench.task import Arm, Evaluation
-from dbtbench.tasks import detection
-from dbtbench.tasks.detection import Detection, DetectionRecipe
+from dbtbench.tasks.detection import Detection, DetectionRecipe, training
 from dbtbench.tasks.detection.data import native_predictions
 from dbtbench.tasks.detection.retinanet import (
     FROM_MONAI,
@@ -67,7 +66,7 @@ def trained(real: DBTDataset, evaluate: Callable[..., Evaluation]) -> Evaluation
 
 
 def arm_of(real: DBTDataset, added: DBTDataset | None = None) -> Arm:
-    return Arm("none" if added is None else "toy", real, real.select("train"), added)
+    return Arm("real" if added is None else "toy", real, real.select("train"), added)
 
 
 def without_boxes(dataset: DBTDataset, split: str) -> DBTDataset:
@@ -127,7 +126,7 @@ class TestTraining:
             seen.append(({k: v.clone() for k, v in net.state_dict().items()}, recipe.steps))
             return fit(net, loss, recipe, *args, **kwargs)
 
-        monkeypatch.setattr(detection, "fit", recording)
+        monkeypatch.setattr(training, "fit", recording)
         alone = evaluate(arm_of(real), steps=3)
         augmented = evaluate(arm_of(real, synthetic), steps=3)
         (weights, steps), (other_weights, other_steps) = seen
@@ -165,7 +164,7 @@ class TestTraining:
 
     @pytest.mark.parametrize("name", ["default", "demo", "smoke", "full"])
     def test_recipes_differ_in_size_only(self, name: str) -> None:
-        recipe = resolve(DetectionRecipe, Path(detection.__file__).parent / "recipes", name)
+        recipe = resolve(DetectionRecipe, Path(training.__file__).parent / "recipes", name)
         assert recipe.synthetic_share == recipe.positive_share == 0.5
         assert recipe.score_threshold == DetectionRecipe().score_threshold
 

@@ -31,7 +31,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory, make_toy: MakeToy) -> DB
 
 
 def arm_of(real: DBTDataset, added: DBTDataset | None = None) -> Arm:
-    return Arm("none" if added is None else "toy", real, real.select("train"), added)
+    return Arm("real" if added is None else "toy", real, real.select("train"), added)
 
 
 def without_boxes(dataset: DBTDataset) -> DBTDataset:

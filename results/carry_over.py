@@ -1,0 +1,96 @@
+"""Carrying results over: records of earlier versions of dbtbench become records of this one.
+
+    python results/carry_over.py [FOLDER]      # a folder of results; the one of this file by default
+
+Arms and settings get their present names, and each record gets the declarations of its metrics. A run's hash
+follows from what its record says, so records and their outcomes get new file names. Scores, counts,
+outcomes and provenance stay as they are; a record that is of this version already stays, too. Afterwards
+`dbtbench leaderboard --results FOLDER` builds the board again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from dbtbench import plugins
+from dbtbench.records import Record, outcomes_file, outcomes_files
+from dbtbench.runtime.files import read_json, write_json
+from dbtbench.task import RENAMED
+
+SETTINGS = {
+    "ddpm": {
+        "drop": "conditioning_dropout",
+        "conditioned": "conditional",
+        "guidance": "guidance_scale",
+        "times": "num_timesteps",
+        "start": "init",
+        "dim": "base_channels",
+        "mults": "channel_mults",
+    }
+}
+"""Settings of a generator's recipe by their earlier names."""
+VALUES = {("ddpm", "init", "leak"): "signal_leak"}
+"""Values of settings by generator, setting and earlier value."""
+
+
+def renew(old: dict[str, Any]) -> dict[str, Any]:
+    """Give a record the present names, and the declarations of its metrics.
+
+    Raises:
+        MissingError: when its task is not installed.
+        KeyError: for a score that the task does not declare.
+    """
+    record = dict(old)
+    record["arm"] = ":".join(RENAMED.get(word, word) for word in old["arm"].split(":"))
+    if old["augmentation"]:
+        record["augmentation"] = {**old["augmentation"], "recipe": _rename_settings(old["augmentation"])}
+    if "metrics" not in old:
+        declared = {m.name: m for m in plugins.load(plugins.get("tasks", old["task"])).metrics}
+        metrics = {name: declared[name].describe() for name in old["scores"]}
+        record = _insert(record, "metrics", metrics, after="scores")
+    return record
+
+
+def _rename_settings(augmentation: dict[str, Any]) -> dict[str, Any]:
+    generator = augmentation["generator"]
+    names = SETTINGS.get(generator, {})
+    renamed = {names.get(key, key): value for key, value in augmentation["recipe"].items()}
+    return {
+        key: VALUES.get((generator, key, value), value) if isinstance(value, str) else value
+        for key, value in renamed.items()
+    }
+
+
+def _insert(record: dict[str, Any], key: str, value: Any, after: str) -> dict[str, Any]:
+    items = [(name, own) for name, own in record.items() if name != key]
+    place = [name for name, _ in items].index(after) + 1
+    return dict([*items[:place], (key, value), *items[place:]])
+
+
+def carry_over(results: Path) -> dict[str, str]:
+    """Renew all records of a folder of results.
+
+    Returns:
+        The new hash of each record that was renewed, by its old one.
+    """
+    renewed = {}
+    for file in sorted((results / "runs").glob("*/*.json")):
+        old = read_json(file)
+        record = renew(old)
+        if record == old:
+            continue
+        target = file.with_name(f"{Record.model_validate(record).hash}.json")
+        for name, table in outcomes_files(file).items():  # first: a record that is there is whole
+            table.rename(outcomes_file(target, name))
+        write_json(target, record)
+        if target != file:
+            file.unlink()
+        renewed[file.stem] = target.stem
+    return renewed
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
+    sys.stdout.write(f"{len(carry_over(folder))} records renewed in {folder}\n")

@@ -1,0 +1,55 @@
+"""Metrics of detection, and the table that the challenge's ranking is resampled from."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dbtbench.data.dataset import KEY
+from dbtbench.metric import Metric, Outcomes
+from dbtbench.metrics import froc
+
+
+def _check(table: pd.DataFrame) -> None:
+    """Refuse an outcomes table that `froc.outcomes` cannot have made.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
+    if (table["box"] < -1).any():
+        raise ValueError("box is out of range")
+    if table.loc[table["box"] < 0, "Score"].isna().any():
+        raise ValueError("a false positive has no score")
+    volumes = pd.MultiIndex.from_frame(table[KEY])
+    if not volumes.isin(volumes[table["box"] >= 0]).all():
+        raise ValueError("a volume is listed that has no lesion")  # it would thin out the false positives
+
+
+def _truth(table: pd.DataFrame) -> pd.DataFrame:
+    return table.loc[table["box"] >= 0, [*KEY, "box"]]
+
+
+HITS = Outcomes({"box": int, "Score": float}, _truth, frozenset({"Score"}), _check)
+"""From `froc.outcomes`; a lesion that was not found has no score."""
+
+METRICS = (
+    Metric(
+        "mean_sensitivity_positive",
+        "mean sensitivity",
+        "higher",
+        headline=True,
+        outcomes=HITS,
+        resample=froc.mean_sensitivity,
+    ),
+    Metric("sensitivity_at_2_fps_all", "sensitivity at 2 FP, all volumes", "higher", headline=True),
+    *(
+        Metric(
+            f"sensitivity_at_{fps:.0f}_fps_positive",
+            f"sensitivity at {fps:.0f} FP",
+            "higher",
+            headline=fps == 1,
+        )
+        for fps in froc.FPS_POSITIVE
+    ),
+    Metric("afroc_auc", "AFROC area", "higher", headline=True),
+    Metric("wafroc_auc", "wAFROC area", "higher", headline=True),
+)

@@ -1,0 +1,101 @@
+"""Training of the detector, and what it finds in the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dbtbench.data.dataset import GRID_BOX, DBTDataset
+from dbtbench.errors import DBTBenchError, MissingError
+from dbtbench.geometry.views import Boxes
+from dbtbench.runs import Run
+from dbtbench.runtime import distributed
+from dbtbench.runtime.progress import progress
+from dbtbench.task import Arm
+from dbtbench.training.batches import Batches
+from dbtbench.training.loop import Loss, StepContext, fit
+
+from .data import native_predictions
+from .retinanet import LesionDetector, anchor_shapes, check_grid
+
+if TYPE_CHECKING:
+    from . import DetectionRecipe
+
+VOLUMES_AT_ONCE = 8
+
+
+def predict(arm: Arm, seed: int, recipe: DetectionRecipe, run: Run) -> pd.DataFrame:
+    """Train on an arm's volumes and detect in the test split.
+
+    Args:
+        arm: the data; what is trained on and the test split need lesions with boxes.
+        seed: seed of the weights and of the data order, neither of which depends on the arm.
+        recipe: the settings.
+        run: takes the detector's weights and the training's state and metrics.
+
+    Returns:
+        Boxes in the DBTex columns (`native_predictions`).
+
+    Raises:
+        DBTBenchError: when training diverges.
+        MissingError: when the training or the test split has no boxes.
+        UsageError: when the detector cannot take the grid, or synthetic data are on another.
+    """
+    train, test = arm.real.select("train"), arm.real.select("test")
+    check_grid(arm.real.grid, recipe.levels)
+    if test.boxes.empty:
+        raise MissingError(
+            f"no test volume of {arm.real.name} has a box to be found",
+            "import a data set whose test split has boxes",
+        )
+    batches = Batches(arm, recipe.batch, recipe.positive_share, recipe.synthetic_share, seed)
+    title = f"{arm.name}, seed {seed}"
+    # `fit` and the initial weights use the global generator, as does MONAI's negative sampler.
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        anchors = anchor_shapes(train.boxes[GRID_BOX].to_numpy(np.float32), train.grid)
+        net = LesionDetector(
+            train.grid,
+            anchors,
+            recipe.channels,
+            recipe.levels,
+            recipe.score_threshold,
+            recipe.overlap,
+            recipe.detections,
+        )
+        model = fit(net, _loss_of(batches), recipe, run.path, seed=seed, title=f"train ({title})")
+    return native_predictions(test, list(_detect(model, test, title)))
+
+
+def _loss_of(batches: Batches) -> Loss:
+    """The detector's loss on a step's batch, for `fit`."""
+
+    def loss(net: nn.Module, context: StepContext) -> Tensor:
+        volumes, boxes = batches.read(context.step, context.part, context.generator.device)
+        try:
+            value: Tensor = net(volumes, boxes)
+        except ValueError as error:  # how MONAI reports NaN and Inf
+            raise DBTBenchError(
+                f"training the detector failed at step {context.step}: {error}",
+                "lower the learning rate, such as --set lr=0.001",
+            ) from error
+        return value
+
+    return loss
+
+
+def _detect(model: nn.Module, test: DBTDataset, title: str) -> Iterator[tuple[Boxes, NDArray[np.float32]]]:
+    """Boxes and scores of every test volume, read a few at a time."""
+    assert isinstance(model, LesionDetector)
+    cases = list(test.cases["case"])
+    with progress(f"detect ({title})", len(cases)) as advance:
+        for first in range(0, len(cases), VOLUMES_AT_ONCE):
+            chunk = cases[first : first + VOLUMES_AT_ONCE]
+            yield from model.detect(torch.from_numpy(test.volumes(chunk)).to(distributed.device()))
+            advance(len(chunk))
