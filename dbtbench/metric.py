@@ -125,9 +125,9 @@ class Metric:
 
     def better(self, difference: Number) -> Number:
         """Sign a difference from real data so that + is better; for a target nothing is better than 0."""
-        if self.direction == "target":
-            return -abs(difference)
-        return difference if self.direction == "higher" else -difference
+        if self.direction == "higher":
+            return difference
+        return 0 - (abs(difference) if self.direction == "target" else difference)  # 0 stays 0, not -0
 
     def compare(self, difference: float, baseline: str) -> str:
         """Say in words how a value differs from the baseline's.

@@ -61,13 +61,18 @@ def evaluate(
         The finished runs' folders: arms in order, seeds within an arm.
 
     Raises:
-        DBTBenchError: when a run's process died twice; the others are done. Also when the task raises
-            something, or returns what no board takes: that run is not finished.
+        DBTBenchError: when a run's process died twice; the others are done. Also when the task
+            declares no metrics, raises something, or returns what no board takes: that run is not finished.
         MissingError: for an unknown task, an augmentation that was not drawn or an arm that cannot be had.
         StaleError: when an augmentation's generator saw another split.
         UsageError: for a wrong recipe, setting or arm.
     """
     cls: type[Task[Any]] = plugins.load(plugins.get("tasks", task_name))
+    if not getattr(cls, "metrics", ()):
+        raise DBTBenchError(
+            f"task {task_name} declares no metrics",
+            "give its class `metrics`: a tuple of dbtbench.metric.Metric",
+        )
     task = cls(recipe.resolve(cls.recipe_class, recipe.folder_of(cls), recipe_name, overrides))
     seeds = cls.seeds if seeds is None else seeds
     if seeds < 1:

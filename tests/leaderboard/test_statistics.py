@@ -247,6 +247,42 @@ class TestVerdict:
         assert said.endswith(f"{words} too few seeds to tell")
 
 
+class TestDirection:
+    """The same outcomes, declared in other ways: sensitivities of 0.6 on real data, 0.4 and 0.2."""
+
+    RUNS = runs_of({"real": 0.6, "oversample": 0.5, "more-real": 0.2, "ddpm": 0.4})
+
+    def test_where_lower_is_better_all_shares_count_what_is_better(self) -> None:
+        lower = replace(METRIC, direction="lower", title="error")
+        ddpm = compare(lower, self.RUNS, volumes={"real": 100, "more-real": 200}, replicates=100)["ddpm"]
+        assert ddpm.difference == pytest.approx(-0.2)
+        assert (ddpm.p_better, ddpm.recovered, ddpm.equivalent) == pytest.approx((1, 0.5, 50))
+        assert ddpm.over_placebo == pytest.approx(0.1)
+        said = replace(ddpm, low=-0.3, high=0.05, p=0.0001, p_holm=0.02).verdict("ddpm", "real")
+        assert said == (
+            "ddpm: error 0.20 below real (better) [-0.05, 0.30], 5 seeds, Holm p 0.02; "
+            "50 % of what 2x the real data gave; 0.10 better than the placebo [0.10, 0.10]"
+        )
+
+    def test_what_is_worse_is_no_gain_in_either_direction(self) -> None:
+        up = runs_of({"real": 0.2, "more-real": 0.1, "ddpm": 0.4})
+        for metric, runs in ((replace(METRIC, direction="lower"), up), (METRIC, self.RUNS)):
+            worse = compare(metric, runs, replicates=100)["ddpm"]
+            assert worse.p_better == 0
+            assert "of what" not in worse.verdict("ddpm", "real")
+        distance = replace(METRIC, direction="lower", distance=True)
+        said = compare(distance, up, replicates=100)["ddpm"].verdict("ddpm", "real")
+        assert said.startswith("ddpm: 0.20 further from real than real data are [0.20, 0.20], 5 seeds")
+
+    def test_nothing_is_better_than_a_target_so_only_the_difference_is_tested(self) -> None:
+        target = replace(METRIC, direction="target")
+        ddpm = compare(target, self.RUNS, volumes={"real": 100, "more-real": 200}, replicates=100)["ddpm"]
+        shares = (ddpm.p_better, ddpm.recovered, ddpm.equivalent, ddpm.over_placebo, ddpm.over_placebo_high)
+        assert np.isnan(shares).all()
+        assert ddpm.p < 0.05
+        assert ddpm.verdict("ddpm", "real").startswith("ddpm: mean sensitivity 0.20 below real [0.20, 0.20]")
+
+
 class TestErrors:
     def test_other_test_patients_are_not_compared(self) -> None:
         other = uniform(0.5).query("PatientID != 'P001'")

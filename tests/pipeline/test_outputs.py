@@ -155,6 +155,22 @@ def test_what_is_no_evaluation_is_refused(
         evaluate(Workspace(tmp_path), "nothing", toy, arms=[])
 
 
+def test_a_task_that_declares_no_metrics_is_refused(
+    tmp_path: Any, toy: DBTDataset, register_tasks: Callable[..., None]
+) -> None:
+    class Silent(Task[Recipe]):
+        """Declares nothing."""
+
+        recipe_class = Recipe
+
+        def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
+            return Evaluation({}, {})
+
+    register_tasks(silent=Silent)
+    with pytest.raises(DBTBenchError, match="task silent declares no metrics"):
+        evaluate(Workspace(tmp_path), "silent", toy, arms=[])
+
+
 def test_the_tasks_load_without_torch() -> None:
     code = (
         "import sys\nfrom dbtbench import plugins\n"
