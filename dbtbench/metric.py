@@ -118,7 +118,7 @@ class Metric:
         return heading(self.title, self.unit, self.direction)
 
     def describe(self) -> dict[str, Any]:
-        """What a record keeps of the declaration, as JSON values."""
+        """Make the part of the declaration that a record keeps, as JSON values."""
         kept = ("title", "unit", "direction", "version", "headline", "distance")
         table = None if self.outcomes is None else self.outcomes.name
         return {**{name: getattr(self, name) for name in kept}, "outcomes": table}
@@ -150,12 +150,12 @@ class Metric:
 
 
 def heading(title: str, unit: str, direction: str) -> str:
-    """A metric's title with its unit and an arrow for its direction."""
+    """Join a metric's title with its unit and an arrow for its direction."""
     return " ".join([title, *([f"({unit})"] if unit else []), ARROWS[direction]])
 
 
 def number(value: float, sign: str = "", like: float | None = None) -> str:
-    """A number with two decimals, or with two significant digits where it is smaller than 0.01.
+    """Format a number with two decimals, or with two significant digits where it is smaller than 0.01.
 
     Args:
         value: the number.

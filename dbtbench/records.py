@@ -38,7 +38,7 @@ MOST_BYTES = 2**25
 TABLE = r"outcomes(-[a-z0-9]{1,40})?"
 RESULTS = {"scores", "metrics", "counts", "seconds", "dbtbench", "commit", "versions", "device", "created"}
 RESULTS |= {"rescored"}
-"""What a finished run adds to its identity."""
+"""Keys that a finished run adds to its identity."""
 
 
 def _printable(text: str) -> str:
@@ -91,7 +91,7 @@ class Augmentation(_Part):
 
 
 class Declaration(_Part):
-    """What a record says of one of its metrics: `Metric.describe`."""
+    """A metric as a record keeps it: `Metric.describe`."""
 
     title: Text
     unit: Text
@@ -156,7 +156,7 @@ class Record(Provenance):
 
     @cached_property
     def comparable(self) -> dict[str, str]:
-        """What runs of one board have in common."""
+        """Properties that runs of one board have in common."""
         return {
             "task": self.task,
             "task version": str(self.version),
@@ -205,7 +205,7 @@ class Result:
         return f"{record.task} {record.hash} ({record.arm}, seed {record.seed})"
 
     def outcomes_of(self, name: str) -> pd.DataFrame | None:
-        """The table that a metric can be resampled from; None where there is none."""
+        """Get the table that a metric can be resampled from; None where there is none."""
         metric = self.metrics.get(name)
         return self.outcomes.get(metric.outcomes.name) if metric and metric.outcomes else None
 
@@ -217,12 +217,12 @@ class Result:
 
 
 def outcomes_file(record: Path, table: str) -> Path:
-    """Where a record's table lies: `TABLE.csv` next to `run.json`, `HASH.TABLE.csv` next to `HASH.json`."""
+    """Name a record's table: `TABLE.csv` next to `run.json`, `HASH.TABLE.csv` next to `HASH.json`."""
     return record.with_name(f"{table}.csv" if record.name == "run.json" else f"{record.stem}.{table}.csv")
 
 
 def outcomes_files(record: Path) -> dict[str, Path]:
-    """The tables that lie next to a record, by name."""
+    """Find the tables that lie next to a record, by name."""
     prefix = "" if record.name == "run.json" else f"{record.stem}."
     pattern = re.compile(rf"{re.escape(prefix)}({TABLE})\.csv")
     found = {match[1]: path for path in record.parent.iterdir() if (match := pattern.fullmatch(path.name))}
@@ -287,14 +287,14 @@ def read_results(paths: Iterable[Path]) -> list[Result]:
 
 
 def explain(error: ValidationError) -> str:
-    """The first thing that is wrong with a record, in text that is safe on a terminal."""
+    """Say the first thing that is wrong with a record, in text that is safe on a terminal."""
     first = error.errors(include_url=False)[0]
     place = ".".join(map(str, first["loc"]))
     return f"{place}: {first['msg']}"[:200].encode("unicode_escape").decode()
 
 
 def _metrics(record: Record, installed: Mapping[str, Metric]) -> dict[str, Metric]:
-    """A record's metrics; those of the installed task give outcomes and resampling."""
+    """Read a record's metrics; those of the installed task give outcomes and resampling."""
     metrics = {}
     for name, declared in record.metrics.items():
         metric = Metric(name, **declared.model_dump(exclude={"outcomes"}))

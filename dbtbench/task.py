@@ -80,7 +80,7 @@ class ArmName:
 
 @dataclass(frozen=True)
 class Arm:
-    """What a task may train on (`dbtbench.pipeline.arms` makes them by name).
+    """Data that a task trains on and is tested with (`dbtbench.pipeline.arms` makes arms by name).
 
     Attributes:
         name: such as `real`, `ddpm:2` or `more-real`.

@@ -88,7 +88,7 @@ class Realism(Task[RealismRecipe]):
         """
         return _evaluation(*self._measure_both(arm, seed))
 
-    def _measure_both(self, arm: Arm, seed: int) -> tuple[_Measured, _Measured]:
+    def _measure_both(self, arm: Arm, seed: int) -> tuple[_Measurements, _Measurements]:
         """Measure as many of the arm's volumes as of the real test split."""
         reference = arm.real.select("test")
         drawn = arm.sources[-1]
@@ -100,7 +100,7 @@ class Realism(Task[RealismRecipe]):
 
 
 @dataclass
-class _Measured:
+class _Measurements:
     """Measurements on a set of volumes."""
 
     whole: histogram.Counts = field(default_factory=lambda: np.zeros(histogram.LEVELS, np.int64))
@@ -125,9 +125,9 @@ def _subsample(dataset: DBTDataset, n: int, seed: int) -> DBTDataset:
     return dataset.take(np.isin(np.arange(len(dataset)), chosen))
 
 
-def _measure(dataset: DBTDataset, advance: Advance) -> _Measured:
+def _measure(dataset: DBTDataset, advance: Advance) -> _Measurements:
     """Measure volumes a chunk at a time, so that memory does not grow with their number."""
-    measured = _Measured()
+    measured = _Measurements()
     cases = list(dataset.cases["case"])
     for start in range(0, len(cases), CHUNK):
         chunk = cases[start : start + CHUNK]
@@ -149,14 +149,14 @@ def _measure(dataset: DBTDataset, advance: Advance) -> _Measured:
     return measured
 
 
-def _evaluation(own: _Measured, real: _Measured) -> Evaluation:
+def _evaluation(own: _Measurements, real: _Measurements) -> Evaluation:
     volumes = [sum(map(len, side.per_volume)) for side in (own, real)]
     counts = {"volumes": volumes[0], "reference_volumes": volumes[1], "boxes": len(own.per_lesion)}
     return Evaluation(_scores(own, real), counts)
 
 
-def _scores(own: _Measured, real: _Measured) -> dict[str, float]:
-    """The distances to the reference, then what the arm's own volumes look like."""
+def _scores(own: _Measurements, real: _Measurements) -> dict[str, float]:
+    """Compute the distances to the reference, then the properties of the arm's own volumes."""
     volumes = pd.concat(own.per_volume)
     scores = {
         "w1_intensity": histogram.wasserstein(own.whole, real.whole),
@@ -177,7 +177,7 @@ def _scores(own: _Measured, real: _Measured) -> dict[str, float]:
     return scores | {"lesion_cnr": float(pd.Series(own.per_lesion, dtype=float).mean())}
 
 
-def _histograms(own: _Measured, real: _Measured) -> str:
+def _histograms(own: _Measurements, real: _Measurements) -> str:
     table = pd.DataFrame(
         {
             "bin": range(histogram.LEVELS),

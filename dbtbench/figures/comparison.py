@@ -76,7 +76,7 @@ def _draw_row(image: Image.Image, corner: tuple[int, int], dataset: DBTDataset, 
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The font of every picture, `size` pixels high."""
+    """Load the font of every picture, `size` pixels high."""
     return ImageFont.load_default(size)
 
 

@@ -117,7 +117,7 @@ def _size(rows: int, columns: int) -> tuple[int, int]:
 
 
 def _fitted(pen: ImageDraw.ImageDraw, text: str, size: int, width: int) -> str:
-    """The text on one line, cut where there is no more room."""
+    """Put the text on one line, cut where there is no more room."""
     text = " ".join(text.split())[:LONGEST]
     if pen.textlength(text, font(size)) <= width:
         return text

@@ -30,7 +30,7 @@ Arms = dict[tuple[str, str], dict[int, Result]]
 
 
 def build_board(results: Sequence[Result]) -> pd.DataFrame:
-    """The board of some runs: `real` stands first on each, the other arms by name.
+    """Build the board of some runs: `real` stands first on each, the other arms by name.
 
     An arm with several synthetic data sets is as many arms. Where a seed of an arm was run twice under
     another name, the first run stands: running again until it is better does not help. Values of different
@@ -62,7 +62,7 @@ def _key(record: Record) -> str:
 
 
 def arms_of(results: Iterable[Result]) -> Arms:
-    """Runs of one board by arm and synthetic fingerprint, and by seed; the first of the same stands."""
+    """Sort runs of one board by arm and synthetic fingerprint, and by seed; the first of the same stands."""
     arms: Arms = {}
     for result in sorted(results, key=lambda result: (result.record.created, result.record.hash)):
         record = result.record
@@ -71,7 +71,7 @@ def arms_of(results: Iterable[Result]) -> Arms:
 
 
 def labels_of(arms: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """What to call each arm and synthetic fingerprint: with its start where the arm has several."""
+    """Label each arm and synthetic fingerprint: with its start where the arm has several."""
     keys = set(arms)
     names = [name for name, _ in keys]
     # Six digits tell any two apart, unless somebody invented them.
@@ -110,7 +110,7 @@ def _board_rows(results: list[Result]) -> list[dict[str, Any]]:
 
 
 def _newest_metrics(results: Sequence[Result], board: str) -> dict[str, Metric]:
-    """The metrics of a board in their newest version, as the last run that has it declares them."""
+    """Find the metrics of a board in their newest version, as the last run that has it declares them."""
     newest: dict[str, Metric] = {}
     for result in sorted(results, key=lambda result: (result.record.created, result.record.hash)):
         for name, metric in result.metrics.items():
@@ -133,7 +133,7 @@ def _newest_metrics(results: Sequence[Result], board: str) -> dict[str, Metric]:
 
 
 def _runs_with(metric: Metric, runs: Runs) -> Runs:
-    """The runs that have this version of a metric."""
+    """Select the runs that have this version of a metric."""
     return {
         seed: run
         for seed, run in runs.items()
@@ -258,7 +258,7 @@ def _last(runs: Runs) -> Record:
 
 
 def _shared(runs: Runs) -> dict[str, Any]:
-    """What all rows of an arm have in common."""
+    """Describe an arm, in columns that all of its rows have."""
     records = [runs[seed].record for seed in sorted(runs)]
     last = _last(runs)
     made = last.augmentation

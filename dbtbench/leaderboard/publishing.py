@@ -85,7 +85,7 @@ def build(results: Path) -> pd.DataFrame:
 
 
 def rank(runs: Iterable[Path]) -> pd.DataFrame:
-    """The board (`COLUMNS`) of some finished runs, given their folders.
+    """Build the board (`COLUMNS`) of some finished runs, given their folders.
 
     Raises:
         StaleError: when a run's outcomes do not give its score.
@@ -95,7 +95,7 @@ def rank(runs: Iterable[Path]) -> pd.DataFrame:
 
 
 def published(results: Path) -> list[Result]:
-    """All runs in `results/runs`, by task and hash.
+    """Read all runs in `results/runs`, by task and hash.
 
     Raises:
         UsageError: when one is not as it should be.
@@ -112,7 +112,7 @@ def write(results: Path, board: pd.DataFrame) -> None:
 
 
 def _generated(results: Path, board: pd.DataFrame) -> Iterator[tuple[Path, bytes]]:
-    """Every file that is made from the runs, and its content."""
+    """Make every file that is made from the runs, and its content."""
     yield results / "leaderboard.csv", csv_text(board, "%.6f").encode()
     sections = {"board": markdown(board), "columns": column_table()}
     for readme in (results / "README.md", results.resolve().parent / "README.md"):
@@ -121,7 +121,7 @@ def _generated(results: Path, board: pd.DataFrame) -> Iterator[tuple[Path, bytes
 
 
 def _unpublished(workspace: Workspace, results: Path) -> Iterator[tuple[Path, Path]]:
-    """Records of finished runs that `results` does not hold as they are, and where they belong."""
+    """Find records of finished runs that `results` does not hold as they are, and where they belong."""
     installed = InstalledMetrics()
     for record in sorted(workspace.evaluations.glob("*/*/run.json")):
         copy = results / "runs" / record.parent.parent.name / f"{record.parent.name}.json"
@@ -136,7 +136,7 @@ def _unpublished(workspace: Workspace, results: Path) -> Iterator[tuple[Path, Pa
 
 
 def _same(record: Path, copy: Path) -> bool:
-    """Whether the copy of a record is there with the same content, and so are its outcomes."""
+    """Test whether the copy of a record is there with the same content, and so are its outcomes."""
     if not copy.is_file() or outcomes_files(record).keys() != outcomes_files(copy).keys():
         return False
     tables = [(table, outcomes_file(copy, name)) for name, table in outcomes_files(record).items()]

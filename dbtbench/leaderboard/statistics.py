@@ -83,7 +83,7 @@ class Comparison:
     method: str
 
     def verdict(self, arm: str, baseline: str) -> str:
-        """The comparison in one sentence.
+        """Say the comparison in one sentence.
 
         Args:
             arm: name of the arm compared.
@@ -113,7 +113,7 @@ class Comparison:
         return said
 
     def _interval(self) -> str:
-        """The difference's interval, in the sign in which the verdict words it."""
+        """Format the difference's interval, in the sign in which the verdict words it."""
         ends = [self.low, self.high]
         if self.metric.direction != "higher" and self.difference < 0:
             ends = [-self.high, -self.low]
@@ -193,7 +193,7 @@ def compare(
 
 
 def _summarise(shares: Mapping[str, Floats]) -> dict[str, float]:
-    """Values on the data themselves, and their intervals, as attributes of a comparison."""
+    """Summarise values on the data themselves, and their intervals, as attributes of a comparison."""
     made: dict[str, float] = {}
     for name, values in shares.items():
         low, high = _interval(values)
@@ -202,7 +202,7 @@ def _summarise(shares: Mapping[str, Floats]) -> dict[str, float]:
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Holm's corrected p-values; statsmodels has them too, but is no dependency for five lines.
+    """Compute Holm's corrected p-values; statsmodels has them too, but is no dependency for five lines.
 
     Args:
         p: the p-values of a family of hypotheses; NaN ones do not belong to it.
@@ -220,7 +220,7 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 def _values(
     metric: Metric, runs: Mapping[str, Mapping[int, pd.DataFrame]], baseline: str, replicates: int, seed: int
 ) -> dict[str, dict[int, Floats]]:
-    """The metric of each run, on the data themselves and on each replicate of its patients: (1 + R,)."""
+    """Compute each run's metric on the data themselves and on each replicate of its patients: (1 + R,)."""
     resample = metric.resample
     if resample is None:
         raise UsageError(f"metric {metric.name!r} cannot be resampled", "it declares no outcomes")
@@ -245,13 +245,13 @@ def _values(
 
 
 def _draws(things: int, draws: int, replicates: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """How often each of some things is drawn: (1 + R, things), first each of them once."""
+    """Count how often each of some things is drawn: (1 + R, things), first each of them once."""
     drawn = rng.multinomial(draws, np.full(things, 1 / things), size=replicates)
     return np.concatenate([np.ones((1, things), np.int64), drawn])
 
 
 def _by_seed(values: Mapping[str, Mapping[int, Floats]], other: str) -> dict[str, list[Floats]]:
-    """Every arm's difference from another one, with each seed that both have: (1 + R,) each."""
+    """Compute every arm's difference from another one, with each seed that both have: (1 + R,) each."""
     than = values.get(other, {})
     return {
         arm: [own[seed] - than[seed] for seed in sorted(own.keys() & than.keys())]
@@ -261,7 +261,7 @@ def _by_seed(values: Mapping[str, Mapping[int, Floats]], other: str) -> dict[str
 
 
 def _draw_seeds(by_seed: Sequence[Floats], replicates: int, seed: int) -> Floats:
-    """Mean difference over the seeds that each replicate draws: (1 + R,).
+    """Average the difference over the seeds that each replicate draws: (1 + R,).
 
     One fewer is drawn than there are: of so few, as many as there are would vary too little, by 1/5 of the
     variance for five (Rao JNK, Wu CFJ. Resampling inference with complex survey data. Journal of the American
@@ -275,7 +275,7 @@ def _draw_seeds(by_seed: Sequence[Floats], replicates: int, seed: int) -> Floats
 
 
 def _recovered(gains: Mapping[str, Floats], ceiling: str) -> dict[str, Floats]:
-    """Gains as a share of the ceiling's, which must be above 0 for there to be a distance to recover."""
+    """Express gains as a share of the ceiling's, which must be above 0, or nothing can be recovered."""
     whole = gains.get(ceiling, np.empty(0))
     undefined = {arm: np.full_like(gain, np.nan) for arm, gain in gains.items()}
     if not whole.size or not _interval(whole)[0] > 0:
@@ -287,7 +287,7 @@ def _recovered(gains: Mapping[str, Floats], ceiling: str) -> dict[str, Floats]:
 
 
 def _equivalent(gains: Mapping[str, Floats], volumes: Mapping[str, int], baseline: str) -> dict[str, Floats]:
-    """Additional real volumes that give the same gain, by each replicate's own learning curve.
+    """Count the additional real volumes that give the same gain, by each replicate's own learning curve.
 
     The curve is the isotonic regression of the gains of real data on their number, by least squares: a
     running maximum would take the luckiest point for the curve.
@@ -307,7 +307,7 @@ def _equivalent(gains: Mapping[str, Floats], volumes: Mapping[str, int], baselin
 
 
 def _read_off(gain: Floats, extra: Floats, curves: Floats) -> Floats:
-    """Where each row of `curves` (R, K), over the K numbers `extra`, first reaches the row's gain (R,)."""
+    """Find where each row of `curves` (R, K), over the K numbers `extra`, first reaches its gain (R,)."""
     rows = np.arange(len(gain))
     right = (curves < gain[:, None]).sum(axis=1)
     inside = np.clip(right, 1, len(extra) - 1)
@@ -318,12 +318,12 @@ def _read_off(gain: Floats, extra: Floats, curves: Floats) -> Floats:
 
 
 def _defined(values: Floats) -> Floats:
-    """The replicates (R of 1 + R) in which a value is defined."""
+    """Select the replicates (R of 1 + R) in which a value is defined."""
     return values[1:][~np.isnan(values[1:])]
 
 
 def _interval(values: Floats) -> tuple[float, float]:
-    """95 % percentile interval."""
+    """Compute the 95 % percentile interval."""
     defined = _defined(values)
     if not defined.size:
         return float("nan"), float("nan")
@@ -333,13 +333,13 @@ def _interval(values: Floats) -> tuple[float, float]:
 
 
 def _share_above(values: Floats) -> float:
-    """Share of replicates above 0."""
+    """Compute the share of replicates above 0."""
     defined = _defined(values)
     return float((defined > 0).mean()) if defined.size else float("nan")
 
 
 def _p(difference: Floats) -> float:
-    """Two-sided p-value of no difference."""
+    """Compute the two-sided p-value of no difference."""
     defined = _defined(difference)
     if not defined.size:
         return float("nan")

@@ -22,7 +22,7 @@ HEADING = 12
 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
-    """One board with one row an arm.
+    """Pivot one board to one row an arm.
 
     Args:
         table: the rows of one board (`COLUMNS`).
@@ -43,7 +43,7 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame) -> str:
-    """The boards for a terminal: means over seeds of the headline metrics, then a verdict for each arm.
+    """Format the boards for a terminal: means of the headline metrics over seeds, then a verdict an arm.
 
     Args:
         table: boards in long form, from `rank` or `publish`.
@@ -63,7 +63,7 @@ def summary(table: pd.DataFrame) -> str:
 
 
 def _blocks(values: pd.DataFrame, headings: Mapping[str, str]) -> Iterator[str]:
-    """Lines of a wide table, in blocks of as many columns as fit."""
+    """Format the lines of a wide table, in blocks of as many columns as fit."""
     labels = [f"{arm} ×{seeds}" for arm, seeds in values.index]
     room = LINE - max(map(len, labels))
     block: list[list[str]] = []
@@ -83,7 +83,7 @@ def _heading_of(row: pd.Series) -> str:
 
 
 def _lines(labels: Sequence[str], columns: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns next to their labels; headings stand at the bottom of their lines."""
+    """Set columns next to their labels; headings stand at the bottom of their lines."""
     height = max(map(len, columns))
     first = max(map(len, labels))
     for row in range(-height, 0):
@@ -97,7 +97,7 @@ def _width(column: Sequence[str]) -> int:
 
 
 def _break_heading(text: str) -> list[str]:
-    """A heading on lines of at most `HEADING` characters, broken at spaces."""
+    """Break a heading into lines of at most `HEADING` characters, broken at spaces."""
     return wrap(text, HEADING, break_long_words=False, break_on_hyphens=False)
 
 
@@ -106,7 +106,7 @@ def _short(value: float) -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The boards as Markdown: arm, seeds, primary metric, difference with interval, Holm's p, verdict."""
+    """Format the boards as Markdown: the primary metric, its difference with interval, and the verdict."""
     parts = []
     for board, rows in table[table["primary"] == 1].groupby("board", sort=False):
         lines = [
@@ -133,19 +133,19 @@ def _signed(value: float) -> str:
 
 
 def column_table() -> str:
-    """The columns of leaderboard.csv and their meaning, as Markdown."""
+    """List the columns of leaderboard.csv and their meaning, as Markdown."""
     return "\n".join(
         ["| column | |", "|---|---|", *(f"| {name} | {text} |" for name, text in COLUMNS.items())]
     )
 
 
 def _escaped(cell: str) -> str:
-    """Text that Markdown shows as it is: no HTML, no table cell, link or emphasis of its own."""
+    """Escape text so that Markdown shows it as it is: no HTML, no table cell, link or emphasis of its own."""
     return re.sub(r"([\\`*\[\]|~])", r"\\\1", html.escape(" ".join(str(cell).split()), quote=False))
 
 
 def filled(path: Path, sections: dict[str, str]) -> bytes:
-    """A file's bytes with new content between its markers `<!-- NAME -->` and `<!-- /NAME -->`.
+    """Make a file's bytes with new content between its markers `<!-- NAME -->` and `<!-- /NAME -->`.
 
     Args:
         path: a text file; nothing else of it changes, whatever its encoding.

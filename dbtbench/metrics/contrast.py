@@ -34,7 +34,7 @@ def rms_contrast(volumes: Volume, mask: Mask | None = None) -> Values:
 
 
 def percentile_range(volumes: Volume, mask: Mask | None = None) -> Values:
-    """The 99th percentile of the intensities less the 1st, for each volume; as `rms_contrast` otherwise."""
+    """Subtract the 1st percentile of each volume's intensities from the 99th; else as `rms_contrast`."""
     low, high = _percentiles(volumes, mask)
     return high - low
 

@@ -85,7 +85,7 @@ def froc_curve(
     minimum_distance: ArrayLike = MINIMUM_DISTANCE,
     positive_only: bool = False,
 ) -> pd.DataFrame:
-    """The curve that `score_dbtex` reads its sensitivities from, with the thresholds behind it.
+    """Compute the curve that `score_dbtex` reads its sensitivities from, with the thresholds behind it.
 
     Args:
         labels: as for `score_dbtex`.
@@ -132,7 +132,7 @@ def outcomes(
     predictions: pd.DataFrame,
     minimum_distance: ArrayLike = MINIMUM_DISTANCE,
 ) -> pd.DataFrame:
-    """All that `mean_sensitivity_positive` depends on, by patient, so that it can be resampled.
+    """Collect all that `mean_sensitivity_positive` depends on, by patient, so that it can be resampled.
 
     Args:
         labels: as for `score_dbtex`, and PatientID.
@@ -198,7 +198,7 @@ def mean_sensitivity(outcomes: pd.DataFrame, weights: ArrayLike) -> Floats:
 
 
 def _by_patient(outcomes: pd.DataFrame) -> tuple[Floats, Floats, Floats, Floats]:
-    """Each patient's part of the positive curve.
+    """Compute each patient's part of the positive curve.
 
     Returns:
         (P, T) number of hits at each threshold, and of boxes found and false positives at or above it, where
@@ -262,7 +262,7 @@ def match_distances(dataset: DBTDataset) -> Floats:
 def _curves(
     labels: pd.DataFrame, boxes: pd.DataFrame, predictions: pd.DataFrame, minimum_distance: ArrayLike
 ) -> tuple[Curve, Curve]:
-    """The curve over all volumes and the one over volumes with boxes."""
+    """Compute the curve over all volumes and the one over volumes with boxes."""
     _require("labels", labels, VIEW)
     truth, predicted = _numbers("boxes", boxes), _numbers("predictions", predictions)
     label_view, box_view, predicted_view = number_views(labels, boxes, predictions)
@@ -305,7 +305,7 @@ def _match(
 
 
 def _pairs(box_view: Integers, predicted_view: Integers) -> tuple[Integers, Integers]:
-    """Rows of every box and prediction that share a view."""
+    """Pair the rows of every box and prediction that share a view."""
     order = np.argsort(box_view, kind="stable")
     start, end = (np.searchsorted(box_view[order], predicted_view, side) for side in ("left", "right"))
     count = end - start
@@ -315,7 +315,7 @@ def _pairs(box_view: Integers, predicted_view: Integers) -> tuple[Integers, Inte
 
 
 def _curve(scores: Floats, hit: Integers, false_scores: Floats, volumes: int, boxes: int) -> Curve:
-    """One curve, whole: where the official loop stops early, interpolation does not look further either."""
+    """Compute one whole curve: where the official loop stops early, interpolation looks no further either."""
     true = hit >= 0
     best = np.full(boxes, -np.inf)
     np.maximum.at(best, hit[true], scores[true])
@@ -353,7 +353,7 @@ def _distances(minimum_distance: ArrayLike, boxes: int) -> Floats:
 
 
 def _numbers(name: str, table: pd.DataFrame) -> dict[str, Floats]:
-    """The numeric columns of a table as arrays."""
+    """Read the numeric columns of a table as arrays."""
     columns = BOX_NUMBERS if name == "boxes" else PREDICTION_NUMBERS
     _require(name, table, [*VIEW, *columns])
     numbers = {}

@@ -87,7 +87,7 @@ def bimodality_coefficient(counts: Counts) -> float:
 
 
 def valley_depth(counts: Counts) -> float:
-    """How deep the valley between the two main modes is: 1 − valley / lower mode, on the smoothed histogram.
+    """Measure the valley between the two main modes of the smoothed histogram: 1 − valley / lower mode.
 
     0 for one mode, 1 when nothing lies between two.
     """
@@ -130,7 +130,7 @@ def _values(counts: Counts, n: int) -> NDArray[np.float64]:
 
 
 def _peaks(counts: Counts) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The smoothed histogram and the levels of its peaks, most prominent first."""
+    """Find the smoothed histogram and the levels of its peaks, most prominent first."""
     smooth = scipy.ndimage.gaussian_filter1d(counts.astype(np.float64), SMOOTHING_LEVELS, mode="reflect")
     floor = max(SMALLEST_MODE * smooth.max(), np.finfo(float).tiny)
     # Zeros on both sides make a mode at the first or last level a peak.

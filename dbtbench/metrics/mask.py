@@ -1,4 +1,4 @@
-"""Where the breast is in a volume."""
+"""Mask of the breast in a volume."""
 
 from __future__ import annotations
 

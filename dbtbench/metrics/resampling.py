@@ -22,12 +22,12 @@ Integers = NDArray[np.int64]
 
 
 def patients(outcomes: pd.DataFrame) -> list[str]:
-    """The patients of an outcomes table in the order in which weights name them: sorted, as text."""
+    """List the patients of an outcomes table in the order in which weights name them: sorted, as text."""
     return sorted(set(outcomes["PatientID"].astype(str)))
 
 
 def patient_numbers(outcomes: pd.DataFrame) -> Integers:
-    """For each row of an outcomes table, its patient's number in `patients(outcomes)`."""
+    """Number each row of an outcomes table by its patient's place in `patients(outcomes)`."""
     return np.unique(outcomes["PatientID"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
 
 

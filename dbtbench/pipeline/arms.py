@@ -28,7 +28,7 @@ from dbtbench.workspace import Workspace
 
 
 def make_arm(workspace: Workspace, name: str, real: DBTDataset) -> Arm:
-    """The arm of that name.
+    """Make the arm of that name.
 
     Args:
         workspace: where synthetic data sets are.
@@ -61,7 +61,7 @@ def make_arm(workspace: Workspace, name: str, real: DBTDataset) -> Arm:
 def default_arms(
     workspace: Workspace, patterns: Sequence[str], augmentations: Sequence[str], real: DBTDataset
 ) -> list[Arm]:
-    """The arms that a task runs when none are named.
+    """Make the arms that a task runs when none are named.
 
     Args:
         workspace: where synthetic data sets are.
@@ -92,7 +92,7 @@ def default_arms(
 
 
 def _with_reserve(real: DBTDataset, share: float) -> DBTDataset:
-    """The training split and a share of the reserve's patients; a larger share holds the smaller ones."""
+    """Add a share of the reserve's patients to the training split; a larger share holds the smaller ones."""
     reserve = real.select("reserve").cases
     if reserve.empty:
         raise MissingError(
@@ -114,7 +114,7 @@ def _first(added: DBTDataset, n: int, source: str, real: DBTDataset) -> DBTDatas
 
 
 def with_shuffled_boxes(dataset: DBTDataset) -> DBTDataset:
-    """The same volumes, where each one with lesions has the boxes of another, mirrored if of the other side.
+    """Give each volume with lesions the boxes of another one, mirrored if that is of the other side.
 
     Raises:
         UsageError: when there is no other.

@@ -106,7 +106,7 @@ class _Job:
 
     @property
     def run(self) -> Run:
-        """Where its results are."""
+        """The run that holds its results."""
         return Run.of(self.folder, self.identity)
 
     @property
@@ -125,7 +125,7 @@ class _Job:
 
 
 def _augmentation(arm: Arm) -> dict[str, Any] | None:
-    """The synthetic volumes, as a record describes them."""
+    """Describe the synthetic volumes for a record."""
     if arm.synthetic is None:
         return None
     source = arm.synthetic.meta["source"]
@@ -183,7 +183,7 @@ def _evaluate_quietly(job: _Job, fresh: bool) -> bool:
 
 
 def _evaluate(job: _Job, fresh: bool) -> None:
-    """One run, on one thread, so that its numbers do not depend on the number of cores."""
+    """Do one run, on one thread, so that its numbers do not depend on the number of cores."""
     with one_thread(), open_run(job.folder, job.identity, fresh) as run:
         if fresh or not run.finished:
             who = f"{job.task_name}, arm {job.arm.name}, seed {job.seed}"

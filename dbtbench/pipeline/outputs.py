@@ -23,7 +23,7 @@ TOLERANCE = 1e-9
 
 
 def same_score(found: float | None, said: float | None) -> bool:
-    """Whether two values of a score are the same up to rounding; None and NaN stand for an undefined one."""
+    """Test whether two values of a score are the same up to rounding; None and NaN stand for undefined."""
     undefined = [value is None or math.isnan(value) for value in (found, said)]
     if found is None or said is None or any(undefined):
         return all(undefined)
@@ -125,7 +125,7 @@ def write_tables(folder: Path, evaluation: Evaluation) -> None:
 
 
 def has_tables(folder: Path, evaluation: Evaluation) -> bool:
-    """Whether a run's folder holds these outcomes and no others."""
+    """Test whether a run's folder holds these outcomes and no others."""
     found = {
         name: file.read_text(encoding="utf-8") for name, file in outcomes_files(folder / "run.json").items()
     }
@@ -138,6 +138,6 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def _plain(value: Any, undefined: Any = None) -> Any:
-    """A number of NumPy as one of Python, and NaN as `undefined`; anything else as it is."""
+    """Turn a number of NumPy into one of Python and NaN into `undefined`; leave anything else as it is."""
     value = value.item() if isinstance(value, np.generic) else value
     return undefined if value is None or (isinstance(value, float) and math.isnan(value)) else value

@@ -75,7 +75,7 @@ def rescore(workspace: Workspace, task_name: str) -> list[Path]:
 
 
 def make_task(record: Record) -> Task[Any]:
-    """The task of a run, with the run's recipe.
+    """Make the task of a run, with the run's recipe.
 
     Raises:
         MissingError: when it is not installed.
@@ -120,7 +120,7 @@ def score_again(workspace: Workspace, folder: Path, record: Record, task: Task[A
 
 
 def find_real(workspace: Workspace, record: Record) -> DBTDataset:
-    """The real data set of a run, which may have been given another name since.
+    """Find the real data set of a run, which may have been given another name since.
 
     Raises:
         MissingError: when it is not there.
@@ -138,7 +138,7 @@ def find_real(workspace: Workspace, record: Record) -> DBTDataset:
 
 
 def _find_arm(workspace: Workspace, record: Record, real: DBTDataset) -> Arm:
-    """The arm of a run, whose synthetic data set may have been given another name since."""
+    """Make the arm of a run, whose synthetic data set may have been given another name since."""
     if record.augmentation is None:
         return make_arm(workspace, record.arm, real)
     drawn = _find(workspace, record, record.augmentation.name, record.augmentation.fingerprint)[0]
@@ -147,7 +147,7 @@ def _find_arm(workspace: Workspace, record: Record, real: DBTDataset) -> Arm:
 
 
 def _find(workspace: Workspace, record: Record, name: str, fingerprint: str) -> list[DBTDataset]:
-    """The data sets of a fingerprint.
+    """Find the data sets of a fingerprint.
 
     Raises:
         MissingError: when there is none.

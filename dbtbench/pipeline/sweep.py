@@ -52,7 +52,7 @@ class Sweep:
         ]
 
     def check(self) -> list[Generator[Any]]:
-        """The generators of all combinations, not yet fitted: what cannot be is known before any is trained.
+        """Configure the generators of all combinations, so that errors are known before any is trained.
 
         Raises:
             MissingError: for an unknown generator.
@@ -67,7 +67,7 @@ class Sweep:
         for request in self.requests():
             generator = request.configure()
             if any(generator.recipe == other.recipe for other in generators):
-                raise UsageError(f"the sweep has {self._named(generator)} twice", "name each value once")
+                raise UsageError(f"the sweep has {self._name(generator)} twice", "name each value once")
             generators.append(generator)
         pairs = zip(generators, self.requests(), strict=True)
         for request in {generator.follows_boxes: request for generator, request in pairs}.values():
@@ -92,27 +92,27 @@ class Sweep:
             MissingError, UsageError: see `check`; also when the data set has no test split to compare with.
         """
         generators = self.check()
-        rows = self._measured(workspace, None, dict.fromkeys(self.grid))
+        rows = self._measure(workspace, None, dict.fromkeys(self.grid))
         fitted: list[dict[str, Any]] = []
         for number, (generator, request) in enumerate(zip(generators, self.requests(), strict=True), 1):
-            log.info(f"sweep {number}/{len(generators)}: {self._named(generator)}")
+            log.info(f"sweep {number}/{len(generators)}: {self._name(generator)}")
             fitting = generator.recipe.fit_settings()
             refit = fresh and fitting not in fitted
             fitted.append(fitting)
-            swept = self._swept(generator)
+            swept = self._select_swept(generator)
             try:
                 drawn = request.run(workspace, fresh, refit)
             except DivergedError as error:
                 log.info(f"{error}; the sweep goes on")
                 rows.append({"arm": DIVERGED, **swept})
             else:
-                rows += self._measured(workspace, drawn, swept)
+                rows += self._measure(workspace, drawn, swept)
         return pd.DataFrame(rows)
 
-    def _measured(
+    def _measure(
         self, workspace: Workspace, drawn: DBTDataset | None, swept: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        """One row of the table, on process 0: a drawn data set, or the real training split."""
+        """Measure one row of the table, on process 0: a drawn data set, or the real training split."""
         rows = []
         if distributed.rank() == 0:
             # Never fresh: the scores are a function of the bytes that their run is named by.
@@ -142,7 +142,7 @@ class Sweep:
         return path
 
     def summary(self, table: pd.DataFrame) -> str:
-        """The table for a terminal: arms, swept settings and the headline metrics of the realism task."""
+        """Format the table for a terminal: arms, swept settings and headline metrics of the realism task."""
         metrics = plugins.load(plugins.get("tasks", REALISM)).metrics
         shown = {metric.name: metric.heading for metric in metrics if metric.headline}
         # A score that no row has is None, not NaN.
@@ -151,17 +151,17 @@ class Sweep:
         text: str = rows.rename(columns=shown).to_string(index=False, float_format="%.4f", na_rep="")
         return f"{text}\n{len(metrics) - len(shown)} more metrics are in the CSV"
 
-    def _swept(self, generator: Generator[Any]) -> dict[str, Any]:
-        """The swept settings of one combination, as its recipe read them."""
+    def _select_swept(self, generator: Generator[Any]) -> dict[str, Any]:
+        """Select the swept settings of one combination, as its recipe read them."""
         settings = generator.recipe.model_dump(mode="json")
         return {key: settings[key] for key in self.grid}
 
-    def _named(self, generator: Generator[Any]) -> str:
-        return " ".join(f"{key}={_text(value)}" for key, value in self._swept(generator).items())
+    def _name(self, generator: Generator[Any]) -> str:
+        return " ".join(f"{key}={_text(value)}" for key, value in self._select_swept(generator).items())
 
 
 def parse(words: Sequence[str]) -> dict[str, list[str]]:
-    """`KEY=V1,V2,…` words as texts of values by key; commas in brackets or quotes part nothing.
+    """Read `KEY=V1,V2,…` words as texts of values by key; commas in brackets or quotes part nothing.
 
     Raises:
         UsageError: when one has no value or an empty one, or a key comes twice.
@@ -192,7 +192,7 @@ def _split(text: str) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    """A setting as it could be typed; nothing for one that a row does not have."""
+    """Format a setting as it could be typed; nothing for one that a row does not have."""
     if isinstance(value, str):
         return value
     return "" if value is None or value != value else json.dumps(value)

@@ -71,7 +71,7 @@ class Classification(Task[ClassificationRecipe]):
         return self.score(arm, seed, predict(arm, seed, self.recipe, run))
 
     def score(self, arm: Arm, seed: int, predictions: pd.DataFrame | None) -> Evaluation:
-        """AUROC and average precision of predictions.
+        """Compute AUROC and average precision of predictions.
 
         Args:
             arm: the test split of `real` is scored.
@@ -97,7 +97,7 @@ class Classification(Task[ClassificationRecipe]):
 
 
 def _positive(dataset: DBTDataset) -> NDArray[np.bool_]:
-    """Whether each volume has a box, that is, a lesion that was biopsied."""
+    """Find whether each volume has a box, that is, a lesion that was biopsied."""
     return np.asarray(dataset.cases["case"].isin(dataset.boxes["case"]), bool)
 
 
@@ -112,7 +112,7 @@ def _check_both_kinds(dataset: DBTDataset, kind: str) -> None:
 
 
 def _outcomes(test: DBTDataset, predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row a test volume, sorted: `KEY`, `positive` (0 or 1), `Score`."""
+    """Join truth and scores: one row a test volume, sorted: `KEY`, `positive` (0 or 1), `Score`."""
     truth = test.cases[KEY].assign(positive=_positive(test).astype(int))
     outcomes = truth.merge(predictions[[*KEY, "Score"]], how="outer", on=KEY, indicator=True)
     wrong = (outcomes["_merge"] != "both") | outcomes.duplicated(KEY)

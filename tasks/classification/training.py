@@ -1,4 +1,4 @@
-"""Training of the classifier, and what it makes of the test split."""
+"""Training of the classifier, and its scores of the test split."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def predict(arm: Arm, seed: int, recipe: ClassificationRecipe, run: Run) -> pd.D
 
 
 def _loss_of(batches: Batches) -> Loss:
-    """Binary cross-entropy on a step's batch, for `fit`."""
+    """Make the binary cross-entropy on a step's batch, for `fit`."""
 
     def loss(net: nn.Module, context: StepContext) -> Tensor:
         volumes, boxes = batches.read(context.step, context.part, context.generator.device)
@@ -72,7 +72,7 @@ def _loss_of(batches: Batches) -> Loss:
 
 @torch.no_grad()
 def _classify(model: nn.Module, test: DBTDataset, title: str) -> Iterator[NDArray[np.float64]]:
-    """Probability of a lesion for every test volume, read a few at a time."""
+    """Predict the probability of a lesion for every test volume, read a few at a time."""
     cases = list(test.cases["case"])
     with progress(f"classify ({title})", len(cases)) as advance:
         for first in range(0, len(cases), VOLUMES_AT_ONCE):

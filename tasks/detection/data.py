@@ -1,4 +1,4 @@
-"""What the detector says, in native coordinates."""
+"""Detections in native coordinates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PREDICTION_COLUMNS = [*KEY, *GEOMETRY, "Score"]
 
 
 def native_predictions(test: DBTDataset, found: Sequence[tuple[Boxes, NDArray[np.float32]]]) -> pd.DataFrame:
-    """Detections in the DBTex columns and in coordinates of the original volumes as displayed.
+    """Express detections in the DBTex columns and in coordinates of the original volumes as displayed.
 
     Args:
         test: the volumes.

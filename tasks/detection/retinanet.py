@@ -30,7 +30,7 @@ FROM_MONAI = [2, 0, 1, 5, 3, 4]
 
 
 def divisors(levels: int) -> tuple[int, int, int]:
-    """What slices, rows and columns must be multiples of, for so many pyramid levels."""
+    """Give the numbers that slices, rows and columns must be multiples of, by the number of levels."""
     plane = 4 * 2 ** (levels - 1)
     return 2, plane, plane
 

@@ -1,4 +1,4 @@
-"""Training of the detector, and what it finds in the test split."""
+"""Training of the detector, and its detections in the test split."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def predict(arm: Arm, seed: int, recipe: DetectionRecipe, run: Run) -> pd.DataFr
 
 
 def _loss_of(batches: Batches) -> Loss:
-    """The detector's loss on a step's batch, for `fit`."""
+    """Make the detector's loss on a step's batch, for `fit`."""
 
     def loss(net: nn.Module, context: StepContext) -> Tensor:
         volumes, boxes = batches.read(context.step, context.part, context.generator.device)
@@ -91,7 +91,7 @@ def _loss_of(batches: Batches) -> Loss:
 
 
 def _detect(model: nn.Module, test: DBTDataset, title: str) -> Iterator[tuple[Boxes, NDArray[np.float32]]]:
-    """Boxes and scores of every test volume, read a few at a time."""
+    """Find boxes and scores of every test volume, read a few at a time."""
     assert isinstance(model, LesionDetector)
     cases = list(test.cases["case"])
     with progress(f"detect ({title})", len(cases)) as advance:

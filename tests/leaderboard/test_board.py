@@ -1,4 +1,4 @@
-"""What stands on the board: values, gains with their intervals, and verdicts, from records and outcomes."""
+"""Rows of the board: values, differences with their intervals, and verdicts, from records and outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a gain is more than luck must itself not be left to luck."""
+"""The test of luck must itself not be left to luck."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def simulated(rng: np.random.Generator, seed_sd: float, **gains: float) -> Runs:
 
 
 def patient_bootstrap_p(runs: Runs, seed: int, replicates: int = 300) -> float:
-    """What a p-value would be if the seeds at hand were all that there are."""
+    """The p-value that would result if the seeds at hand were all that there are."""
     weights = np.random.default_rng(seed).multinomial(PATIENTS, [1 / PATIENTS] * PATIENTS, size=replicates)
     mean = {
         arm: np.mean([mean_sensitivity(o, weights) for o in seeds.values()], 0) for arm, seeds in runs.items()

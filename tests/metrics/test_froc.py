@@ -205,7 +205,7 @@ def cohorts(draw: st.DrawFn) -> Tables:
 
 
 def repeated(case: Tables, times: dict[str, int]) -> Tables:
-    """The tables of a test set in which each patient is there so many times, under new names."""
+    """The tables of a test set in which each patient is repeated that many times, under new names."""
 
     def repeat(rows: pd.DataFrame) -> pd.DataFrame:
         owner = rows["StudyUID"].map(OWNERS)

@@ -1,4 +1,4 @@
-"""What a task gives is checked before its run is finished, with the schema that the board reads it with."""
+"""An evaluation is checked before its run is finished, with the schema that the board reads it with."""
 
 from __future__ import annotations
 
