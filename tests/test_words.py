@@ -1,0 +1,69 @@
+"""Words of a private dialect stay away from code, messages and pages (docs/style.md)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("dbtbench", "generators", "tasks", "tests", "benchmarks", "docs")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "results/README.md", "pyproject.toml", "tox.ini")
+HERE = ("tests/test_words.py", "docs/style.md")
+WORDS = re.compile(
+    r"\b(told|untold|mend(?:s|ed|ing)?|anew|hence|leaked|whose they are|a file a case|so many (?:processes|bytes))\b",
+    re.IGNORECASE,
+)
+PARTICIPLE = re.compile(r"^\s*def (_?[a-z]+(?:ed|wn|ken|ept|old|ade))\(", re.MULTILINE)
+RELATIVE = re.compile(r'"""(?:What|Where|Which|How|Whether|Why|Who|Whose)\b')
+
+
+def find_words(text: str) -> list[str]:
+    return [match[0] for match in WORDS.finditer(text)]
+
+
+def find_names(text: str) -> list[str]:
+    return [match[1] for match in PARTICIPLE.finditer(text)]
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    files = [ROOT / page for page in PAGES]
+    for room in ROOMS:
+        files += [file for file in (ROOT / room).rglob("*") if file.suffix in (".py", ".md", ".toml")]
+    for file in sorted(files):
+        name = file.relative_to(ROOT).as_posix()
+        if name not in HERE:
+            yield name, file.read_text(encoding="utf-8")
+
+
+def test_no_word_of_the_list_comes_back() -> None:
+    read = list(texts())
+    assert len(read) > 200
+    assert not [(name, word) for name, text in read for word in find_words(text)]
+
+
+def test_no_function_is_called_by_a_bare_participle() -> None:
+    code = [(name, text) for name, text in texts() if name.startswith(("dbtbench", "generators", "tasks"))]
+    assert not [(name, found) for name, text in code for found in find_names(text)]
+
+
+def test_a_docstring_begins_with_a_noun_or_a_verb() -> None:
+    code = [(name, text) for name, text in texts() if name.startswith(("dbtbench", "generators", "tasks"))]
+    assert not [(name, found) for name, text in code for found in RELATIVE.findall(text)]
+
+
+@pytest.mark.parametrize("text", ["It is told so.", "# Mended:", "unless told", "one chunk, a file a case"])
+def test_a_word_of_the_list_is_found(text: str) -> None:
+    assert find_words(text)
+
+
+@pytest.mark.parametrize("text", ["retold_stories", "recommended", "amended", "commend"])
+def test_a_word_that_only_contains_one_is_left_alone(text: str) -> None:
+    assert not find_words(text)
+
+
+def test_a_participle_is_found() -> None:
+    assert find_names("    def _drawn(self) -> None:\n") == ["_drawn"]
+    assert not find_names("def draw(self) -> None:\n")
