@@ -24,7 +24,7 @@ class DBTBenchError(Exception):
 
 
 class UsageError(DBTBenchError):
-    """What was asked for makes no sense as it stands (exit code 2)."""
+    """A request that makes no sense as it stands (exit code 2)."""
 
     exit_code = 2
 
@@ -92,7 +92,7 @@ _OF_FILES: dict[int, tuple[type[DBTBenchError], str, str]] = {
     ),
     errno.ENAMETOOLONG: (UsageError, "the name is too long: {path}", "choose a shorter one"),
 }
-"""What the system reports of a file: the error, its message and its hint."""
+"""Reports of the file system by errno: kind of error, message and hint."""
 
 
 def explain_file_error(error: OSError, path: Path | None = None) -> DBTBenchError | None:

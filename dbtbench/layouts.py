@@ -44,7 +44,7 @@ def draw_layouts(train: DBTDataset, n: int, seed: int, positives: float, first: 
         rng = np.random.default_rng([seed, index])
         pool = pools[bool(rng.random() < positives)]
         case = pool.iloc[int(rng.integers(len(pool)))]
-        boxes = _jittered(train.boxes_of(case["case"]), train.grid, rng)
+        boxes = _jitter(train.boxes_of(case["case"]), train.grid, rng)
         view = case["View"][:4].rstrip("0123456789")
         if rng.random() < 0.5:
             view = ("r" if laterality(view) == "l" else "l") + view[1:]
@@ -55,7 +55,7 @@ def draw_layouts(train: DBTDataset, n: int, seed: int, positives: float, first: 
     return layouts
 
 
-def _jittered(boxes: Boxes, grid: tuple[int, int, int], rng: np.random.Generator) -> Boxes:
+def _jitter(boxes: Boxes, grid: tuple[int, int, int], rng: np.random.Generator) -> Boxes:
     """Shift each box in the plane and scale it a little, and keep it inside the volume."""
     out = boxes.copy()
     for box in out:

@@ -26,7 +26,7 @@ VISIBLE = 0.5
 
 
 class ClassicRecipe(Recipe):
-    """How strong the augmentation is; each value is drawn uniformly up to its limit.
+    """Strengths of the augmentation; each value is drawn uniformly up to its limit.
 
     Attributes:
         degrees: rotation in the plane, to both sides.
@@ -63,10 +63,10 @@ class Classic(Generator[ClassicRecipe]):
             # Every torchio transform draws global random numbers, if only to decide whether to be applied.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(layout.seed)
-                sample = self._changed(layout)
+                sample = self._augment(layout)
             yield sample
 
-    def _changed(self, layout: Layout) -> Sample:
+    def _augment(self, layout: Layout) -> Sample:
         volume = self.train.volumes([layout.source])[0, 0]
         boxes = self.train.boxes_of(layout.source)
         if laterality(layout.view) != laterality(self.views[layout.source]):
@@ -75,10 +75,10 @@ class Classic(Generator[ClassicRecipe]):
         # An mlo breast has the pectoral muscle at the top: upside down it would be no breast at all.
         if projection(layout.view) == "cc" and rng.random() < 0.5:
             volume, boxes = volume[:, ::-1], upside_down(boxes, volume.shape[1])
-        volume, boxes = self._moved(volume, boxes, rng)
-        return Sample(self._shaded(volume), boxes)
+        volume, boxes = self._move(volume, boxes, rng)
+        return Sample(self._shade(volume), boxes)
 
-    def _moved(self, volume: Volume, boxes: Boxes, rng: np.random.Generator) -> tuple[Volume, Boxes]:
+    def _move(self, volume: Volume, boxes: Boxes, rng: np.random.Generator) -> tuple[Volume, Boxes]:
         """Rotate, scale and shift in the plane, such that lesions stay in view, and their reflections out."""
         import torchio as tio
 
@@ -97,10 +97,10 @@ class Classic(Generator[ClassicRecipe]):
             ghosts = np.concatenate([mirror_boxes(boxes, 0), mirror_boxes(boxes, 2 * columns)])
             unseen = _areas(clip(carry(ghosts, affine, image), volume.shape)) == 0
             if (_areas(inside) >= VISIBLE * _areas(moved)).all() and unseen.all():
-                return from_torchio(_applied(affine, image)), inside
+                return from_torchio(_apply(affine, image)), inside
         return volume, boxes
 
-    def _shaded(self, volume: Volume) -> Volume:
+    def _shade(self, volume: Volume) -> Volume:
         """Change gamma, sharpness and noise; air stays at 0."""
         import torchio as tio
 
@@ -173,7 +173,7 @@ def _areas(boxes: Boxes) -> Boxes:
     return areas
 
 
-def _applied(affine: tio.Affine, image: tio.ScalarImage) -> tio.ScalarImage:
+def _apply(affine: tio.Affine, image: tio.ScalarImage) -> tio.ScalarImage:
     """Apply an affine; what it moves in from outside continues the image.
 
     Sideways that is its reflection, or the chest wall would come off the border; above and below it is the

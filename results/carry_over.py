@@ -19,20 +19,8 @@ from dbtbench.records import Record, outcomes_file, outcomes_files
 from dbtbench.runtime.files import read_json, write_json
 from dbtbench.task import RENAMED
 
-SETTINGS = {
-    "ddpm": {
-        "drop": "conditioning_dropout",
-        "conditioned": "conditional",
-        "guidance": "guidance_scale",
-        "times": "num_timesteps",
-        "start": "init",
-        "dim": "base_channels",
-        "mults": "channel_mults",
-    }
-}
-"""Settings of a generator's recipe by their earlier names."""
-VALUES = {("ddpm", "init", "leak"): "signal_leak"}
-"""Values of settings by generator, setting and earlier value."""
+DATA_SETS = {"mended": "fixed"}
+"""Names of synthetic data sets, and so of arms, by their earlier names."""
 
 
 def renew(old: dict[str, Any]) -> dict[str, Any]:
@@ -43,9 +31,10 @@ def renew(old: dict[str, Any]) -> dict[str, Any]:
         KeyError: for a score that the task does not declare.
     """
     record = dict(old)
-    record["arm"] = ":".join(RENAMED.get(word, word) for word in old["arm"].split(":"))
-    if old["augmentation"]:
-        record["augmentation"] = {**old["augmentation"], "recipe": _rename_settings(old["augmentation"])}
+    record["arm"] = ":".join((RENAMED | DATA_SETS).get(word, word) for word in old["arm"].split(":"))
+    if made := old["augmentation"]:
+        name = DATA_SETS.get(made["name"], made["name"])
+        record["augmentation"] = {**made, "name": name, "recipe": _rename_settings(made)}
     if "metrics" not in old:
         declared = {m.name: m for m in plugins.load(plugins.get("tasks", old["task"])).metrics}
         metrics = {name: declared[name].describe() for name in old["scores"]}
@@ -53,14 +42,16 @@ def renew(old: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _rename_settings(augmentation: dict[str, Any]) -> dict[str, Any]:
-    generator = augmentation["generator"]
-    names = SETTINGS.get(generator, {})
-    renamed = {names.get(key, key): value for key, value in augmentation["recipe"].items()}
-    return {
-        key: VALUES.get((generator, key, value), value) if isinstance(value, str) else value
-        for key, value in renamed.items()
-    }
+def _rename_settings(made: dict[str, Any]) -> dict[str, Any]:
+    """Give a recipe the present names of its generator's settings (`Recipe.renamed`)."""
+    if made["generator"] not in plugins.find("generators"):
+        return dict(made["recipe"])
+    renamed = plugins.load(plugins.get("generators", made["generator"])).recipe_class.renamed
+    settings = {}
+    for key, value in made["recipe"].items():
+        new, _, text = renamed.get(f"{key}={value}", "").partition("=")
+        settings[new or renamed.get(key, key)] = text or value
+    return settings
 
 
 def _insert(record: dict[str, Any], key: str, value: Any, after: str) -> dict[str, Any]:

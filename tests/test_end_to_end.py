@@ -33,7 +33,7 @@ PATH = [
 def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "dbtbench", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    # A job in the background of a shell ignores SIGINT, and so do its children unless told otherwise.
+    # A job in the background of a shell ignores SIGINT, and so do its children by default.
     pipes["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # type: ignore[assignment]
     return subprocess.Popen(command, cwd=folder, text=True, **pipes)  # type: ignore[call-overload, no-any-return]
 

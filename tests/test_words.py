@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,19 +14,29 @@ ROOMS = ("dbtbench", "generators", "tasks", "tests", "benchmarks", "docs")
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "results/README.md", "pyproject.toml", "tox.ini")
 HERE = ("tests/test_words.py", "docs/style.md")
 WORDS = re.compile(
-    r"\b(told|untold|mend(?:s|ed|ing)?|anew|hence|leaked|whose they are|a file a case|so many (?:processes|bytes))\b",
+    r"(?<!`)\b(told|untold|mend(?:s|ed|ing)?|anew|hence|leaked|whose they are|a file a case|"
+    r"so many (?:processes|bytes))\b(?!`)",
     re.IGNORECASE,
 )
-PARTICIPLE = re.compile(r"^\s*def (_?[a-z]+(?:ed|wn|ken|ept|old|ade))\(", re.MULTILINE)
-RELATIVE = re.compile(r'"""(?:What|Where|Which|How|Whether|Why|Who|Whose)\b')
+"""In backticks such a word may be the name of something."""
+PARTICIPLE = re.compile(r"_?[a-z]+(?:ed|wn|ken|ept|old|ade)")
+NOT_PARTICIPLES = {"_accept", "_shade", "markdown", "speed"}
+RELATIVE = re.compile(r'"""(?:What|Where|Which|How|Why|Who|Whose)\b')
 
 
 def find_words(text: str) -> list[str]:
     return [match[0] for match in WORDS.finditer(text)]
 
 
-def find_names(text: str) -> list[str]:
-    return [match[1] for match in PARTICIPLE.finditer(text)]
+def find_names(code: str) -> list[str]:
+    """Functions that are called by a bare participle; a property may be: it is an attribute."""
+    functions = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.FunctionDef)]
+    names = [function.name for function in functions if not _is_property(function)]
+    return [name for name in names if PARTICIPLE.fullmatch(name) and name not in NOT_PARTICIPLES]
+
+
+def _is_property(function: ast.FunctionDef) -> bool:
+    return any("property" in ast.unparse(decorator) for decorator in function.decorator_list)
 
 
 def texts() -> Iterator[tuple[str, str]]:
@@ -65,5 +76,6 @@ def test_a_word_that_only_contains_one_is_left_alone(text: str) -> None:
 
 
 def test_a_participle_is_found() -> None:
-    assert find_names("    def _drawn(self) -> None:\n") == ["_drawn"]
-    assert not find_names("def draw(self) -> None:\n")
+    assert find_names("def _drawn() -> None: ...") == ["_drawn"]
+    assert not find_names("def draw() -> None: ...")
+    assert not find_names("class Run:\n    @property\n    def finished(self) -> bool: ...")

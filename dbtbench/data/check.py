@@ -276,7 +276,7 @@ def _join_sizes(data: DBTDataset) -> pd.DataFrame:
 
 def _check_import_report(data: DBTDataset) -> Problems:
     try:
-        rejected = data.rejected()
+        rejected = data.read_rejected()
     except DBTBenchError as error:
         yield str(error)
         return

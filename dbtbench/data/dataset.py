@@ -252,14 +252,14 @@ class DBTDataset:
         wanted = list(self.cases["case"] if cases is None else cases)
         out = np.empty((len(wanted), 1, *self.grid), np.float32)
         for row, case in enumerate(wanted):
-            out[row, 0] = np.asarray(self._store[self._own(case)])
+            out[row, 0] = np.asarray(self._store[self._check_selected(case)])
         out /= FULL_SCALE
         return out
 
-    def rejected(self) -> pd.DataFrame:
-        """One row for each row of the tables that was not imported (`REJECTED_COLUMNS`).
+    def read_rejected(self) -> pd.DataFrame:
+        """Read one row for each row of the tables that was not imported (`REJECTED_COLUMNS`).
 
-        Without rejected.csv, as folders made by hand may be, there is none. Before accounts were kept, only
+        Without rejected.csv, as folders made by hand may be, there is none. Before there were import reports, only
         volumes were listed there, without naming the table.
 
         Raises:
@@ -280,7 +280,7 @@ class DBTDataset:
         Raises:
             UsageError: for a case that does not belong to this data set, or not to the split selected.
         """
-        return self._boxes_by_case.get(self._own(case), np.empty((0, 6), np.float32)).copy()
+        return self._boxes_by_case.get(self._check_selected(case), np.empty((0, 6), np.float32)).copy()
 
     @cached_property
     def _store(self) -> zarr.Array[Any]:
@@ -299,7 +299,7 @@ class DBTDataset:
             for case, rows in self.boxes.groupby("case", sort=False)
         }
 
-    def _own(self, case: int) -> int:
+    def _check_selected(self, case: int) -> int:
         """The number of a case that is one of these.
 
         Raises:

@@ -31,7 +31,7 @@ def summarise(dataset: DBTDataset) -> dict[str, Any]:
     """
     cases = dataset.cases.assign(with_boxes=dataset.cases["case"].isin(dataset.boxes["case"]))
     boxes = dataset.boxes[["case"]].merge(cases[["case", "split"]], on="case").groupby("split").size()
-    rejected = dataset.rejected()
+    rejected = dataset.read_rejected()
     reasons = rejected.loc[rejected["table"] != "boxes", "reason"].value_counts()
     views = pd.crosstab(cases["View"], cases["split"]).reindex(columns=SPLITS, fill_value=0)
     return {

@@ -57,14 +57,14 @@ def draw_contact_sheet(dataset: DBTDataset, path: Path, tiles: int = TILES) -> N
     sheet = Image.new("RGB", (width, TITLE + -(-len(shown) // across) * step + MARGIN), "white")
     pen = ImageDraw.Draw(sheet)
     for text, pixels, top in zip(_titles(dataset, len(shown)), (18, 12), (10, 38), strict=True):
-        pen.text((MARGIN, top), _fitted(pen, text, pixels, width - 2 * MARGIN), INK, font(pixels))
+        pen.text((MARGIN, top), _cut_to_width(pen, text, pixels, width - 2 * MARGIN), INK, font(pixels))
     with progress("contact sheet", len(shown)) as advance:
         for place, (row, size) in enumerate(zip(shown, sizes, strict=True)):
             left, top = MARGIN + place % across * (WIDTH + GAP), TITLE + place // across * step
             at = (left + (WIDTH - size[0]) // 2, top + room - size[1])
             sheet.paste(tile(dataset, row.case, size), at)
             for line, text in enumerate(_captions(row)):
-                words = _fitted(pen, text, 12, WIDTH)
+                words = _cut_to_width(pen, text, 12, WIDTH)
                 pen.text((left, top + room + 2 + LINE * line), words, FAINT if line else INK, font(12))
             advance()
     with atomic_path(path) as temporary:
@@ -116,7 +116,7 @@ def _size(rows: int, columns: int) -> tuple[int, int]:
     return max(round(columns * scale), 1), max(round(rows * scale), 1)
 
 
-def _fitted(pen: ImageDraw.ImageDraw, text: str, size: int, width: int) -> str:
+def _cut_to_width(pen: ImageDraw.ImageDraw, text: str, size: int, width: int) -> str:
     """Put the text on one line, cut where there is no more room."""
     text = " ".join(text.split())[:LONGEST]
     if pen.textlength(text, font(size)) <= width:

@@ -102,7 +102,7 @@ def _board_rows(results: list[Result]) -> list[dict[str, Any]]:
             **{"primary": int(name == record.primary), "headline": places.get(name, 0)},
         }
         for key, runs in own.items():
-            row = {"board": board} | _shared(runs) | declared | _values(metric, runs, baseline)
+            row = {"board": board} | _describe_arm(runs) | declared | _values(metric, runs, baseline)
             if metric.resample or name == record.primary:
                 row |= _statistics(metric, labels[key], row, compared.get(labels[key]), runs, baseline)
             rows.append(row)
@@ -257,7 +257,7 @@ def _last(runs: Runs) -> Record:
     return max((run.record for run in runs.values()), key=lambda record: (record.created, record.hash))
 
 
-def _shared(runs: Runs) -> dict[str, Any]:
+def _describe_arm(runs: Runs) -> dict[str, Any]:
     """Describe an arm, in columns that all of its rows have."""
     records = [runs[seed].record for seed in sorted(runs)]
     last = _last(runs)

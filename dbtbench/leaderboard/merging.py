@@ -9,7 +9,7 @@ import pandas as pd
 
 from dbtbench.errors import MissingError, StaleError
 from dbtbench.leaderboard.board import build_board
-from dbtbench.leaderboard.publishing import published, write
+from dbtbench.leaderboard.publishing import read_published, write
 from dbtbench.records import InstalledMetrics, Record, Result, outcomes_file, outcomes_files, read_result
 from dbtbench.runtime.files import atomic_path
 
@@ -31,7 +31,7 @@ def add(results: Path, paths: Sequence[Path]) -> pd.DataFrame:
             same arm and seed is there with other content, or when its outcomes do not give its score.
         UsageError: when a record or its outcomes are not as they should be.
     """
-    standing = published(results)
+    standing = read_published(results)
     contents: dict[Path, tuple[Path, Result]] = {}
     installed = InstalledMetrics()
     for source in _records(paths):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.leaderboard.board import build_board
-from dbtbench.leaderboard.view import column_table, filled, markdown
+from dbtbench.leaderboard.view import column_table, fill_markers, markdown
 from dbtbench.records import (
     InstalledMetrics,
     Result,
@@ -36,7 +36,7 @@ def publish(workspace: Workspace, results: Path) -> pd.DataFrame:
         StaleError: when a run's outcomes do not give its score.
         UsageError: when a published record is not as it should be.
     """
-    for source, target in _unpublished(workspace, results):
+    for source, target in _find_unpublished(workspace, results):
         tables = outcomes_files(source)
         if target.parent.is_dir():
             for name in outcomes_files(target).keys() - tables.keys():
@@ -60,10 +60,10 @@ def check(workspace: Workspace, results: Path) -> pd.DataFrame:
         UsageError: when a published record is not as it should be.
     """
     board = build(results)
-    for path, content in _generated(results, board):
+    for path, content in _generate_files(results, board):
         if not path.is_file() or path.read_bytes() != content:
             raise StaleError(f"{path} is not what its runs give", REBUILD)
-    for source, _ in _unpublished(workspace, results):
+    for source, _ in _find_unpublished(workspace, results):
         raise StaleError(f"{source.parent} is not on the board", REBUILD)
     return board
 
@@ -76,7 +76,7 @@ def build(results: Path) -> pd.DataFrame:
         StaleError: when a run's outcomes do not give its score.
         UsageError: when a record is not as it should be.
     """
-    runs = published(results)
+    runs = read_published(results)
     if not runs:
         raise MissingError(
             f"no finished evaluation in {results / 'runs'}", "run `dbtbench evaluate --task detection`"
@@ -94,7 +94,7 @@ def rank(runs: Iterable[Path]) -> pd.DataFrame:
     return build_board(read_results(runs))
 
 
-def published(results: Path) -> list[Result]:
+def read_published(results: Path) -> list[Result]:
     """Read all runs in `results/runs`, by task and hash.
 
     Raises:
@@ -105,22 +105,22 @@ def published(results: Path) -> list[Result]:
 
 def write(results: Path, board: pd.DataFrame) -> None:
     """Write leaderboard.csv and what README files have between markers; whatever is as it should be stays."""
-    for path, content in _generated(results, board):
+    for path, content in _generate_files(results, board):
         if not path.is_file() or path.read_bytes() != content:
             with atomic_path(path) as temporary:
                 temporary.write_bytes(content)
 
 
-def _generated(results: Path, board: pd.DataFrame) -> Iterator[tuple[Path, bytes]]:
+def _generate_files(results: Path, board: pd.DataFrame) -> Iterator[tuple[Path, bytes]]:
     """Make every file that is made from the runs, and its content."""
     yield results / "leaderboard.csv", csv_text(board, "%.6f").encode()
     sections = {"board": markdown(board), "columns": column_table()}
     for readme in (results / "README.md", results.resolve().parent / "README.md"):
         if readme.is_file():
-            yield readme, filled(readme, sections)
+            yield readme, fill_markers(readme, sections)
 
 
-def _unpublished(workspace: Workspace, results: Path) -> Iterator[tuple[Path, Path]]:
+def _find_unpublished(workspace: Workspace, results: Path) -> Iterator[tuple[Path, Path]]:
     """Find records of finished runs that `results` does not hold as they are, and where they belong."""
     installed = InstalledMetrics()
     for record in sorted(workspace.evaluations.glob("*/*/run.json")):

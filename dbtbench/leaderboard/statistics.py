@@ -167,7 +167,7 @@ def compare(
     over = {arm: _draw_seeds(own, replicates, seed) for arm, own in _by_seed(values, placebo).items()}
     shares = {name: dict.fromkeys(better, np.full(replicates + 1, np.nan)) for name in SHARES}
     if metric.direction != "target":  # nothing is better than a target
-        shares["recovered"] |= _recovered(better, ceiling)
+        shares["recovered"] |= _share_of_ceiling(better, ceiling)
         shares["equivalent"] |= _equivalent(better, real, baseline)
         shares["over_placebo"] |= {arm: metric.better(own) for arm, own in over.items() if arm in better}
     others = {arm: own for arm, own in differences.items() if arm != ceiling and arm not in real}
@@ -274,7 +274,7 @@ def _draw_seeds(by_seed: Sequence[Floats], replicates: int, seed: int) -> Floats
     return np.asarray((weights.T * by_seed).sum(axis=0) / weights.sum(axis=1))
 
 
-def _recovered(gains: Mapping[str, Floats], ceiling: str) -> dict[str, Floats]:
+def _share_of_ceiling(gains: Mapping[str, Floats], ceiling: str) -> dict[str, Floats]:
     """Express gains as a share of the ceiling's, which must be above 0, or nothing can be recovered."""
     whole = gains.get(ceiling, np.empty(0))
     undefined = {arm: np.full_like(gain, np.nan) for arm, gain in gains.items()}
@@ -317,14 +317,14 @@ def _read_off(gain: Floats, extra: Floats, curves: Floats) -> Floats:
     return np.select([np.isnan(gain), right == 0, right == len(extra)], [np.nan, extra[0], np.inf], between)
 
 
-def _defined(values: Floats) -> Floats:
+def _drop_undefined(values: Floats) -> Floats:
     """Select the replicates (R of 1 + R) in which a value is defined."""
     return values[1:][~np.isnan(values[1:])]
 
 
 def _interval(values: Floats) -> tuple[float, float]:
     """Compute the 95 % percentile interval."""
-    defined = _defined(values)
+    defined = _drop_undefined(values)
     if not defined.size:
         return float("nan"), float("nan")
     # This method interpolates nothing, as values may be infinite.
@@ -334,13 +334,13 @@ def _interval(values: Floats) -> tuple[float, float]:
 
 def _share_above(values: Floats) -> float:
     """Compute the share of replicates above 0."""
-    defined = _defined(values)
+    defined = _drop_undefined(values)
     return float((defined > 0).mean()) if defined.size else float("nan")
 
 
 def _p(difference: Floats) -> float:
     """Compute the two-sided p-value of no difference."""
-    defined = _defined(difference)
+    defined = _drop_undefined(difference)
     if not defined.size:
         return float("nan")
     fewer = min((defined <= 0).sum(), (defined >= 0).sum())

@@ -110,25 +110,25 @@ def markdown(table: pd.DataFrame) -> str:
     parts = []
     for board, rows in table[table["primary"] == 1].groupby("board", sort=False):
         lines = [
-            f"**{_escaped(board)}**",
+            f"**{_escape(board)}**",
             "",
-            f"| arm | seeds | {_escaped(_heading_of(rows.iloc[0]))} | difference from {BASELINE} [95 %] "
+            f"| arm | seeds | {_escape(_heading_of(rows.iloc[0]))} | difference from {BASELINE} [95 %] "
             "| Holm p | verdict |",
             "|---|---|---|---|---|---|",
         ]
         labels = wide(rows).index.get_level_values("arm")
         for label, (_, row) in zip(labels, rows.iterrows(), strict=True):
-            difference = "" if row["arm"] == BASELINE else _signed(row["difference"])
+            difference = "" if row["arm"] == BASELINE else _with_sign(row["difference"])
             if not pd.isna(row["difference_low"]):
-                difference += f" [{_signed(row['difference_low'])}, {_signed(row['difference_high'])}]"
+                difference += f" [{_with_sign(row['difference_low'])}, {_with_sign(row['difference_high'])}]"
             p = "" if pd.isna(row["p_holm"]) else f"{row['p_holm']:.3f}"
             cells = [label, str(row["seeds"]), _short(row["value"]), difference, p, row["verdict"]]
-            lines.append(f"| {' | '.join(map(_escaped, cells))} |")
+            lines.append(f"| {' | '.join(map(_escape, cells))} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def _signed(value: float) -> str:
+def _with_sign(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:+.3f}"
 
 
@@ -139,12 +139,12 @@ def column_table() -> str:
     )
 
 
-def _escaped(cell: str) -> str:
+def _escape(cell: str) -> str:
     """Escape text so that Markdown shows it as it is: no HTML, no table cell, link or emphasis of its own."""
     return re.sub(r"([\\`*\[\]|~])", r"\\\1", html.escape(" ".join(str(cell).split()), quote=False))
 
 
-def filled(path: Path, sections: dict[str, str]) -> bytes:
+def fill_markers(path: Path, sections: dict[str, str]) -> bytes:
     """Make a file's bytes with new content between its markers `<!-- NAME -->` and `<!-- /NAME -->`.
 
     Args:

@@ -135,7 +135,7 @@ def _shared_run(
 def plan(
     generator: Generator[Any], data: DBTDataset, n: int | None = None, seed: int = 0, positives: float = 0.5
 ) -> list[Layout]:
-    """What a generator is going to be asked for; whether that can be is known before it is trained.
+    """Draw the layouts that a generator will be asked for; it need not be trained yet.
 
     Args:
         generator: the generator, fitted or not.
@@ -193,7 +193,7 @@ def draw(
     if name is not None:
         check_synthetic_name(path)
     fresh = fresh and not distributed.is_restart()
-    if distributed.from_leader(_finished(path, request, fresh)):
+    if distributed.from_leader(_is_finished(path, request, fresh)):
         return DBTDataset.open(path)
     meta = {
         "intensity": fitted.data.meta["intensity"],
@@ -212,7 +212,7 @@ def draw(
     return DBTDataset.open(path)
 
 
-def _finished(path: Path, request: Mapping[str, Any], fresh: bool) -> bool:
+def _is_finished(path: Path, request: Mapping[str, Any], fresh: bool) -> bool:
     """Whether the data set is there, as process 0 sees it."""
     if distributed.rank() > 0 or find_finished(path, request, fresh) is None:
         return False
@@ -235,7 +235,7 @@ def _draw_all(fitted: Fitted, layouts: Sequence[Layout], writer: DatasetWriter |
         blocks.append([])
     with distributed.leader_progress(f"{name}: draw", total, done=len(done)) as advance:
         for block in distributed.share(blocks):
-            for entry in _shared(_drawn(fitted, block, folder, sources)):
+            for entry in _gather(_draw_block(fitted, block, folder, sources)):
                 assert writer
                 writer.record(entry)
                 advance()
@@ -251,7 +251,7 @@ def _blocks(layouts: Sequence[Layout], recipe: Recipe) -> list[list[Layout]]:
     return [list(block) for _, block in groupby(layouts, lambda layout: layout.index // size)]
 
 
-def _drawn(
+def _draw_block(
     fitted: Fitted, layouts: Sequence[Layout], folder: Path, sources: Mapping[int, dict[str, Any]]
 ) -> Iterator[Entry]:
     """Draw and store volumes; gives what is to be recorded of them."""
@@ -269,7 +269,7 @@ def _drawn(
         raise
 
 
-def _shared(entries: Iterator[Entry]) -> Iterator[Entry]:
+def _gather(entries: Iterator[Entry]) -> Iterator[Entry]:
     """The entries of all processes, on process 0: one by one when it is alone, else when all are ready."""
     if distributed.size() == 1:
         yield from entries

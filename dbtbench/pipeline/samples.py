@@ -112,7 +112,7 @@ def _check_volume(volume: object, grid: tuple[int, int, int]) -> Volume:
     low, high = float(array.min()), float(array.max())
     if array.dtype.kind != "f":
         raise SampleError(
-            f"values are whole numbers ({array.dtype}) from {_signed(low)} to {_signed(high)}",
+            f"values are whole numbers ({array.dtype}) from {_with_minus(low)} to {_with_minus(high)}",
             f"return intensities in [0, 1]: {_scale_hint(low, high)}",
         )
     wrong = int(array.size - np.isfinite(array).sum())
@@ -124,7 +124,8 @@ def _check_volume(volume: object, grid: tuple[int, int, int]) -> Volume:
         )
     if low < -max(step, ROUNDING) or high > 1 + max(step, ROUNDING):
         raise SampleError(
-            f"values run from {_signed(low)} to {_signed(high)}, not in [0, 1]", _scale_hint(low, high)
+            f"values run from {_with_minus(low)} to {_with_minus(high)}, not in [0, 1]",
+            _scale_hint(low, high),
         )
     checked: Volume = array.astype(np.float32)
     return checked.clip(0, 1, out=checked)
@@ -210,7 +211,7 @@ def _scale_hint(low: float, high: float) -> str:
     return "scale all volumes alike: 0 is air, and 1 is the upper end of the window"
 
 
-def _signed(value: float) -> str:
+def _with_minus(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 

@@ -32,7 +32,7 @@ Item = TypeVar("Item")
 ERRORS = {kind.exit_code: kind for kind in (DBTBenchError, UsageError, MissingError, StaleError)}
 """Kinds of errors by exit code."""
 LOST_SECONDS = 10.0
-"""How long a process that lost another one waits for torchrun to end it."""
+"""Seconds that a process which lost another one waits for torchrun to end it."""
 
 
 def rank() -> int:
@@ -46,7 +46,7 @@ def size() -> int:
 
 
 def device() -> torch.device:
-    """Where this process computes: its own GPU where there is one, else the CPU."""
+    """Get the device of this process: its own GPU where there is one, else the CPU."""
     if dist.is_initialized():
         from monai.utils.dist import get_dist_device
 

@@ -118,7 +118,7 @@ def _in_processes(
         begun = context.Value("i")
         executor = ProcessPoolExecutor(min(jobs, len(waiting)), context, _begin, (begun,))
         try:
-            for item, future in _finished(executor, function, waiting, running, AHEAD * jobs):
+            for item, future in _yield_finished(executor, function, waiting, running, AHEAD * jobs):
                 yield item, future.result()
         except BrokenProcessPool as error:
             if not begun.value:
@@ -141,7 +141,7 @@ def _on_cluster(
     ahead = AHEAD * max(sum(client.nthreads().values()), 1)
     executor = client.get_executor(pure=False)
     try:
-        for item, future in _finished(executor, function, deque(items), {}, ahead):
+        for item, future in _yield_finished(executor, function, deque(items), {}, ahead):
             try:
                 result = future.result()
             except KilledWorker:
@@ -153,7 +153,7 @@ def _on_cluster(
     return lost
 
 
-def _finished(
+def _yield_finished(
     executor: Executor,
     function: Callable[[Item], Result],
     waiting: deque[Item],

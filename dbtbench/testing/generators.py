@@ -220,7 +220,7 @@ def check_boxes(bench: GeneratorBench) -> str | None:
             "it says that it follows boxes, and gives none for layouts with lesions",
             "return the boxes that are in the volume, or set follows_boxes = False",
         )
-    moved = [replace(layout, boxes=_moved(layout.boxes, bench.data.grid)) for layout in layouts]
+    moved = [replace(layout, boxes=_move(layout.boxes, bench.data.grid)) for layout in layouts]
     for layout, other, one, two in zip(layouts, moved, samples, bench.draw(moved), strict=True):
         as_asked = one.boxes.shape == layout.boxes.shape and np.allclose(one.boxes, layout.boxes, atol=1e-3)
         place = _mask(np.concatenate([layout.boxes, other.boxes]), bench.data.grid)
@@ -325,7 +325,7 @@ def _same(one: Sample, other: Sample) -> bool:
     )
 
 
-def _moved(boxes: Boxes, grid: tuple[int, int, int]) -> Boxes:
+def _move(boxes: Boxes, grid: tuple[int, int, int]) -> Boxes:
     """Boxes at the other end of the rows."""
     moved = boxes.copy()
     for box in moved:

@@ -52,14 +52,14 @@ def _update(state: State, learner: Learner, loss: Loss) -> float:
     total = torch.zeros((), device=distributed.device())
     with _gradients_only_for(learner, state):
         for context, weight in _contexts(state, learner.name):
-            with _unsynchronised(learner.net, context.part.stop < end):
+            with _keep_gradients_local(learner.net, context.part.stop < end):
                 with distributed.autocast():
                     value = loss(learner.net, context) * weight
                 value.backward()  # type: ignore[no-untyped-call]
             total += value.detach()
     norm = nn.utils.clip_grad_norm_(learner.net.parameters(), learner.clip)
     if not (torch.isfinite(total) and torch.isfinite(norm)):
-        raise _diverged(state, learner, f"loss {float(total):g}, gradient norm {float(norm):g}")
+        raise _make_diverged_error(state, learner, f"loss {float(total):g}, gradient norm {float(norm):g}")
     learner.optimiser.step()
     learner.optimiser.zero_grad()
     return float(total)
@@ -88,7 +88,7 @@ def _measure_fitness(state: State, learner: Learner) -> float:
             total += learner.network.fitness(learner.module, context).detach() * weight
     fitness = distributed.mean(float(total))
     if not math.isfinite(fitness):
-        raise _diverged(state, learner, f"fitness {fitness:g}")
+        raise _make_diverged_error(state, learner, f"fitness {fitness:g}")
     return fitness
 
 
@@ -127,14 +127,14 @@ def _gradients_only_for(learner: Learner, state: State) -> Iterator[None]:
             weight.requires_grad_(True)
 
 
-def _unsynchronised(net: nn.Module, more: bool) -> AbstractContextManager[None]:
+def _keep_gradients_local(net: nn.Module, more: bool) -> AbstractContextManager[None]:
     """Keep gradients to the process while more of its share is to come."""
     if more and isinstance(net, DistributedDataParallel):
         return net.no_sync()
     return nullcontext()
 
 
-def _diverged(state: State, learner: Learner, values: str) -> DivergedError:
+def _make_diverged_error(state: State, learner: Learner, values: str) -> DivergedError:
     subject = f"training of {learner.name}" if learner.name else "training"
     lr = learner.optimiser.defaults["lr"]
     return DivergedError(

@@ -146,7 +146,7 @@ def test_a_wrong_cell_is_refused_with_its_reason_and_the_other_rows_are_imported
     counts = report if kind == "volumes" else report["boxes"]
     assert counts["rejected"] == {reason: 1}
     assert report["imported"] == len(metadata) - (kind == "volumes")
-    assert reason in made.rejected()["reason"].tolist()
+    assert reason in made.read_rejected()["reason"].tolist()
     assert all(check.ok for check in check_dataset(made.path))
 
 

@@ -63,7 +63,7 @@ def touch(path: Path, size: int = 5) -> Path:
 
 
 def dicom(path: Path, view: str, *, study: str = "S1", side: str = "L", **attributes: Any) -> Path:
-    """A file of patient P1; its header names the left side, as all of BCS-DBT do, unless told otherwise."""
+    """A file of patient P1; its header names the left side, as all of BCS-DBT do, unless given otherwise."""
     frames = np.zeros((1, 32, 32), np.uint16)
     write_tomosynthesis(
         path,
