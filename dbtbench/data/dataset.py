@@ -259,8 +259,8 @@ class DBTDataset:
     def read_rejected(self) -> pd.DataFrame:
         """Read one row for each row of the tables that was not imported (`REJECTED_COLUMNS`).
 
-        Without rejected.csv, as folders made by hand may be, there is none. Before there were import reports, only
-        volumes were listed there, without naming the table.
+        A folder made by hand may have no rejected.csv. Early versions listed volumes only, without naming the
+        table.
 
         Raises:
             DBTBenchError: when rejected.csv cannot be read.

@@ -233,12 +233,17 @@ def _draw_all(fitted: Fitted, layouts: Sequence[Layout], writer: DatasetWriter |
     sources = _sources(fitted.data)
     while not blocks or len(blocks) % distributed.size():
         blocks.append([])
-    with distributed.leader_progress(f"{name}: draw", total, done=len(done)) as advance:
-        for block in distributed.share(blocks):
-            for entry in _gather(_draw_block(fitted, block, folder, sources)):
-                assert writer
-                writer.record(entry)
-                advance()
+    try:
+        with distributed.leader_progress(f"{name}: draw", total, done=len(done)) as advance:
+            for block in distributed.share(blocks):
+                for entry in _gather(_draw_block(fitted, block, folder, sources)):
+                    assert writer
+                    writer.record(entry)
+                    advance()
+    except SampleError:
+        if writer:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _blocks(layouts: Sequence[Layout], recipe: Recipe) -> list[list[Layout]]:
@@ -258,23 +263,34 @@ def _draw_block(
     if not layouts:
         return
     name, grid = str(fitted.identity["generator"]), fitted.data.grid
-    try:
-        for layout, sample in zip(layouts, draw_samples(fitted.generator, name, layouts, grid), strict=True):
-            size = sources[layout.source]
-            stored = {"sha256": store_volume(folder, layout.index, sample.volume)}
-            boxes = [_box(box, sample, size, grid) for box in sample.boxes.tolist()]
-            yield entry_of(layout.index, {**_case(name, layout, sample, size), **stored}, boxes)
-    except SampleError:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    samples = draw_samples(fitted.generator, name, layouts, grid)
+    for layout, sample in zip(layouts, samples, strict=True):
+        size = sources[layout.source]
+        stored = {"sha256": store_volume(folder, layout.index, sample.volume)}
+        boxes = [_box(box, sample, size, grid) for box in sample.boxes.tolist()]
+        yield entry_of(layout.index, {**_case(name, layout, sample, size), **stored}, boxes)
 
 
 def _gather(entries: Iterator[Entry]) -> Iterator[Entry]:
-    """The entries of all processes, on process 0: one by one when it is alone, else when all are ready."""
+    """The entries of all processes, on process 0: one by one when it is alone, else when all are ready.
+
+    Raises:
+        SampleError: on every process, when a sample of any breaks the contract: none is still storing then.
+    """
     if distributed.size() == 1:
         yield from entries
-    else:
-        yield from chain.from_iterable(distributed.to_leader(list(entries)))
+        return
+    mine: list[Entry] = []
+    failure: SampleError | None = None
+    try:
+        mine = list(entries)
+    except SampleError as error:
+        failure = error
+    parts = distributed.to_leader((mine, failure))
+    failure = distributed.from_leader(next((error for _, error in parts if error), None))
+    if failure:
+        raise failure
+    yield from chain.from_iterable(part for part, _ in parts)
 
 
 def _sources(data: DBTDataset) -> dict[int, dict[str, Any]]:

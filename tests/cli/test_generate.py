@@ -87,3 +87,40 @@ def test_two_processes_draw_the_bytes_that_one_draws(workspace: Path, tmp_path: 
     assert contents(drawn(other)) == contents(one)
     assert not list((other / "datasets").glob(".*"))
     assert run(other, "--processes", "2").stderr == f"{one.name}: already drawn\n"
+
+
+WRONG = """
+import numpy as np
+from dbtbench.generator import Generator, Sample
+from dbtbench.recipe import Recipe
+
+class Wrong(Generator[Recipe]):
+    parallel = True
+
+    def fit(self, train, run):
+        self.grid = train.grid
+
+    def sample(self, layouts):
+        for layout in layouts:
+            yield Sample(np.full(self.grid, np.nan if layout.index == 33 else 0.5), layout.boxes)
+"""
+
+
+@pytest.mark.slow
+def test_a_wrong_sample_of_another_process_is_named_and_nothing_is_kept(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layout 33 is in the second block, which the second process draws."""
+    site = tmp_path / "site"
+    (site / "wrong-1.dist-info").mkdir(parents=True)
+    (site / "wrong.py").write_text(WRONG, encoding="utf-8")
+    (site / "wrong-1.dist-info" / "METADATA").write_text("Name: wrong\nVersion: 1\n", encoding="utf-8")
+    entry = "[dbtbench.generators]\nwrong = wrong:Wrong\n"
+    (site / "wrong-1.dist-info" / "entry_points.txt").write_text(entry, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    words = ["generate", "wrong", "--n", "40", "--processes", "2", "--workspace", str(workspace)]
+    command = [sys.executable, "-m", "dbtbench", *words]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert "generator wrong, layout 33: 8192 of the volume's 8192 values are NaN" in done.stderr
+    assert [path.name for path in (workspace / "datasets").iterdir() if path.is_dir()] == ["toy"]
