@@ -15,13 +15,7 @@ from dbtbench import plugins, recipe
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import DBTBenchError, UsageError
 from dbtbench.pipeline.arms import default_arms, make_arm
-from dbtbench.pipeline.outputs import (
-    check_outcomes,
-    check_record,
-    describe_evaluation,
-    name_task,
-    write_tables,
-)
+from dbtbench.pipeline.outputs import check_evaluation, name_task, write_tables
 from dbtbench.runs import Run, open_run
 from dbtbench.runtime.pool import Pool, one_thread, worker_number
 from dbtbench.runtime.progress import log, progress
@@ -112,19 +106,24 @@ class _Job:
     @property
     def identity(self) -> dict[str, Any]:
         """Everything the scores depend on."""
-        return {
-            "task": self.task_name,
-            "version": self.task.version,
-            "primary": self.task.primary,
-            "recipe": self.task.recipe.model_dump(mode="json"),
-            "data": self.arm.real.identity,
-            "arm": self.arm.name,
-            "augmentation": _augmentation(self.arm),
-            "seed": self.seed,
-        }
+        return identify(self.task_name, self.task, self.arm, self.seed)
 
 
-def _augmentation(arm: Arm) -> dict[str, Any] | None:
+def identify(task_name: str, task: Task[Any], arm: Arm, seed: int) -> dict[str, Any]:
+    """Describe everything that the scores of a task depend on: the identity of a run."""
+    return {
+        "task": task_name,
+        "version": task.version,
+        "primary": task.primary,
+        "recipe": task.recipe.model_dump(mode="json"),
+        "data": arm.real.identity,
+        "arm": arm.name,
+        "augmentation": _describe_augmentation(arm),
+        "seed": seed,
+    }
+
+
+def _describe_augmentation(arm: Arm) -> dict[str, Any] | None:
     """Describe the synthetic volumes for a record."""
     if arm.synthetic is None:
         return None
@@ -190,9 +189,6 @@ def _evaluate(job: _Job, fresh: bool) -> None:
             with plugins.blame("tasks", who):
                 evaluation = job.task.evaluate(job.arm, job.seed, run)
             with plugins.blame("tasks", who), name_task(who):
-                results = describe_evaluation(job.task, evaluation)
-                results["counts"] |= job.arm.counts
-                check_record(run.describe(**results))
-                check_outcomes(job.task, evaluation)
+                results = check_evaluation(job.task, evaluation, job.arm, run)
             write_tables(run.path, evaluation)
             run.finish(**results)

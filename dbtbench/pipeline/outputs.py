@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from dbtbench.errors import DBTBenchError
 from dbtbench.metrics.resampling import patients
 from dbtbench.records import Record, explain, outcomes_file, outcomes_files
+from dbtbench.runs import Run
 from dbtbench.runtime.files import write_text
-from dbtbench.task import Evaluation, Task
+from dbtbench.task import Arm, Evaluation, Task
 
 TOLERANCE = 1e-9
 
@@ -37,6 +38,22 @@ def name_task(who: str) -> Iterator[None]:
         yield
     except DBTBenchError as error:
         raise DBTBenchError(f"task {who}: {error}", error.hint) from error
+
+
+def check_evaluation(task: Task[Any], evaluation: Evaluation, arm: Arm, run: Run) -> dict[str, Any]:
+    """Check what a task returned, before its run is finished.
+
+    Returns:
+        `scores`, `metrics` and `counts` of the run's record.
+
+    Raises:
+        DBTBenchError: naming what is wrong.
+    """
+    results = describe_evaluation(task, evaluation)
+    results["counts"] |= arm.counts
+    check_record(run.describe(**results))
+    check_outcomes(task, evaluation)
+    return results
 
 
 def describe_evaluation(task: Task[Any], evaluation: Evaluation) -> dict[str, Any]:

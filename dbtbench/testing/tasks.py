@@ -14,6 +14,8 @@ import pandas as pd
 
 from dbtbench import plugins
 from dbtbench.data.dataset import DBTDataset
+from dbtbench.pipeline.evaluate import identify
+from dbtbench.pipeline.outputs import check_evaluation
 from dbtbench.runs import Run
 from dbtbench.runtime.pool import one_thread
 from dbtbench.task import BASELINE, Arm, Evaluation, Task
@@ -21,6 +23,8 @@ from dbtbench.testing.rules import CONTRACT, CheckFailed, RuleBook, Subject, dis
 from dbtbench.testing.toy import copy_with_changes, make_toy_dataset
 
 SEED = 1
+SOURCE = {"kind": "synthetic", "generator": "toy", "version": 1, "run": "0" * 12, "recipe": {}}
+"""Source of the toy's synthetic volumes."""
 
 
 class TaskBench:
@@ -46,12 +50,13 @@ class TaskBench:
 
     def evaluate(self, arm: Arm) -> Evaluation:
         """Score an arm in a run folder of its own, on one thread as the benchmark does."""
-        task: Task[Any] = self.subject.configure()
-        run = Run(self.folder / "runs" / str(next(self._numbers)), {})
+        task, name = self.subject.configure(), self.subject.name
+        run = Run(self.folder / "runs" / str(next(self._numbers)), identify(name, task, arm, SEED))
         run.path.mkdir(parents=True)
-        with one_thread(), plugins.blame("tasks", self.subject.name):
-            evaluation = task.evaluate(arm, SEED, run)
-        _check_evaluation(evaluation, task)
+        with plugins.blame("tasks", name):
+            with one_thread():
+                evaluation: Evaluation = task.evaluate(arm, SEED, run)
+            check_evaluation(task, evaluation, arm, run)
         return evaluation
 
     @cached_property
@@ -63,28 +68,13 @@ class TaskBench:
     def arm(self) -> Arm:
         """Real training data, and synthetic ones next to them."""
         drawn = make_toy_dataset(self.folder / "drawn", seed=1).select("train")
-        synthetic = replace(drawn, meta={**drawn.meta, "source": {"kind": "synthetic"}})
+        synthetic = replace(drawn, meta={**drawn.meta, "source": SOURCE})
         return Arm("toy", self.data, self.data.select("train"), synthetic)
 
     @cached_property
     def evaluation(self) -> Evaluation:
         """The evaluation that all rules share."""
         return self.evaluate(self.arm)
-
-
-def _check_evaluation(evaluation: object, task: Task[Any]) -> None:
-    if not isinstance(evaluation, Evaluation):
-        raise CheckFailed(f"evaluate() returns {type(evaluation).__name__}", "return an Evaluation")
-    if task.primary not in evaluation.scores:
-        raise CheckFailed(
-            f"its scores lack its primary metric {task.primary!r}", "give it, as NaN where it is not defined"
-        )
-    for name, value in evaluation.scores.items():
-        if not isinstance(value, int | float) or math.isinf(value):
-            raise CheckFailed(f"its score {name} is {value!r}", "give a float, NaN where it is not defined")
-    for name, number in evaluation.counts.items():
-        if type(number) is not int or number < 0:
-            raise CheckFailed(f"its count {name} is {number!r}", "give an int from 0")
 
 
 def check_contract(bench: TaskBench) -> None:
@@ -179,8 +169,10 @@ def _compare(one: Evaluation, other: Evaluation, what: str, hint: str) -> None:
             raise CheckFailed(f"{what}: {name} is {value} once and {found} then", hint)
     if set(one.scores) != set(other.scores) or dict(one.counts) != dict(other.counts):
         raise CheckFailed(f"{what}: the scores' names or the counts differ", hint)
-    if not _same_table(one.predictions, other.predictions):
-        raise CheckFailed(f"{what}: the predictions differ", hint)
+    tables, others = ({"predictions": e.predictions, **e.outcomes} for e in (one, other))
+    for name, table in tables.items():
+        if not _same_table(table, others.get(name)):
+            raise CheckFailed(f"{what}: the {name} differ", hint)
 
 
 def _same_table(one: pd.DataFrame | None, other: pd.DataFrame | None) -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 from dbtbench import plugins
 from dbtbench.data.dataset import KEY, DBTDataset
+from dbtbench.metric import Metric
 from dbtbench.recipe import Recipe
 from dbtbench.runs import Run
 from dbtbench.task import Arm, Evaluation, Task
@@ -26,7 +27,7 @@ class Brightness(Task[Recipe]):
     """Calls test volumes positive that are brighter than the training volumes: keeps every rule."""
 
     recipe_class = Recipe
-    primary = "accuracy"
+    metrics = (Metric("accuracy", "accuracy", "higher"), Metric("undefined", "undefined", "lower"))
 
     def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
         test = arm.real.select("test")
@@ -77,7 +78,7 @@ class Infinite(Scored):
     """Has an infinite score."""
 
     def change(self, evaluation: Evaluation) -> Any:
-        return Evaluation({"accuracy": np.inf}, evaluation.counts)
+        return Evaluation({**evaluation.scores, "accuracy": np.inf}, evaluation.counts)
 
 
 class HalfCounts(Scored):
@@ -140,10 +141,10 @@ class WantsSynthetic(Brightness):
 @pytest.mark.parametrize(
     ("cls", "rule", "message"),
     [
-        (NoPrimary, "contract", "its scores lack its primary metric 'accuracy'"),
-        (Infinite, "contract", "its score accuracy is inf"),
-        (HalfCounts, "contract", "its count volumes is 0.5"),
-        (Bare, "contract", r"evaluate\(\) returns dict"),
+        (NoPrimary, "contract", "no score 'accuracy', which its metrics declare"),
+        (Infinite, "contract", "scores.accuracy: .*finite"),
+        (HalfCounts, "contract", "counts.volumes: .*valid integer"),
+        (Bare, "contract", "it returned dict"),
         (Leaves, "contract", r"task leaves failed at .*: it ends the program by SystemExit\(None\)"),
         (Unseeded, "repeatable", "the same arm and seed: |predictions differ"),
         (NamesArms, "arm", "the same data in an arm of another name: "),
