@@ -141,7 +141,8 @@ class Task(ABC, Generic[AnyRecipe]):
         recipe_class: the settings, with their defaults; the same class as in the brackets.
         version: raise it when the same recipe trains or predicts otherwise than before; a metric has its own.
         metrics: what it scores; the first one is the primary metric, at which a reader looks first.
-        primary: that metric's name.
+        primary: that metric's name. A class that gives `primary` alone has this one metric: higher is better,
+            and it has no interval.
         seeds: how many seeds an evaluation runs when none are named.
         arms: which arms it runs when none are named; `AUG` stands for each augmentation. Those that the data
             cannot give are left out, and that is said.
@@ -158,6 +159,8 @@ class Task(ABC, Generic[AnyRecipe]):
         super().__init_subclass__(**kwargs)
         if "metrics" in vars(cls):
             cls.primary = cls.metrics[0].name
+        elif "primary" in vars(cls):
+            cls.metrics = (Metric(cls.primary, cls.primary.replace("_", " "), "higher", headline=True),)
 
     def __init__(self, recipe: AnyRecipe) -> None:
         self.recipe = recipe

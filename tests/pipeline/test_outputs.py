@@ -173,6 +173,26 @@ def test_a_task_that_declares_no_metrics_is_refused(
         evaluate(Workspace(tmp_path), "silent", toy, arms=[])
 
 
+def test_a_task_that_names_its_primary_metric_alone_has_that_one(
+    tmp_path: Any, toy: DBTDataset, register_tasks: Callable[..., None]
+) -> None:
+    class Short(Task[Recipe]):
+        """Declares a name."""
+
+        recipe_class = Recipe
+        primary = "hit_rate"
+        seeds = 1
+
+        def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
+            return Evaluation({"hit_rate": 0.75}, {})
+
+    register_tasks(short=Short)
+    (run,) = evaluate(Workspace(tmp_path), "short", toy, arms=[])
+    (row,) = leaderboard.rank([run]).to_dict("records")
+    assert (row["metric"], row["title"], row["direction"]) == ("hit_rate", "hit rate", "higher")
+    assert row["value"] == 0.75
+
+
 def test_the_tasks_load_without_torch() -> None:
     code = (
         "import sys\nfrom dbtbench import plugins\n"
