@@ -11,8 +11,7 @@ torch.Size([1, 8, 32, 32])
 from typing import TYPE_CHECKING
 
 from dbtbench.runtime.lazy import offer_lazily
-
-__version__ = "0.1.0"
+from dbtbench.version import __version__
 
 __all__ = [
     "Arm",
@@ -20,11 +19,13 @@ __all__ = [
     "DBTDataset",
     "Generator",
     "Layout",
+    "Metric",
     "Pool",
     "Recipe",
     "Sample",
     "Task",
     "Workspace",
+    "__version__",
     "evaluate",
     "metrics",
     "open",
@@ -40,6 +41,7 @@ __getattr__, __dir__ = offer_lazily(
         "DBTDataset": "dbtbench.data.dataset:DBTDataset",
         "Generator": "dbtbench.generator:Generator",
         "Layout": "dbtbench.generator:Layout",
+        "Metric": "dbtbench.metric:Metric",
         "Pool": "dbtbench.runtime.pool:Pool",
         "Recipe": "dbtbench.recipe:Recipe",
         "Sample": "dbtbench.generator:Sample",
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from dbtbench.data.dataset import DBTDataset
     from dbtbench.errors import DBTBenchError
     from dbtbench.generator import Generator, Layout, Sample
+    from dbtbench.metric import Metric
     from dbtbench.metrics.froc import score_dbtex
     from dbtbench.recipe import Recipe
     from dbtbench.runtime.pool import Pool

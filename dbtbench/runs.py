@@ -16,9 +16,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dbtbench import __version__
 from dbtbench.errors import DBTBenchError
 from dbtbench.runtime.files import digest, read_json, write_json
+from dbtbench.version import __version__
 
 PACKAGES = ("torch", "monai", "torchio", "pydicom", "scikit-learn", "scipy", "pandas", "numpy", "zarr")
 

@@ -14,7 +14,7 @@ from dbtbench import plugins
 
 PACKAGE = Path(dbtbench.__file__).parent
 FLOORS = (
-    ("errors",),
+    ("errors", "version"),
     ("runtime",),
     ("geometry", "plugins", "recipe", "runs", "workspace"),
     ("data", "diffusion"),

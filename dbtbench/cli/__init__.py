@@ -54,7 +54,7 @@ def _root(
     version: bool = typer.Option(False, "--version", help="Print the version and stop."),
 ) -> None:
     if version:
-        from dbtbench import __version__
+        from dbtbench.version import __version__
 
         typer.echo(__version__)
         raise typer.Exit

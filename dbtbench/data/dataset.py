@@ -19,6 +19,20 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import pandas as pd
 
+from dbtbench.data.columns import (
+    BOX_COLUMNS,
+    BOX_FILLED,
+    CASE_COLUMNS,
+    CASE_FILLED,
+    FULL_SCALE,
+    GRID_BOX,
+    KEY,
+    LABELS,
+    NATIVE_BOX,
+    REJECTED_COLUMNS,
+    SPACING,
+    SPLITS,
+)
 from dbtbench.data.schema import read_description, read_table
 from dbtbench.errors import DBTBenchError, UsageError
 from dbtbench.geometry.views import Boxes, Volume
@@ -29,45 +43,23 @@ if TYPE_CHECKING:
     import torchio
     import zarr
 
-LABELS = ("normal", "actionable", "benign", "cancer")
-SPLITS = ("train", "reserve", "validation", "test")
-"""`reserve` holds training patients that an import set aside: no generator sees them, and no arm but those
-that measure what more real data would give."""
-FULL_SCALE = 65535
-
-KEY = ["PatientID", "StudyUID", "View"]
-SPACING = ["z_mm", "y_mm", "x_mm"]
-GRID_BOX = ["z0", "y0", "x0", "z1", "y1", "x1"]
-NATIVE_BOX = ["Subject", "Slice", "X", "Y", "Width", "Height", "Class", "AD", "VolumeSlices"]
-CASE_COLUMNS = [
-    "case",
-    *KEY,
-    "label",
-    "split",
-    "slices",
-    "rows",
-    "columns",
-    "pixel_mm",
-    *SPACING,
-    "flipped",
-    "file",
-    "bytes",
-    "sha256",
+__all__ = [
+    "BOX_COLUMNS",
+    "BOX_FILLED",
+    "CASE_COLUMNS",
+    "CASE_FILLED",
+    "FULL_SCALE",
+    "GRID_BOX",
+    "KEY",
+    "LABELS",
+    "NATIVE_BOX",
+    "REJECTED_COLUMNS",
+    "SPACING",
+    "SPLITS",
+    "DBTDataset",
+    "content_fingerprint",
+    "sizes",
 ]
-BOX_COLUMNS = ["case", *KEY, *GRID_BOX, *NATIVE_BOX]
-REJECTED_COLUMNS = ["table", *KEY, "file", "bytes", "reason", "detail"]
-CASE_FILLED = {
-    "case": int,
-    **dict.fromkeys([*KEY, "label", "split", "sha256"], str),
-    **dict.fromkeys(["slices", "rows", "columns"], int),
-}
-"""Columns of cases.csv that have a value in every row, and its type."""
-BOX_FILLED = {
-    "case": int,
-    **dict.fromkeys([*KEY, "Class"], str),
-    **dict.fromkeys([*GRID_BOX, "Slice", "X", "Y", "Width", "Height"], float),
-}
-"""The same for boxes.csv."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

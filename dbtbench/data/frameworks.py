@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 import torch
 import torchio
 import zarr
@@ -15,7 +16,7 @@ from monai.data.dataset import Dataset
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
-from dbtbench.data.dataset import FULL_SCALE, LABELS, DBTDataset
+from dbtbench.data.columns import FULL_SCALE, LABELS
 from dbtbench.data.spacing import spacing_of
 from dbtbench.geometry.orientation import affine_of
 from dbtbench.geometry.views import Boxes
@@ -23,7 +24,26 @@ from dbtbench.geometry.views import Boxes
 Affine = NDArray[np.float64]
 
 
-def make_monai_dataset(dataset: DBTDataset, transform: Callable[..., Any] | None) -> Dataset:
+class Source(Protocol):
+    """The parts of a `DBTDataset` that are needed here."""
+
+    @property
+    def path(self) -> Path:
+        """Folder of the data set."""
+
+    @property
+    def cases(self) -> pd.DataFrame:
+        """One row per volume."""
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Slices, rows, columns."""
+
+    def boxes_of(self, case: int) -> Boxes:
+        """Boxes (n, 6) of one case."""
+
+
+def make_monai_dataset(dataset: Source, transform: Callable[..., Any] | None) -> Dataset:
     """Make a MONAI data set of the dictionaries `dataset[i]`; see `DBTDataset.to_monai`."""
     rows: Any = dataset  # MONAI needs a length and numbers, not the rest of a `Sequence`
     place = partial(_add_affine, affines=_affines(dataset))
@@ -35,7 +55,7 @@ def _add_affine(item: dict[str, Any], affines: dict[int, Affine]) -> dict[str, A
     return item | {"image": MetaTensor(item["image"], affine=torch.from_numpy(affine))}
 
 
-def make_subjects(dataset: DBTDataset, transform: Callable[..., Any] | None) -> torchio.SubjectsDataset:
+def make_subjects(dataset: Source, transform: Callable[..., Any] | None) -> torchio.SubjectsDataset:
     """Make a TorchIO data set with a subject per volume; see `DBTDataset.to_torchio`."""
     image: Any = torchio.ScalarImage
     label_map: Any = torchio.LabelMap
@@ -58,7 +78,7 @@ def make_subjects(dataset: DBTDataset, transform: Callable[..., Any] | None) -> 
     return torchio.SubjectsDataset(subjects, transform)
 
 
-def _affines(dataset: DBTDataset) -> dict[int, Affine]:
+def _affines(dataset: Source) -> dict[int, Affine]:
     """From voxel indices (column, row, slice) of each case to mm."""
     return {
         row["case"]: affine_of(row["View"], spacing_of(row, dataset.grid)[0])

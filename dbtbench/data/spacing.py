@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dbtbench.data.dataset import SPACING
+from dbtbench.data.columns import SPACING
 from dbtbench.geometry.orientation import Spacing
 
 NOMINAL_MM = (1.0, 0.1, 0.1)

@@ -16,11 +16,11 @@ from pydicom.pixels.encoders.base import JPEG2000LosslessEncoder
 from pydicom.sequence import Sequence
 from pydicom.uid import BreastTomosynthesisImageStorage, JPEG2000Lossless, generate_uid
 
-from dbtbench import __version__
 from dbtbench.errors import UsageError
 from dbtbench.geometry.orientation import orientation_of
 from dbtbench.geometry.views import laterality, projection
 from dbtbench.runtime.files import atomic_path
+from dbtbench.version import __version__
 
 BITS_STORED = 10
 SMALLEST = 32

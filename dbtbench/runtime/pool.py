@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any, TypeVar
 
-from dbtbench import __version__
 from dbtbench.errors import MissingError, UsageError
+from dbtbench.version import __version__
 
 _number = 0
 

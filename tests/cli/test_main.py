@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dbtbench import plugins
+
 HEAVY = (
     "torch",
     "monai",
@@ -133,7 +135,11 @@ def test_a_reader_that_goes_ends_the_command_quietly(tmp_path: Path) -> None:
     assert process.wait() == 141
 
 
-@pytest.mark.parametrize("words", [["--version"], ["list"], ["show", "realism"]])
+SHOWING = [["--version"], ["list"], ["doctor"]]
+SHOWING += [["show", name] for kind in plugins.KINDS for name in plugins.find(kind)]
+
+
+@pytest.mark.parametrize("words", SHOWING)
 def test_what_only_shows_imports_no_library_that_computes(tmp_path: Path, words: list[str]) -> None:
     code = (
         "import sys\nfrom dbtbench.cli import app\napp(args=sys.argv[1:], standalone_mode=False)\n"
