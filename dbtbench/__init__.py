@@ -27,6 +27,7 @@ __all__ = [
     "Workspace",
     "__version__",
     "evaluate",
+    "measure_realism",
     "metrics",
     "open",
     "sample",
@@ -48,6 +49,7 @@ __getattr__, __dir__ = offer_lazily(
         "Task": "dbtbench.task:Task",
         "Workspace": "dbtbench.workspace:Workspace",
         "evaluate": "dbtbench.api:evaluate",
+        "measure_realism": "dbtbench.api:measure_realism",
         "metrics": "dbtbench.metrics",
         "open": "dbtbench.api:open_dataset",
         "sample": "dbtbench.api:sample",
@@ -57,7 +59,7 @@ __getattr__, __dir__ = offer_lazily(
 
 if TYPE_CHECKING:
     from dbtbench import metrics
-    from dbtbench.api import evaluate, sample
+    from dbtbench.api import evaluate, measure_realism, sample
     from dbtbench.api import open_dataset as open  # noqa: A004
     from dbtbench.data.dataset import DBTDataset
     from dbtbench.errors import DBTBenchError

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from numpy.typing import ArrayLike
 
+from dbtbench import plugins
 from dbtbench.data.dataset import DBTDataset
+from dbtbench.geometry.views import Boxes
 from dbtbench.leaderboard import rank
 from dbtbench.pipeline import evaluate as evaluation
 from dbtbench.pipeline import generate
@@ -142,6 +145,32 @@ def evaluate(
                 pool=pool,
             )
         )
+
+
+def measure_realism(
+    volumes: ArrayLike, reference: ArrayLike, boxes: Sequence[Boxes] | None = None
+) -> dict[str, float]:
+    """Compute every metric of the task `realism` on two arrays of volumes.
+
+    >>> train, test = dataset.select("train"), dataset.select("test")
+    >>> scores = dbtbench.measure_realism(train.volumes(), test.volumes())
+    >>> scores["w1_intensity"] < 0.01
+    True
+
+    Args:
+        volumes: (N, D, H, W) or (N, 1, D, H, W) in [0, 1].
+        reference: real volumes, likewise.
+        boxes: for each of `volumes` (n, 6) boxes in voxels; without them lesions have no contrast (NaN).
+
+    Returns:
+        The value of each metric by its name; `dbtbench show realism` says what they mean.
+
+    Raises:
+        UsageError: when an array holds no volumes, or values outside [0, 1].
+    """
+    realism: Any = plugins.load(plugins.get("tasks", "realism"))
+    scores: dict[str, float] = realism.compare(volumes, reference, boxes)
+    return scores
 
 
 def _find(workspace: AnyWorkspace) -> Workspace:

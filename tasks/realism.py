@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from pydantic import Field
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
+from dbtbench.geometry.views import Boxes, Volume
 from dbtbench.metric import Metric
 from dbtbench.metrics import contrast, histogram
+from dbtbench.metrics.arrays import stack_volumes
 from dbtbench.metrics.mask import breast_mask
 from dbtbench.recipe import Recipe
 from dbtbench.runs import Run
@@ -88,6 +92,17 @@ class Realism(Task[RealismRecipe]):
         """
         return _evaluation(*self._measure_both(arm, seed))
 
+    @staticmethod
+    def compare(
+        volumes: ArrayLike, reference: ArrayLike, boxes: Sequence[Boxes] | None = None
+    ) -> dict[str, float]:
+        """Compute every metric of volumes in memory (see `dbtbench.measure_realism`)."""
+        own, real = _Measurements(), _Measurements()
+        arrays = stack_volumes(volumes)
+        own.add(arrays, boxes or [np.empty((0, 6), np.float32)] * len(arrays))
+        real.add(stack_volumes(reference), [])
+        return _scores(own, real)
+
     def _measure_both(self, arm: Arm, seed: int) -> tuple[_Measurements, _Measurements]:
         """Measure as many of the arm's volumes as of the real test split."""
         reference = arm.real.select("test")
@@ -107,6 +122,22 @@ class _Measurements:
     breast: histogram.Counts = field(default_factory=lambda: np.zeros(histogram.LEVELS, np.int64))
     per_volume: list[pd.DataFrame] = field(default_factory=list)
     per_lesion: list[float] = field(default_factory=list)
+
+    def add(self, volumes: Volume, boxes: Sequence[Boxes]) -> None:
+        """Measure further volumes (N, 1, D, H, W), and their lesions if `boxes` has (n, 6) for each."""
+        inside = breast_mask(volumes)
+        self.whole += histogram.histogram(volumes)
+        self.breast += histogram.histogram(volumes, inside)
+        row = {
+            "mean": volumes.mean(axis=(1, 2, 3, 4), dtype=np.float64),
+            "rms_contrast": contrast.rms_contrast(volumes),
+            "rms_contrast_breast": contrast.rms_contrast(volumes, inside),
+            "percentile_range": contrast.percentile_range(volumes),
+            "michelson_breast": contrast.michelson_contrast(volumes, inside),
+        }
+        self.per_volume.append(pd.DataFrame(row))
+        if boxes:
+            self.per_lesion.extend(contrast.lesion_cnr(volumes, inside, boxes))
 
 
 def _check(drawn: DBTDataset, reference: DBTDataset) -> None:
@@ -131,20 +162,7 @@ def _measure(dataset: DBTDataset, advance: Advance) -> _Measurements:
     cases = list(dataset.cases["case"])
     for start in range(0, len(cases), CHUNK):
         chunk = cases[start : start + CHUNK]
-        volumes = dataset.volumes(chunk)
-        inside = breast_mask(volumes)
-        measured.whole += histogram.histogram(volumes)
-        measured.breast += histogram.histogram(volumes, inside)
-        row = {
-            "mean": volumes.mean(axis=(1, 2, 3, 4), dtype=np.float64),
-            "rms_contrast": contrast.rms_contrast(volumes),
-            "rms_contrast_breast": contrast.rms_contrast(volumes, inside),
-            "percentile_range": contrast.percentile_range(volumes),
-            "michelson_breast": contrast.michelson_contrast(volumes, inside),
-        }
-        measured.per_volume.append(pd.DataFrame(row))
-        boxes = [dataset.boxes_of(case) for case in chunk]
-        measured.per_lesion.extend(contrast.lesion_cnr(volumes, inside, boxes))
+        measured.add(dataset.volumes(chunk), [dataset.boxes_of(case) for case in chunk])
         advance(len(chunk))
     return measured
 

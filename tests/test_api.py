@@ -127,3 +127,19 @@ def test_distances_of_arrays_are_those_of_their_histograms(toy: DBTDataset) -> N
 def test_arrays_that_are_no_volumes_are_refused(volumes: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         metrics.w1_intensity(volumes, np.zeros((2, 4, 4)))
+
+
+def test_two_arrays_have_the_scores_that_the_task_gives_their_data_sets(
+    toy: DBTDataset, tmp_path: Path
+) -> None:
+    drawn = dbtbench.sample("classic", data=toy, n=8, workspace=tmp_path)
+    test = toy.select("test")
+    table = dbtbench.evaluate("realism", ["classic"], data=toy, arms=[], workspace=tmp_path)
+    expected = table[table["arm"] == "classic"].set_index("metric")["value"]
+    boxes = [drawn.boxes_of(case) for case in drawn.cases["case"]]
+    found = dbtbench.measure_realism(drawn.volumes(), test.volumes(), boxes)
+    assert found.keys() == set(expected.index)
+    assert found == pytest.approx(expected.to_dict(), nan_ok=True)
+    assert np.isnan(dbtbench.measure_realism(drawn.volumes(), test.volumes())["lesion_cnr"])
+    with pytest.raises(UsageError, match="not in"):
+        dbtbench.measure_realism(2 * drawn.volumes() - 1, test.volumes())

@@ -28,7 +28,7 @@ def w1_intensity(volumes: ArrayLike, reference: ArrayLike) -> float:
     Raises:
         UsageError: when one has fewer than three axes, or values that are not finite or outside [0, 1].
     """
-    return wasserstein(histogram(_stack(volumes)), histogram(_stack(reference)))
+    return wasserstein(histogram(stack_volumes(volumes)), histogram(stack_volumes(reference)))
 
 
 def w1_breast(volumes: ArrayLike, reference: ArrayLike) -> float:
@@ -38,12 +38,12 @@ def w1_breast(volumes: ArrayLike, reference: ArrayLike) -> float:
     >>> w1_breast(test, test)
     0.0
     """
-    own, real = _stack(volumes), _stack(reference)
+    own, real = stack_volumes(volumes), stack_volumes(reference)
     return wasserstein(histogram(own, breast_mask(own)), histogram(real, breast_mask(real)))
 
 
-def _stack(volumes: ArrayLike) -> Volume:
-    """Bring volumes into the form (N, 1, D, H, W) float32."""
+def stack_volumes(volumes: ArrayLike) -> Volume:
+    """Bring volumes into the form (N, 1, D, H, W) float32; for arguments and errors see `w1_intensity`."""
     array = np.asarray(volumes, np.float32)
     if array.ndim < 3:
         raise UsageError(f"an array of shape {array.shape} holds no volumes", "its last axes are (D, H, W)")
