@@ -69,5 +69,5 @@ def _judge(plugin: Plugin, cls: Any, folder: Path, recipe: str | None, settings:
     from dbtbench.testing import generators, tasks
 
     if plugin.kind == "generators":
-        return generators.RULES.judge(generators.GeneratorBench(cls, folder, recipe, settings))
-    return tasks.RULES.judge(tasks.TaskBench(cls, folder, recipe, settings))
+        return generators.RULES.judge(generators.GeneratorBench(cls, folder, recipe, settings, plugin.name))
+    return tasks.RULES.judge(tasks.TaskBench(cls, folder, recipe, settings, plugin.name))

@@ -124,7 +124,7 @@ def check_outcomes(task: Task[Any], evaluation: Evaluation) -> None:
         if not same_score(found, evaluation.scores[metric.name]):
             raise DBTBenchError(
                 f"its outcomes give {metric.name} {found!r}, its score is {evaluation.scores[metric.name]!r}",
-                "`resample` with every weight 1 must give the score",
+                "`resample` with every weight 1 must give the score, from the table as its CSV file has it",
             )
 
 

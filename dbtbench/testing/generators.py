@@ -87,6 +87,7 @@ class GeneratorBench:
         folder: takes data sets and runs; empty.
         recipe_name: one of its recipes; `smoke` when None and there is one.
         settings: `key: text` settings over the recipe.
+        name: of a class, in errors.
     """
 
     def __init__(
@@ -95,8 +96,9 @@ class GeneratorBench:
         folder: Path,
         recipe_name: str | None = None,
         settings: Mapping[str, str] | None = None,
+        name: str | None = None,
     ) -> None:
-        self.subject = Subject.find("generators", generator, recipe_name, settings)
+        self.subject = Subject.find("generators", generator, recipe_name, settings, name)
         self.name, self.folder = self.subject.name, folder
 
     def configure(self) -> Generator[Any]:

@@ -114,9 +114,16 @@ class Subject:
 
     @classmethod
     def find(
-        cls, kind: str, plugin: str | type, recipe_name: str | None, settings: Mapping[str, str] | None
+        cls,
+        kind: str,
+        plugin: str | type,
+        recipe_name: str | None,
+        settings: Mapping[str, str] | None,
+        name: str | None = None,
     ) -> Subject:
         """Find a plug-in by name, or take its class; the recipe is `smoke` when None and there is one.
+
+        A class is called by `name`, or by its own name in lower case.
 
         Raises:
             MissingError: for an unknown name, or a class that cannot be used.
@@ -125,7 +132,7 @@ class Subject:
         if isinstance(plugin, str):
             name, loaded = plugin, plugins.load(plugins.get(kind, plugin))
         else:
-            name = getattr(plugin, "__name__", "plug-in").lower()
+            name = name or getattr(plugin, "__name__", "plug-in").lower()
             loaded = plugins.check_class(plugin, name, kind)
         folder = recipe.folder_of(loaded)
         quick = "smoke" if "smoke" in recipe.names(folder) else "default"

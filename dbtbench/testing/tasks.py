@@ -35,6 +35,7 @@ class TaskBench:
         folder: takes data sets and runs; empty.
         recipe_name: one of its recipes; `smoke` when None and there is one.
         settings: `key: text` settings over the recipe.
+        name: of a class, in errors.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class TaskBench:
         folder: Path,
         recipe_name: str | None = None,
         settings: Mapping[str, str] | None = None,
+        name: str | None = None,
     ) -> None:
-        self.subject = Subject.find("tasks", task, recipe_name, settings)
+        self.subject = Subject.find("tasks", task, recipe_name, settings, name)
         self.folder = folder
         self._numbers = count()
 
