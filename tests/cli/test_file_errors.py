@@ -67,7 +67,7 @@ def test_finished_work_is_found_in_a_workspace_that_cannot_be_written(work: Work
         "exit 1",
     ]
     assert "classic-toy-" in done.stdout
-    assert "w1_intensity" in done.stdout
+    assert "W1 of" in done.stdout
     error, hint = done.stderr.splitlines()[-2:]
     assert error.startswith(f"error: {work.datasets}")
     assert error.endswith("cannot be written: its file system is read-only")

@@ -61,7 +61,7 @@ def test_every_verb_explains_itself() -> None:
     [
         (["generat"], 2, "No such command 'generat'", "dbtbench --help"),
         (["generate"], 2, "Missing argument", "generate --help"),
-        (["generate", "dppm", "--data", "x"], 3, "no data set named 'x'", "data import"),
+        (["generate", "ddpm", "--data", "x"], 3, "no data set named 'x'", "data import"),
         (["show", "dppm"], 3, "no generator named 'dppm'", "did you mean 'ddpm'?"),
         (["list", "tsks"], 2, "'tsks'", "tasks"),
         (["data", "import", "bcs-dbt", "nowhere", "--name", "x"], 3, "nowhere is not a folder", "tables"),

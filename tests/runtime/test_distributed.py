@@ -111,10 +111,9 @@ def test_a_failing_process_is_named_once_with_its_cause(
     toy: DBTDataset, tmp_path: Path, program: tuple[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """With its exit code and its hint."""
-    with pytest.raises(
-        MissingError, match=r"^rank 1 of 2 processes failed: the detector fell off$"
-    ) as caught:
+    with pytest.raises(MissingError) as caught:
         distributed.launch(2, [str(toy.path), str(tmp_path / "run"), "1"], program)
+    assert str(caught.value) == "rank 1 of 2 processes failed: the detector fell off"
     assert caught.value.hint == "screw it on"
     assert "Traceback" not in capfd.readouterr().err
 
