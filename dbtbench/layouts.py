@@ -31,8 +31,7 @@ def draw_layouts(train: DBTDataset, n: int, seed: int, positives: float, first: 
     Raises:
         UsageError: when lesions are wanted and the split has none, or lesion-free volumes and it has none.
     """
-    has_boxes = train.cases["case"].isin(train.boxes["case"])
-    pools = {True: train.cases[has_boxes], False: train.cases[~has_boxes]}
+    pools = {True: train.cases[train.positive], False: train.cases[~train.positive]}
     for wanted, share in ((True, positives), (False, 1 - positives)):
         if share > 0 and pools[wanted].empty:
             kind = "with" if wanted else "without"

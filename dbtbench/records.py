@@ -30,7 +30,7 @@ from pydantic import (
 from dbtbench import plugins
 from dbtbench.errors import DBTBenchError, MissingError, UsageError
 from dbtbench.metric import Direction, Metric
-from dbtbench.runtime.files import digest
+from dbtbench.runtime.files import short_digest
 from dbtbench.runtime.progress import log
 from dbtbench.task import BASELINE, ArmName
 
@@ -152,7 +152,7 @@ class Record(Provenance):
     @cached_property
     def hash(self) -> str:
         """The run's name: the first 12 hex digits of its identity's SHA-256, as `dbtbench.runs` gives it."""
-        return digest(self.identity)[:12]
+        return short_digest(self.identity)
 
     @cached_property
     def comparable(self) -> dict[str, str]:
@@ -160,7 +160,7 @@ class Record(Provenance):
         return {
             "task": self.task,
             "task version": str(self.version),
-            "recipe hash": digest(self.recipe)[:12],
+            "recipe hash": short_digest(self.recipe),
             "data fingerprint": self.data.fingerprint,
             "split hash": self.data.split_hash,
         }

@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dbtbench.errors import DBTBenchError
-from dbtbench.runtime.files import digest, read_json, write_json
+from dbtbench.runtime.files import read_json, short_digest, write_json
 from dbtbench.version import __version__
 
 PACKAGES = ("torch", "monai", "torchio", "pydicom", "scikit-learn", "scipy", "pandas", "numpy", "zarr")
@@ -40,12 +40,12 @@ class Run:
     @classmethod
     def of(cls, folder: Path, identity: dict[str, Any]) -> Run:
         """The run of this identity, in `folder/HASH`."""
-        return cls(folder / digest(identity)[:12], identity)
+        return cls(folder / short_digest(identity), identity)
 
     @property
     def hash(self) -> str:
         """The run's name: the first 12 hex digits of its identity's SHA-256."""
-        return digest(self.identity)[:12]
+        return short_digest(self.identity)
 
     @property
     def finished(self) -> bool:

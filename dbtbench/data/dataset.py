@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dbtbench.data.columns import (
     BOX_COLUMNS,
@@ -149,6 +150,11 @@ class DBTDataset:
     def split_hash(self) -> str:
         """SHA-256 over every patient and the split it is in."""
         return str(self.meta["split"]["hash"])
+
+    @property
+    def positive(self) -> NDArray[np.bool_]:
+        """Whether each case has a box, that is, a lesion that was biopsied: (n,)."""
+        return np.asarray(self.cases["case"].isin(self.boxes["case"]), bool)
 
     def __len__(self) -> int:
         return len(self.cases)

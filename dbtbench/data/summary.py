@@ -29,7 +29,7 @@ def summarise(dataset: DBTDataset) -> dict[str, Any]:
     Raises:
         DBTBenchError: when rejected.csv cannot be read.
     """
-    cases = dataset.cases.assign(with_boxes=dataset.cases["case"].isin(dataset.boxes["case"]))
+    cases = dataset.cases.assign(with_boxes=dataset.positive)
     boxes = dataset.boxes[["case"]].merge(cases[["case", "split"]], on="case").groupby("split").size()
     rejected = dataset.read_rejected()
     reasons = rejected.loc[rejected["table"] != "boxes", "reason"].value_counts()

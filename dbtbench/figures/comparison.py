@@ -82,7 +82,7 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _examples(dataset: DBTDataset, lesions: bool) -> list[tuple[int, str]]:
     """Case and view of a few volumes: one of each view first, then whatever comes."""
-    cases = dataset.cases[dataset.cases["case"].isin(dataset.boxes["case"]) == lesions]
+    cases = dataset.cases[dataset.positive == lesions]
     turn = cases.groupby("View").cumcount()
     chosen = cases.assign(turn=turn).sort_values(["turn", "View"], kind="stable").head(COLUMNS)
     return list(zip(chosen["case"], chosen["View"], strict=True))

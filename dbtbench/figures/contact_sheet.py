@@ -84,7 +84,7 @@ def choose(dataset: DBTDataset, tiles: int = TILES) -> list[Tile]:
     columns = [*Tile._fields, "sha256"]
     rank = {label: -place for place, label in enumerate(LABELS)}
     rows = dataset.cases[columns].assign(
-        free=~dataset.cases["case"].isin(dataset.boxes["case"]),
+        free=~dataset.positive,
         grave=dataset.cases["label"].map(rank).fillna(1),
     )
     rows = rows.sort_values(["free", "sha256", "case"])

@@ -16,7 +16,7 @@ from dbtbench.metric import Metric
 from dbtbench.metrics.resampling import patients
 from dbtbench.pipeline.outputs import same_score
 from dbtbench.records import Record, Result
-from dbtbench.runtime.files import digest
+from dbtbench.runtime.files import digest, short_digest
 from dbtbench.runtime.progress import log
 from dbtbench.task import BASELINE, CEILING, ArmName
 
@@ -273,7 +273,7 @@ def _describe_arm(runs: Runs) -> dict[str, Any]:
         "arm": last.arm,
         "generator": made.generator if made else "",
         "generator_version": made.version if made else "",
-        "generator_recipe": digest(made.recipe)[:12] if made else "",
+        "generator_recipe": short_digest(made.recipe) if made else "",
         "generator_run": made.run if made else "",
         "synthetic_fingerprint": last.synthetic,
         "synthetic_volumes": synthetic,

@@ -17,11 +17,9 @@ from sklearn.isotonic import isotonic_regression
 
 from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.metric import Metric, number
-from dbtbench.metrics.resampling import patients
+from dbtbench.metrics.resampling import Floats, patients
 from dbtbench.runtime.progress import progress
 from dbtbench.task import BASELINE, CEILING, PLACEBO
-
-Floats = NDArray[np.float64]
 
 ENOUGH_SEEDS = 5
 LEVEL = 0.05

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from dbtbench.data.columns import KEY
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
-from dbtbench.metrics.resampling import VOLUME, patient_numbers, resample
+from dbtbench.metrics.resampling import Floats, patient_numbers, resample
 
 MINIMUM_DISTANCE = 100.0
 MATCH_MM = 10.0
@@ -24,11 +25,10 @@ MATCH_MM = 10.0
 FPS_ALL = 2.0
 FPS_POSITIVE = (1.0, 2.0, 3.0, 4.0)
 
-VIEW = ["StudyUID", "View"]
+VIEW_KEY = ["StudyUID", "View"]
 BOX_NUMBERS = ["Slice", "X", "Y", "Width", "Height", "VolumeSlices"]
 PREDICTION_NUMBERS = ["X", "Width", "Y", "Height", "Z", "Depth", "Score"]
 
-Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Curve = dict[str, NDArray[Any]]
 
@@ -149,12 +149,12 @@ def outcomes(
     Raises:
         UsageError: as `score_dbtex`, and when a volume with boxes has no row in the labels, or several.
     """
-    _require("labels", labels, VOLUME)
+    _require("labels", labels, KEY)
     hit = match_boxes(boxes, predictions, minimum_distance)
     label_view, box_view, predicted_view = number_views(labels, boxes, predictions)
     for box in np.flatnonzero((label_view == box_view[:, None]).sum(axis=1) != 1)[:1]:
         raise UsageError(
-            f"volume {' '.join(boxes[VIEW].iloc[box].astype(str))} has boxes, but not one row of labels",
+            f"volume {' '.join(boxes[VIEW_KEY].iloc[box].astype(str))} has boxes, but not one row of labels",
             "give each volume exactly one row in the labels table",
         )
     number = np.append(pd.Series(box_view).groupby(box_view).cumcount().to_numpy(np.int64), -1)
@@ -162,11 +162,11 @@ def outcomes(
     kept = np.isin(predicted_view, box_view)
     order = np.argsort(label_view)
     view = np.concatenate([box_view[missed], predicted_view[kept]])
-    table = labels[VOLUME].astype(str).iloc[order[np.searchsorted(label_view, view, sorter=order)]]
+    table = labels[KEY].astype(str).iloc[order[np.searchsorted(label_view, view, sorter=order)]]
     table["box"] = number[np.concatenate([missed, hit[kept]])]
     scores = predictions["Score"].to_numpy(np.float64)[kept]
     table["Score"] = np.concatenate([np.full(len(missed), np.nan), scores])
-    return table.sort_values([*VOLUME, "box", "Score"], ignore_index=True)
+    return table.sort_values([*KEY, "box", "Score"], ignore_index=True)
 
 
 def mean_sensitivity(outcomes: pd.DataFrame, weights: ArrayLike) -> Floats:
@@ -216,7 +216,7 @@ def _by_patient(outcomes: pd.DataFrame) -> tuple[Floats, Floats, Floats, Floats]
         np.add.at(table, (patient[rows], np.searchsorted(downwards, -scores[rows])), 1)
         return table
 
-    volume = outcomes.groupby(VOLUME, sort=False).ngroup().to_numpy()
+    volume = outcomes.groupby(KEY, sort=False).ngroup().to_numpy()
     order = np.lexsort((-scores, box, volume))
     new_volume, new_box = np.diff(np.stack([volume, box])[:, order], axis=1, prepend=-2) != 0
     of_boxes = order[(new_volume | new_box) & (box[order] >= 0)]
@@ -263,7 +263,7 @@ def _curves(
     labels: pd.DataFrame, boxes: pd.DataFrame, predictions: pd.DataFrame, minimum_distance: ArrayLike
 ) -> tuple[Curve, Curve]:
     """Compute the curve over all volumes and the one over volumes with boxes."""
-    _require("labels", labels, VIEW)
+    _require("labels", labels, VIEW_KEY)
     truth, predicted = _numbers("boxes", boxes), _numbers("predictions", predictions)
     label_view, box_view, predicted_view = number_views(labels, boxes, predictions)
     hit = _match(truth, predicted, box_view, predicted_view, _distances(minimum_distance, len(boxes)))
@@ -338,8 +338,8 @@ def _sensitivity(curve: Curve, fps: float) -> float:
 
 def number_views(*tables: pd.DataFrame) -> list[Integers]:
     """Number the views of several tables: rows have the same number when study and view are the same."""
-    keys = pd.concat([table[VIEW].astype(str) for table in tables])
-    numbers = keys.groupby(VIEW, sort=False, dropna=False).ngroup().to_numpy(np.int64)
+    keys = pd.concat([table[VIEW_KEY].astype(str) for table in tables])
+    numbers = keys.groupby(VIEW_KEY, sort=False, dropna=False).ngroup().to_numpy(np.int64)
     return np.split(numbers, np.cumsum([len(table) for table in tables])[:-1])
 
 
@@ -355,7 +355,7 @@ def _distances(minimum_distance: ArrayLike, boxes: int) -> Floats:
 def _numbers(name: str, table: pd.DataFrame) -> dict[str, Floats]:
     """Read the numeric columns of a table as arrays."""
     columns = BOX_NUMBERS if name == "boxes" else PREDICTION_NUMBERS
-    _require(name, table, [*VIEW, *columns])
+    _require(name, table, [*VIEW_KEY, *columns])
     numbers = {}
     for column in columns:
         try:

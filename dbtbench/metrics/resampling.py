@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from dbtbench.errors import UsageError
 
-VOLUME = ["PatientID", "StudyUID", "View"]
 AT_ONCE = 2**21
 
 Floats = NDArray[np.float64]

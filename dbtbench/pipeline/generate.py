@@ -22,7 +22,7 @@ from dbtbench.pipeline.samples import SampleError, draw_samples
 from dbtbench.recipe import Recipe
 from dbtbench.runs import Run, open_run
 from dbtbench.runtime import distributed
-from dbtbench.runtime.files import digest
+from dbtbench.runtime.files import digest, short_digest
 from dbtbench.runtime.progress import log
 from dbtbench.training.recipe import TrainingRecipe
 from dbtbench.workspace import Workspace
@@ -197,7 +197,7 @@ def draw(
         return DBTDataset.open(path)
     meta = {
         "intensity": fitted.data.meta["intensity"],
-        "source": {"kind": "synthetic", "run": digest(fitted.identity)[:12], **request},
+        "source": {"kind": "synthetic", "run": short_digest(fitted.identity), **request},
         "split": {"kind": "all for training"},
     }
     if distributed.rank() > 0:

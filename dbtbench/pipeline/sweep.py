@@ -19,7 +19,7 @@ from dbtbench.generator import Generator
 from dbtbench.pipeline.evaluate import evaluate
 from dbtbench.pipeline.request import GenerationRequest
 from dbtbench.runtime import distributed
-from dbtbench.runtime.files import csv_text, digest, read_json, write_text
+from dbtbench.runtime.files import csv_text, read_json, short_digest, write_text
 from dbtbench.runtime.progress import log
 from dbtbench.workspace import Workspace
 
@@ -137,7 +137,7 @@ class Sweep:
             "data": request.data.identity,
             "draw": [request.n, request.seed, request.positives],
         }
-        path = workspace.root / "sweeps" / f"{request.generator}-{digest(identity)[:12]}.csv"
+        path = workspace.root / "sweeps" / f"{request.generator}-{short_digest(identity)}.csv"
         write_text(path, csv_text(table))
         return path
 

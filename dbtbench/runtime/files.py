@@ -53,6 +53,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def short_digest(value: Any) -> str:
+    """The first 12 hex digits of `digest`, as they name runs."""
+    return digest(value)[:12]
+
+
 def csv_text(table: pd.DataFrame, float_format: str | None = None) -> str:
     """Write a table as CSV with line feeds; a cell that a spreadsheet would execute gets an apostrophe."""
     runs = table.map(lambda cell: isinstance(cell, str) and cell.startswith(EXECUTABLE))

@@ -15,7 +15,7 @@ import pandas as pd
 
 from dbtbench.errors import UsageError
 from dbtbench.metrics.afroc import score_afroc
-from dbtbench.metrics.froc import FPS_POSITIVE, VIEW, mean_sensitivity, outcomes, score_dbtex
+from dbtbench.metrics.froc import FPS_POSITIVE, VIEW_KEY, mean_sensitivity, outcomes, score_dbtex
 from dbtbench.metrics.resampling import Floats, patients
 from dbtbench.runtime.progress import progress
 from dbtbench.submissions.tables import read_boxes, read_labels, read_predictions, team_names
@@ -82,7 +82,9 @@ def score_submissions(
             counts = {"predictions": len(predicted), "patients_with_boxes": len(patients(found))}
             rows.append({"team": name, **scores, **counts})
             advance(note=name)
-    with_boxes = pd.MultiIndex.from_frame(truth[VIEW]).isin(pd.MultiIndex.from_frame(lesions[VIEW])).sum()
+    with_boxes = (
+        pd.MultiIndex.from_frame(truth[VIEW_KEY]).isin(pd.MultiIndex.from_frame(lesions[VIEW_KEY])).sum()
+    )
     shared = {"volumes": len(truth), "volumes_with_boxes": int(with_boxes), "boxes": len(lesions)}
     return _rank(rows, np.array(drawn), shared | {"replicates": replicates, "seed": seed})
 

@@ -16,7 +16,7 @@ from dbtbench.data.dataset import KEY
 from dbtbench.errors import UsageError
 from dbtbench.exchange.csv_columns import read_columns
 from dbtbench.geometry.views import VIEW_PATTERN
-from dbtbench.metrics.froc import BOX_NUMBERS, PREDICTION_NUMBERS, VIEW
+from dbtbench.metrics.froc import BOX_NUMBERS, PREDICTION_NUMBERS, VIEW_KEY
 from dbtbench.runtime.progress import log
 
 
@@ -73,8 +73,8 @@ def read_predictions(path: Path, labels: pd.DataFrame) -> pd.DataFrame:
             f"{path}: {negative:,} predictions have a Depth below 0, which shifts their centres by half "
             "of it (−1: by half a slice), as by the official rule"
         )
-    known = pd.MultiIndex.from_frame(labels[VIEW])
-    unknown = int((~pd.MultiIndex.from_frame(table[VIEW]).isin(known)).sum())
+    known = pd.MultiIndex.from_frame(labels[VIEW_KEY])
+    unknown = int((~pd.MultiIndex.from_frame(table[VIEW_KEY]).isin(known)).sum())
     if unknown:
         share = "all" if unknown == len(table) else f"{unknown:,} of {len(table):,}"
         log.info(

@@ -115,8 +115,7 @@ class Batches:
 
 
 def _cases(dataset: DBTDataset, lesions: bool) -> NDArray[np.int64]:
-    has = dataset.cases["case"].isin(dataset.boxes["case"])
-    return np.asarray(dataset.cases.loc[has == lesions, "case"], np.int64)
+    return np.asarray(dataset.cases.loc[dataset.positive == lesions, "case"], np.int64)
 
 
 def _round_down(share: float) -> int:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from dbtbench.data.dataset import KEY, DBTDataset
@@ -96,13 +94,8 @@ class Classification(Task[ClassificationRecipe]):
         return Evaluation(scores, counts, predictions, {"outcomes": outcomes})
 
 
-def _positive(dataset: DBTDataset) -> NDArray[np.bool_]:
-    """Find whether each volume has a box, that is, a lesion that was biopsied."""
-    return np.asarray(dataset.cases["case"].isin(dataset.boxes["case"]), bool)
-
-
 def _check_both_kinds(dataset: DBTDataset, kind: str) -> None:
-    positive = _positive(dataset)
+    positive = dataset.positive
     if positive.all() or not positive.any():
         share = "every" if positive.any() else "no"
         raise MissingError(
@@ -113,7 +106,7 @@ def _check_both_kinds(dataset: DBTDataset, kind: str) -> None:
 
 def _outcomes(test: DBTDataset, predictions: pd.DataFrame) -> pd.DataFrame:
     """Join truth and scores: one row a test volume, sorted: `KEY`, `positive` (0 or 1), `Score`."""
-    truth = test.cases[KEY].assign(positive=_positive(test).astype(int))
+    truth = test.cases[KEY].assign(positive=test.positive.astype(int))
     outcomes = truth.merge(predictions[[*KEY, "Score"]], how="outer", on=KEY, indicator=True)
     wrong = (outcomes["_merge"] != "both") | outcomes.duplicated(KEY)
     if wrong.any():

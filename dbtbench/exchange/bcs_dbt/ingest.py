@@ -9,7 +9,7 @@ from dbtbench.data.dataset import DBTDataset
 from dbtbench.exchange.bcs_dbt.finding import find_files
 from dbtbench.exchange.bcs_dbt.tables import read_tables
 from dbtbench.exchange.engine import ImportSettings, import_collection
-from dbtbench.runtime.files import digest
+from dbtbench.runtime.files import short_digest
 from dbtbench.runtime.pool import Pool
 
 
@@ -31,7 +31,7 @@ def import_bcs_dbt(
         DBTBenchError: when the disk is full (`DatasetWriter`); the same call continues.
     """
     root, path, pool = root.resolve(), path.resolve(), pool or Pool()
-    cache = path.with_name(f".{digest(str(root))[:12]}.headers.json")
+    cache = path.with_name(f".{short_digest(str(root))}.headers.json")
     find = partial(find_files, root, pool=pool, cache=cache)
     return import_collection(
         read_tables(root), root, path, settings, pool, fresh, kind="bcs-dbt", find_files=find

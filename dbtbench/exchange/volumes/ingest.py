@@ -25,7 +25,7 @@ from dbtbench.exchange.volumes.arrays import SUFFIXES, read_array
 from dbtbench.exchange.volumes.tables import NATIVE, SampleTables, read_sample_tables
 from dbtbench.geometry.boxes import to_grid, touches_volume
 from dbtbench.geometry.resample import area_mean
-from dbtbench.runtime.files import digest
+from dbtbench.runtime.files import digest, short_digest
 from dbtbench.runtime.progress import log, progress
 
 VERSION = 1
@@ -73,7 +73,7 @@ def import_samples(
         "kind": "synthetic",
         "generator": path.name,
         "version": 1,
-        "run": digest(identity)[:12],
+        "run": short_digest(identity),
         "recipe": recipe,
         "data": data.identity,
     }
