@@ -64,6 +64,14 @@ def describe_evaluation(task: Task[Any], evaluation: Evaluation) -> dict[str, An
     """
     if not isinstance(evaluation, Evaluation):
         raise DBTBenchError(f"it returned {type(evaluation).__name__}", "return an `Evaluation`")
+    for what, value, kind, form in (
+        ("scores", evaluation.scores, Mapping, "{metric: number}"),
+        ("counts", evaluation.counts, Mapping, "{name: number}"),
+        ("outcomes", evaluation.outcomes, Mapping, '{"outcomes": table}'),
+        ("predictions", evaluation.predictions, pd.DataFrame | None, "a DataFrame, or None"),
+    ):
+        if not isinstance(value, kind):
+            raise DBTBenchError(f"its {what} are a {type(value).__name__}", f"give {what} as {form}")
     metrics = {metric.name: metric for metric in task.metrics}
     missing = [name for name in metrics if name not in evaluation.scores]
     unknown = [name for name in evaluation.scores if name not in metrics]

@@ -157,6 +157,34 @@ def test_what_is_no_evaluation_is_refused(
         evaluate(Workspace(tmp_path), "nothing", toy, arms=[])
 
 
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        (Evaluation([1.0], {}), "its scores are a list"),  # type: ignore[arg-type]
+        (Evaluation(GOOD[0], None), "its counts are a NoneType"),  # type: ignore[arg-type]
+        (Evaluation(*GOOD[:2], outcomes=ROW), "its outcomes are a DataFrame"),  # type: ignore[arg-type]
+        (Evaluation(*GOOD[:2], [("P", 1)], GOOD[2]), "its predictions are a list"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_part_of_another_kind_is_refused(
+    tmp_path: Any,
+    toy: DBTDataset,
+    register_tasks: Callable[..., None],
+    evaluation: Evaluation,
+    message: str,
+) -> None:
+    class Wrong(task_that_gives(*GOOD)):  # type: ignore[misc]
+        """Returns something else."""
+
+        def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
+            return evaluation
+
+    register_tasks(wrong=Wrong)
+    with pytest.raises(DBTBenchError, match=f"task wrong, arm real, seed 0: {message}"):
+        evaluate(Workspace(tmp_path), "wrong", toy, arms=[])
+    assert not list(tmp_path.rglob("run.json"))
+
+
 def test_a_task_that_declares_no_metrics_is_refused(
     tmp_path: Any, toy: DBTDataset, register_tasks: Callable[..., None]
 ) -> None:
