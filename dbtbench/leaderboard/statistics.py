@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.isotonic import isotonic_regression
 
 from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.metric import Metric, number
@@ -294,6 +293,8 @@ def _equivalent(gains: Mapping[str, Floats], volumes: Mapping[str, int], baselin
     points = sorted(volumes, key=lambda arm: volumes[arm])
     if baseline not in points or len(points) < 2:
         return equivalent
+    from sklearn.isotonic import isotonic_regression  # takes a second, which a board without a curve saves
+
     extra = np.array([volumes[arm] - volumes[baseline] for arm in points], np.float64)
     nothing = np.zeros(len(next(iter(gains.values()))))
     measured = np.stack([gains.get(arm, nothing) for arm in points], axis=1)

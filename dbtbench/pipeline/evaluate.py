@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dbtbench import plugins, recipe
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import DBTBenchError, UsageError
@@ -173,6 +171,8 @@ def _run_all(jobs: Sequence[_Job], pool: Pool, fresh: bool) -> None:
 
 def _evaluate_quietly(job: _Job, fresh: bool) -> bool:
     """Run one job next to others: it reports to `log.txt`, and takes the next GPU if there is any."""
+    import torch
+
     if torch.cuda.is_available():
         torch.cuda.set_device(worker_number() % torch.cuda.device_count())
     job.run.path.mkdir(parents=True, exist_ok=True)

@@ -10,22 +10,22 @@ import json
 import logging
 import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
-import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dbtbench.errors import DBTBenchError, MissingError, StaleError, UsageError
 from dbtbench.runtime.files import write_text
 from dbtbench.runtime.progress import Advance, log, progress
 from dbtbench.runtime.signals import TERMINATED, Terminated, exit_with_parent
+
+if TYPE_CHECKING:  # commands that train nothing need not wait for torch
+    import torch
+    from torch import nn
 
 Item = TypeVar("Item")
 
@@ -35,19 +35,29 @@ LOST_SECONDS = 10.0
 """Seconds that a process which lost another one waits for torchrun to end it."""
 
 
+def _get_group() -> Any:
+    """Give `torch.distributed` when this process has joined others, which needs torch imported; else None."""
+    dist = sys.modules.get("torch.distributed")
+    return dist if dist and dist.is_available() and dist.is_initialized() else None
+
+
 def rank() -> int:
     """Number of this process, from 0; process 0 alone writes."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    dist = _get_group()
+    return int(dist.get_rank()) if dist else 0
 
 
 def size() -> int:
     """Number of processes that train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    dist = _get_group()
+    return int(dist.get_world_size()) if dist else 1
 
 
 def device() -> torch.device:
     """Get the device of this process: its own GPU where there is one, else the CPU."""
-    if dist.is_initialized():
+    import torch
+
+    if _get_group():
         from monai.utils.dist import get_dist_device
 
         return torch.device(get_dist_device())  # type: ignore[no-untyped-call]
@@ -63,6 +73,8 @@ def data_device(nbytes: int) -> torch.device:
     Returns:
         `device()`; the CPU when the data would fill more than half of the GPU's free memory.
     """
+    import torch
+
     here = device()
     crowded = here.type == "cuda" and 2 * nbytes > torch.cuda.mem_get_info(here)[0]
     return torch.device("cpu") if crowded else here
@@ -70,6 +82,8 @@ def data_device(nbytes: int) -> torch.device:
 
 def autocast() -> torch.autocast:
     """Mixed precision where it pays: bfloat16 on a GPU, float32 on the CPU."""
+    import torch
+
     return torch.autocast("cuda", torch.bfloat16, enabled=device().type == "cuda")
 
 
@@ -87,6 +101,8 @@ def check_gpus(gpus: int) -> None:
     if gpus == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return
+    import torch
+
     visible = torch.cuda.device_count()
     if visible < gpus:
         one = "`--gpus 1` trains the same global batch by accumulation, " if visible and gpus > 1 else ""
@@ -114,6 +130,9 @@ def any_process(flag: bool) -> bool:
     """Whether the flag is set on any process; every process must ask."""
     if size() == 1:
         return flag
+    import torch
+    import torch.distributed as dist
+
     flags = torch.tensor(float(flag), device=device())
     dist.all_reduce(flags, dist.ReduceOp.MAX)
     return bool(flags)
@@ -123,6 +142,8 @@ def data_parallel(net: nn.Module) -> nn.Module:
     """The network as all processes train it together; itself when this process is alone."""
     if size() == 1:
         return net
+    from torch.nn.parallel import DistributedDataParallel
+
     wrapped = DistributedDataParallel(net)
     if device().type == "cpu":
         wrapped.register_comm_hook(None, lambda _, bucket: _mean_in_rank_order(bucket.buffer()))
@@ -135,6 +156,9 @@ def _mean_in_rank_order(mine: torch.Tensor) -> torch.futures.Future[torch.Tensor
     gloo adds the values in an order that depends on their place in the bucket, and DDP rearranges its buckets
     after the first step: with more than two processes a continued training would end with other bits.
     """
+    import torch
+    import torch.distributed as dist
+
     parts = [torch.empty_like(mine) for _ in range(size())]
     dist.all_gather(parts, mine)
     mean: torch.futures.Future[torch.Tensor] = torch.futures.Future()
@@ -147,6 +171,9 @@ def mean(value: float) -> float:
     """Average a number over all processes; every process must ask."""
     if size() == 1:
         return value
+    import torch
+    import torch.distributed as dist
+
     total = torch.tensor(value, device=device(), dtype=torch.float64)
     dist.all_reduce(total)
     return float(total) / size()
@@ -155,7 +182,7 @@ def mean(value: float) -> float:
 def copy_from_leader(tensors: Iterable[torch.Tensor]) -> None:
     """Overwrite tensors by those of process 0; every process must ask, for all in the same order."""
     for tensor in tensors if size() > 1 else ():
-        dist.broadcast(tensor, 0)
+        _get_group().broadcast(tensor, 0)
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
@@ -173,7 +200,7 @@ def from_leader(value: Any) -> Any:
     if size() == 1:
         return value
     box = [value]
-    dist.broadcast_object_list(box)
+    _get_group().broadcast_object_list(box)
     return box[0]
 
 
@@ -182,7 +209,7 @@ def to_leader(value: Any) -> list[Any]:
     if size() == 1:
         return [value]
     values: list[Any] | None = [None] * size() if rank() == 0 else None
-    dist.gather_object(value, values)
+    _get_group().gather_object(value, values)
     return values or []
 
 
@@ -231,6 +258,8 @@ def _record_failure(error: Exception, path: Path) -> None:
 
 @contextmanager
 def _process_group() -> Iterator[None]:
+    import torch
+    import torch.distributed as dist
     from monai.utils.dist import RankFilter
 
     cuda = torch.cuda.is_available()
@@ -258,6 +287,8 @@ def leader_progress(title: str, total: int, unit: str = "volumes", done: int = 0
 
 def _lost_another(error: Exception) -> bool:
     """Whether an exchange between processes failed; gloo has no class of errors of its own."""
+    import torch.distributed as dist
+
     return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
