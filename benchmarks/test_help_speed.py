@@ -1,4 +1,4 @@
-"""Time of `dbtbench --help` next to the smallest program with the same library, and CPU time of `show`."""
+"""Time of `dbtbench --help`, and CPU time of what only shows, next to the libraries that they need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 SLOWER = 3
-CPU_SECONDS = 1.0
+SHOW_SLOWER = 2.5
+LIBRARIES = "import pandas, pydantic, typer"
+"""What a card needs; about 0.5 CPU-seconds, where torch and MONAI take four."""
 SMALLEST = (
     "import typer; app = typer.Typer(rich_markup_mode=None); app.command()(lambda: None); app(['--help'])"
 )
@@ -35,8 +37,14 @@ def _cpu_seconds(*arguments: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+@pytest.fixture(scope="module")
+def libraries() -> float:
+    return min(_cpu_seconds("-c", LIBRARIES) for _ in range(3))
+
+
 @pytest.mark.parametrize(
     "words", [["--version"], ["list"], ["show", "ddpm"], ["show", "detection"], ["doctor"]]
 )
-def test_what_only_shows_takes_less_than_a_second_of_one_core(words: list[str]) -> None:
-    assert min(_cpu_seconds("-m", "dbtbench", *words) for _ in range(3)) < CPU_SECONDS
+def test_what_only_shows_costs_little_more_than_its_libraries(libraries: float, words: list[str]) -> None:
+    ours = min(_cpu_seconds("-m", "dbtbench", *words) for _ in range(3))
+    assert ours < SHOW_SLOWER * libraries
