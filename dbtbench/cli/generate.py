@@ -92,7 +92,8 @@ def generate(
 
     count = _count(gpus, processes)
     work = Workspace.find(workspace)
-    configure(name, recipe, overrides(set_))  # a wrong setting is reported before a data set is made
+    if not sweep:  # a wrong setting is reported before a data set is made; a sweep may complete it
+        configure(name, recipe, overrides(set_))
     dataset = choose_dataset(work, data)
     request = GenerationRequest(name, dataset, recipe, overrides(set_), n, seed, positives)
     asked = Sweep(request, parse(sweep)) if sweep else request

@@ -71,6 +71,18 @@ def test_a_wrong_setting_is_reported_before_a_data_set_is_made(tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+def test_a_sweep_may_complete_a_setting_that_is_wrong_alone(workspace: Path) -> None:
+    """The noise cannot be predicted at zero terminal SNR, which the sweep turns off."""
+    done = run(workspace, "--set", "target=noise", "--sweep", "zero_terminal_snr=false,true")
+    assert done.returncode == 2
+    assert "setting target = 'noise'" in done.stderr  # of the second combination
+    done = run(workspace, "--set", "target=noise", "--sweep", "zero_terminal_snr=false", "--n", "0")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        2,
+        "error: cannot draw 0 volumes with a share of 0.5 positives",
+    )
+
+
 @pytest.mark.slow
 def test_two_processes_draw_the_bytes_that_one_draws(workspace: Path, tmp_path: Path) -> None:
     """From the same weights; and what was drawn before is not drawn again."""
