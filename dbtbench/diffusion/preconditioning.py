@@ -14,6 +14,7 @@ instead of one for all.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -113,9 +114,12 @@ class Denoiser(nn.Module):
         grid: slices, rows, columns.
         num_projections: number of projections; each has its own mean volume, and so has the null projection.
         target: the network's target.
+
+    Attributes:
+        scaling: how intensities become the values that the network sees.
     """
 
-    intensities: IntensityScaling
+    scaling: ClassVar[type[IntensityScaling]] = IntensityScaling
 
     def __init__(
         self,
@@ -126,7 +130,7 @@ class Denoiser(nn.Module):
         target: Target = "v",
     ) -> None:
         super().__init__()
-        self.net, self.intensities, self.cosine = net, IntensityScaling(), CosineTransform(grid)
+        self.net, self.intensities, self.cosine = net, self.scaling(), CosineTransform(grid)
         self.target: Target = target
         self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
         self.register_buffer("mean", torch.zeros(num_projections + 1, 1, *grid))
@@ -207,16 +211,7 @@ class LinearPreconditioner(Denoiser):
     the loss, not the meaning of the network's output.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        alpha_bar: Tensor,
-        grid: Sequence[int],
-        num_projections: int,
-        target: Target = "v",
-    ) -> None:
-        super().__init__(net, alpha_bar, grid, num_projections, target)
-        self.intensities = SqrtStandardisation()
+    scaling = SqrtStandardisation
 
     def forward(
         self, x: Tensor, t_normalised: Tensor, label: Tensor, projection: Tensor, mask: Tensor
