@@ -319,6 +319,8 @@ def launch(
     from torch.distributed.run import parse_args, run
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    # Else `python -m` would import what lies in the current folder, and so whatever somebody put there.
+    os.environ["PYTHONSAFEPATH"] = "1"
     # Else the processes of a second attempt find each other's addresses of the first in torchrun's own store.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     # Its log repeats every process's exit and signal; the error below says it once.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from safetensors.torch import load_file
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import MissingError, UsageError
 from dbtbench.runtime import distributed
+from dbtbench.version import __version__
 
 PROGRAM = """
 import sys
@@ -116,6 +119,24 @@ def test_a_failing_process_is_named_once_with_its_cause(
     assert str(caught.value) == "rank 1 of 2 processes failed: the detector fell off"
     assert caught.value.hint == "screw it on"
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_processes_import_nothing_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What lies where one works, a `dbtbench` of its own or a `json.py`, is not executed."""
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dbtbench").mkdir()
+    planted = f"open({str(tmp_path / 'executed')!r}, 'w').close()\n"
+    for name in ("dbtbench/__init__.py", "dbtbench/__main__.py", "json.py"):
+        (tmp_path / name).write_text(planted)
+    subprocess.run([sys.executable, "-m", "dbtbench"], check=True)
+    assert (tmp_path / "executed").exists()  # `-m` alone does execute it
+    (tmp_path / "executed").unlink()
+    distributed.launch(2, ["--version"])
+    assert not (tmp_path / "executed").exists()
+    assert capfd.readouterr().out.count(__version__) == 2
 
 
 @pytest.mark.slow
