@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -66,6 +67,31 @@ def test_a_killed_writer_continues_and_ends_with_the_same_bytes(tmp_path: Path, 
     journal.write_bytes(journal.read_bytes() + b'{"index": 1, "ca')  # killed while writing a line
     with DatasetWriter(tmp_path / "b" / "d", GRID, 2, {}) as second:
         assert second.entries.keys() == {0}
+    again = write(tmp_path / "b" / "d", volumes, 2)
+    assert files(again.path) == files(undisturbed.path)
+
+
+def test_a_power_cut_loses_no_volume_of_which_the_journal_speaks(
+    tmp_path: Path, volume: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without power, a volume that was never synced is an empty file."""
+    volumes = {0: volume, 1: volume / 2}
+    undisturbed = write(tmp_path / "a" / "d", volumes, 2)
+    synced: set[int] = set()
+    fsync = os.fsync
+
+    def record(opened: int) -> None:
+        synced.add(os.fstat(opened).st_ino)
+        fsync(opened)
+
+    monkeypatch.setattr(os, "fsync", record)
+    with DatasetWriter(tmp_path / "b" / "d", GRID, 2, {}) as first:
+        first.add(0, volume, CASE, [])
+        staged = list((first.folder / "staged").iterdir())
+    assert len(staged) == 1
+    for file in staged:
+        if file.stat().st_ino not in synced:
+            file.write_bytes(b"")
     again = write(tmp_path / "b" / "d", volumes, 2)
     assert files(again.path) == files(undisturbed.path)
 
