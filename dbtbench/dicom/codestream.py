@@ -17,6 +17,7 @@ precinct and layer. Encoders write one tile, up to about twenty layers and a few
 
 SOC, SIZ, COD, COC, SOT, SOD, EOC = 0xFF4F, 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
 SOI, SOF3, SOF55, SOS, EOI = 0xFFD8, 0xFFC3, 0xFFF7, 0xFFDA, 0xFFD9
+JP2_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
 FRAMES_OF_JPEG = {*range(0xFFC0, 0xFFD0), SOF55} - {0xFFC4, 0xFFC8, 0xFFCC}
 """Start-of-frame markers (ITU-T T.81 table B.1, T.87); C4, C8 and CC are other segments."""
 
@@ -29,9 +30,10 @@ class Codestream:
         rows, columns: its size.
         components: 1 for grey values.
         precision: bits of a sample.
-        signed: whether samples can be negative.
-        levels: number of times that JPEG 2000 can halve the resolution; 0 for other formats, and for an image
-            in several tiles or away from the origin, where the parts are rounded separately.
+        signed: whether samples can be negative; a frame whose samples are not is read all the same.
+        levels: number of times that JPEG 2000 can halve the resolution; 0 for other formats, for signed
+            samples, and for an image in several tiles or away from the origin, where the parts are rounded
+            separately.
         reversible: whether JPEG 2000 used the reversible wavelet, 5/3, and not 9/7.
     """
 
@@ -55,7 +57,6 @@ class Codestream:
                 (f"{self.rows} × {self.columns} pixels", (self.rows, self.columns) == (rows, columns)),
                 (f"{self.components} components", self.components == 1),
                 (f"{self.precision} bits", 1 <= self.precision <= MAX_PRECISION),
-                ("signed values", not self.signed),
             )
             if not same
         ]
@@ -81,15 +82,51 @@ def read_jpeg2000(frame: bytes) -> Codestream:
         rows, columns = y1 - y0, x1 - x0
         tiles = -(-x1 // tile_x) * -(-y1 // tile_y)
         styles = list(_read_coding_styles(frame))
+        if not styles:
+            raise ValueError("no coding style")
         levels = min(_check_levels(style, rows, columns) for style in styles)
         reversible = all(parameters[4] == 1 for _, parameters in styles)
-    except (struct.error, ArithmeticError, LookupError, ValueError) as error:
+    except (struct.error, ArithmeticError, LookupError):
+        raise UnreadableError("broken codestream", "too short") from None
+    except ValueError as error:
         raise UnreadableError("broken codestream", str(error)) from None
     if tiles > MAX_TILES:
         raise UnreadableError("broken codestream", "too many tiles")
-    whole = tiles == 1 and x0 == y0 == 0
     precision, signed = (depth & 0x7F) + 1, bool(depth & 0x80)
+    whole = tiles == 1 and x0 == y0 == 0 and not signed
     return Codestream(rows, columns, components, precision, signed, levels if whole else 0, reversible)
+
+
+def unwrap_jpeg2000(frame: bytes) -> bytes:
+    """Find the codestream in a JP2 or JPH file (ISO/IEC 15444-1, Annex I); others are returned as they are.
+
+    Raises:
+        UnreadableError: when the file has no codestream, or its samples are indices of a palette.
+    """
+    if frame[:12] != JP2_SIGNATURE:
+        return frame
+    for kind, box in _walk_boxes(frame):
+        if kind == b"jp2h" and any(inner == b"pclr" for inner, _ in _walk_boxes(box)):
+            raise UnreadableError("frame differs from the header", "a palette")
+        if kind == b"jp2c":
+            return box
+    raise UnreadableError("broken codestream", "no codestream in the file")
+
+
+def _walk_boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield type and content of each box; a length of 0 is the rest, and of 1 an extended one."""
+    position = 0
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        start = position + 8
+        if length == 1 and start + 8 <= len(data):
+            (length,) = struct.unpack_from(">Q", data, start)
+            start += 8
+        end = position + length if length else len(data)
+        if not start <= end <= len(data):
+            raise UnreadableError("broken codestream", "a box of another length")
+        yield kind, data[start:end]
+        position = end
 
 
 def _read_coding_styles(frame: bytes) -> Iterator[tuple[bool, bytes]]:
@@ -152,7 +189,9 @@ def read_jpeg(frame: bytes, kind: int) -> Codestream:
                 precision, rows, columns, components = struct.unpack_from(">BHHB", segment)
                 return Codestream(rows, columns, components, precision)
         raise ValueError("no image size")
-    except (struct.error, ValueError) as error:
+    except struct.error:
+        raise UnreadableError("broken codestream", "too short") from None
+    except ValueError as error:
         raise UnreadableError("broken codestream", str(error)) from None
 
 

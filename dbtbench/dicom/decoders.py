@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.encaps import encapsulate
 
-from dbtbench.dicom.codestream import SOF3, SOF55, Codestream, read_jpeg, read_jpeg2000
+from dbtbench.dicom.codestream import SOF3, SOF55, Codestream, read_jpeg, read_jpeg2000, unwrap_jpeg2000
 from dbtbench.errors import UnreadableError
 
 Stored = NDArray[np.uint16]
@@ -55,10 +55,12 @@ class Syntax:
     Attributes:
         decoders: fastest first.
         describe: reads a frame's own markers; None where a frame has none.
+        unwrap: takes the codestream out of a frame; None where nothing can be around it.
     """
 
     decoders: tuple[Decoder, ...]
     describe: Callable[[bytes], Codestream] | None
+    unwrap: Callable[[bytes], bytes] | None = None
 
 
 def _jpeg2000_imagecodecs(frame: bytes, rows: int, columns: int) -> Stored:
@@ -74,7 +76,11 @@ def _jpeg2000_openjpeg(frame: bytes, rows: int, columns: int) -> Stored:
 
 
 def _jpeg2000_pillow(frame: bytes, rows: int, columns: int) -> Stored:
-    return decode_reduced(frame, read_jpeg2000(frame), 0)
+    stream = read_jpeg2000(frame)
+    pixels = decode_reduced(frame, stream, 0)
+    if stream.signed:  # Pillow adds half of the range
+        return cast(Stored, pixels.astype(np.int32) - (1 << stream.precision - 1))
+    return pixels
 
 
 def _jpegls_imagecodecs(frame: bytes, rows: int, columns: int) -> Stored:
@@ -131,6 +137,7 @@ JPEG2000 = Syntax(
         Decoder("PIL.Jpeg2KImagePlugin", "pillow", _jpeg2000_pillow),
     ),
     read_jpeg2000,
+    unwrap_jpeg2000,
 )
 JPEG_LS = Syntax(
     (
@@ -153,12 +160,17 @@ RLE = Syntax(
 COMPRESSED: dict[str, Syntax] = {
     uid.JPEG2000Lossless: JPEG2000,
     uid.JPEG2000: JPEG2000,
+    uid.HTJ2KLossless: JPEG2000,
+    uid.HTJ2KLosslessRPCL: JPEG2000,
+    uid.HTJ2K: JPEG2000,
     uid.JPEGLSLossless: JPEG_LS,
     uid.JPEGLSNearLossless: JPEG_LS,
     uid.JPEGLossless: JPEG_LOSSLESS,
     uid.JPEGLosslessSV1: JPEG_LOSSLESS,
     uid.RLELossless: RLE,
 }
+LOSSY = {uid.JPEG2000, uid.JPEGLSNearLossless, uid.HTJ2K}
+"""Transfer syntaxes whose values may lie beside the encoded ones, and beyond the stored bits."""
 UNCOMPRESSED: dict[str, str] = {
     uid.ImplicitVRLittleEndian: "<u2",
     uid.ExplicitVRLittleEndian: "<u2",
@@ -189,21 +201,25 @@ def decode(frame: bytes, transfer_syntax: str, rows: int, columns: int, reductio
     Raises:
         UnreadableError: when the frame disagrees with the header, or no decoder can read it.
     """
-    describe = COMPRESSED[transfer_syntax].describe
-    stream = describe(frame) if describe else Codestream(rows, columns, 1, 16)
+    syntax = COMPRESSED[transfer_syntax]
+    frame = syntax.unwrap(frame) if syntax.unwrap else frame
+    stream = syntax.describe(frame) if syntax.describe else Codestream(rows, columns, 1, 16)
     stream.check(rows, columns)
     decoder = choose(transfer_syntax)
     if decoder is None:
-        packages = " or ".join(d.package for d in COMPRESSED[transfer_syntax].decoders)
+        packages = " or ".join(d.package for d in syntax.decoders)
         raise UnreadableError("no decoder is installed", f"pip install {packages}")
     try:
         pixels = (
             decode_reduced(frame, stream, reduction) if reduction else decoder.decode(frame, rows, columns)
         )
     except Exception as error:  # decoders raise errors of any kind
-        raise UnreadableError("cannot be decoded", f"{decoder.name}: {error}") from error
+        # The error's own text may quote the file.
+        raise UnreadableError("cannot be decoded", f"{decoder.name}: {type(error).__name__}") from error
     if pixels.shape != (-(-rows >> reduction), -(-columns >> reduction)):
         raise UnreadableError("cannot be decoded", f"{decoder.name} gives an image of {pixels.shape}")
+    if stream.signed and pixels.min() < 0:
+        raise UnreadableError("frame differs from the header", "negative values")
     return pixels.astype(np.uint16, copy=False)
 
 

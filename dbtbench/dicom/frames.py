@@ -15,7 +15,9 @@ from typing import BinaryIO
 import numpy as np
 
 from dbtbench.dicom.codestream import Codestream
-from dbtbench.dicom.decoders import COMPRESSED, UNCOMPRESSED, Stored, decode
+from dbtbench.dicom.decoders import COMPRESSED, LOSSY, UNCOMPRESSED, Stored, Syntax, decode
+from dbtbench.dicom.header import Header
+from dbtbench.dicom.window import Display
 from dbtbench.errors import UnreadableError
 
 Span = tuple[int, int]
@@ -31,35 +33,23 @@ class Frames:
 
     Args:
         file: the file, open for reading.
-        transfer_syntax: of its pixel data.
-        shape: slices, rows, columns of its header.
-        pixels: offset of the value of the pixel data, and its length; None where it is undefined.
+        header: of the file.
 
     Raises:
         UnreadableError: when the file does not hold these frames.
     """
 
-    def __init__(
-        self,
-        file: BinaryIO,
-        transfer_syntax: str,
-        shape: tuple[int, int, int],
-        pixels: tuple[int, int | None],
-    ) -> None:
-        self._file, self._syntax = file, transfer_syntax
-        slices, *size = shape
-        self._rows, self._columns = size
-        start, length = pixels
-        each = self._rows * self._columns * 2
-        if (transfer_syntax in UNCOMPRESSED) != (length is not None):
+    def __init__(self, file: BinaryIO, header: Header) -> None:
+        self._file, self._header, self._syntax = file, header, header.transfer_syntax
+        slices, rows, columns = header.shape
+        start, length = header.pixels
+        each = rows * columns * 2
+        if (self._syntax in UNCOMPRESSED) != (length is not None):
             raise UnreadableError(BROKEN, "encapsulated and uncompressed at the same time, or neither")
         if length is not None:
-            there = min(length, os.fstat(file.fileno()).st_size - start)
-            if there < slices * each:
-                raise UnreadableError(TRUNCATED, f"{there} of {slices * each} bytes of pixels")
-            self._spans = [[(start + k * each, each)] for k in range(slices)]
+            self._spans = _cut(file, start, length, slices, each)
         else:
-            self._spans = _find_fragments(file, start, slices)
+            self._spans = _find_fragments(file, start, slices, self._compression().describe is not None)
             for spans in self._spans:
                 if sum(span[1] for span in spans) > 2 * each + 2**16:
                     raise UnreadableError(BROKEN, "a compressed frame is longer than an uncompressed one")
@@ -73,8 +63,12 @@ class Frames:
         Raises:
             UnreadableError: when its markers are broken.
         """
-        compressed = COMPRESSED.get(self._syntax)
-        return compressed.describe(self._read_bytes(0)) if compressed and compressed.describe else None
+        if self._syntax in UNCOMPRESSED:
+            return None
+        compression = self._compression()
+        frame = self._read_bytes(0)
+        frame = compression.unwrap(frame) if compression.unwrap else frame
+        return compression.describe(frame) if compression.describe else None
 
     def read(self, index: int, reduction: int = 0) -> Stored:
         """Read and decode one frame.
@@ -83,16 +77,35 @@ class Frames:
             (rows, columns) stored values; (⌈rows/2^r⌉, ⌈columns/2^r⌉) when reduced.
 
         Raises:
-            UnreadableError: when it cannot be decoded; the detail names the frame.
+            UnreadableError: when it cannot be decoded, or its values need more bits than the header says; the
+                detail names the frame.
         """
         frame = self._read_bytes(index)
-        if self._syntax in UNCOMPRESSED:
-            stored = np.frombuffer(frame, UNCOMPRESSED[self._syntax])
-            return stored.reshape(self._rows, self._columns).astype(np.uint16, copy=False)
         try:
-            return decode(frame, self._syntax, self._rows, self._columns, reduction)
+            if self._syntax in UNCOMPRESSED:
+                stored = np.frombuffer(frame, UNCOMPRESSED[self._syntax])
+                pixels = stored.reshape(self._header.shape[1:]).astype(np.uint16, copy=False)
+            else:
+                pixels = decode(frame, self._syntax, *self._header.shape[1:], reduction)
+            return self._keep_stored_bits(pixels, self._header.displays[index], reduction)
         except UnreadableError as error:
             raise UnreadableError(error.reason, f"frame {index}: {error.detail}") from error
+
+    def _keep_stored_bits(self, pixels: Stored, display: Display, reduction: int) -> Stored:
+        """Take an overlay out of the pixels, and refuse values that cannot be stored ones.
+
+        Lossy and reduced images overshoot: theirs may be larger by half.
+        """
+        if self._header.overlay:
+            return pixels & np.uint16(display.largest)
+        exact = not reduction and self._syntax not in LOSSY
+        largest = display.largest if exact else display.largest * 3 // 2
+        if pixels.max() > largest and (pixels[~display.is_padding(pixels)] > largest).any():
+            raise UnreadableError("values need more bits than are stored", f"{display.bits_stored} are")
+        return pixels
+
+    def _compression(self) -> Syntax:
+        return COMPRESSED[self._syntax]
 
     def _read_bytes(self, index: int) -> bytes:
         parts = []
@@ -102,30 +115,68 @@ class Frames:
         return b"".join(parts)
 
 
-def _find_fragments(file: BinaryIO, start: int, frames: int) -> list[list[Span]]:
-    """Find each frame's fragments (PS3.5 A.4): by number, by offset table, or by end-of-image markers."""
+def _cut(file: BinaryIO, start: int, length: int, frames: int, each: int) -> list[list[Span]]:
+    """Cut uncompressed pixels into frames; they must be all there is, but for a byte of padding."""
+    there = min(length, os.fstat(file.fileno()).st_size - start)
+    if there < frames * each:
+        raise UnreadableError(TRUNCATED, f"{there} of {frames * each} bytes of pixels")
+    if length > frames * each + 1:
+        raise UnreadableError("pixels differ from the header", f"{length} instead of {frames * each} bytes")
+    return [[(start + k * each, each)] for k in range(frames)]
+
+
+def _find_fragments(file: BinaryIO, start: int, frames: int, marked: bool) -> list[list[Span]]:
+    """Find each frame's fragments (PS3.5 A.4): by number, by offset table, or by end-of-image markers.
+
+    Args:
+        file: the file.
+        start: offset of the first item, the offset table.
+        frames: of the header.
+        marked: whether a frame ends with a marker.
+    """
     items = _walk_items(file, start)
     table = next(items, (start, 0))
-    fragments = list(items)
+    everything = list(items)
+    fragments = [fragment for fragment in everything if fragment[1]]
     if len(fragments) < frames:
         raise UnreadableError("fewer frames than the header says", f"{len(fragments)} of {frames}")
+    if frames == 1:
+        return [fragments]
+    offsets = _read_table(file, table, frames)
+    starts = [at - 8 - (table[0] + table[1]) for at, _ in everything]
+    if offsets and sorted(offsets) != offsets and set(offsets) <= set(starts):
+        raise UnreadableError(BROKEN, "the offset table changes the order of the frames")
     if len(fragments) == frames:
         return [[fragment] for fragment in fragments]
-    if table[1] == 4 * frames:
-        file.seek(table[0])
-        offsets = np.frombuffer(file.read(table[1]), "<u4")
-        begins = np.isin([at - fragments[0][0] for at, _ in fragments], offsets)
-        ends = [*begins[1:], True]
+    if offsets:
+        begins = [at in offsets for at in starts]
+        groups = _group(everything, [*begins[1:], True])
+    elif marked:
+        groups = _group(fragments, [_ends_image(file, fragment) for fragment in fragments])
     else:
-        ends = [_ends_image(file, fragment) for fragment in fragments]
-    groups: list[list[Span]] = [[]]
-    for fragment, end in zip(fragments, ends, strict=True):
-        groups[-1].append(fragment)
-        if end:
-            groups.append([])
-    if len(groups) != frames + 1 or groups.pop():
+        groups = []
+    if len(groups) != frames or not all(groups):
         raise UnreadableError(BROKEN, f"{len(fragments)} fragments do not make {frames} frames")
     return groups
+
+
+def _read_table(file: BinaryIO, table: Span, frames: int) -> list[int]:
+    """Read the offset table; an empty one, and one of another length, says nothing."""
+    if table[1] != 4 * frames:
+        return []
+    file.seek(table[0])
+    return [int(offset) for offset in np.frombuffer(file.read(table[1]), "<u4")]
+
+
+def _group(fragments: list[Span], ends: list[bool]) -> list[list[Span]]:
+    """Group fragments up to each that ends a frame, without empty ones; what is left over is a group too."""
+    groups: list[list[Span]] = [[]]
+    for fragment, end in zip(fragments, ends, strict=True):
+        if fragment[1]:
+            groups[-1].append(fragment)
+        if end:
+            groups.append([])
+    return groups if groups[-1] else groups[:-1]
 
 
 def _walk_items(file: BinaryIO, start: int) -> Iterator[Span]:
@@ -143,7 +194,7 @@ def _walk_items(file: BinaryIO, start: int) -> Iterator[Span]:
         if tag == SEQUENCE_END:
             return
         if tag != ITEM:
-            raise UnreadableError(BROKEN, f"tag {tag:08X} between the fragments")
+            raise UnreadableError(BROKEN, "another element between the fragments")
         if start + 8 + length > size:
             raise UnreadableError(TRUNCATED, f"{size - start - 8} of {length} bytes of a fragment")
         yield start + 8, length

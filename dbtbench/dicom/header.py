@@ -1,49 +1,70 @@
-"""The header of a Breast Tomosynthesis file, read with bounded time and memory whatever the file holds."""
+"""The header of a Breast Tomosynthesis file: the values of an import, for every frame."""
 
 from __future__ import annotations
 
 import io
 import struct
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_dataset, read_preamble
-from pydicom.uid import (
-    UID,
-    BreastTomosynthesisImageStorage,
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
-)
+from numpy.typing import NDArray
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dbtbench.dicom.decoders import COMPRESSED, UNCOMPRESSED
+from dbtbench.dicom.elements import (
+    PIXEL_DATA,
+    UNDEFINED,
+    Item,
+    get_integer,
+    get_numbers,
+    get_texts,
+    read_elements,
+    read_transfer_syntax,
+)
+from dbtbench.dicom.groups import choose_macros, find_frame_items, get_common
+from dbtbench.dicom.preconditions import (
+    PRECONDITIONS,
+    check_object,
+    find_overlay_bits,
+    get_padding,
+    get_size,
+    is_inverted,
+    name_uid,
+)
+from dbtbench.dicom.stack import order_frames, place_frames
+from dbtbench.dicom.window import FUNCTIONS, Display
 from dbtbench.errors import UnreadableError
 
-MAX_VOXELS = 2**31
-MAX_PIXELS = 2**25
-MAX_SLICES = 2**12
-"""Limits of a volume, a frame and the number of slices: several times the sizes that scanners make."""
-HEADER_BYTES = 2**20
-"""Bytes of a header after which it counts as broken; scanners write about 100 kB."""
-UNDEFINED_LENGTH = 2**32 - 1
-
-TAGS: list[Any] = [
-    "SOPClassUID",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "PixelRepresentation",
+WANTED = (
+    *PRECONDITIONS,
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
-]
+    "FrameVOILUTSequence",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "PixelValueTransformationSequence",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "PixelMeasuresSequence",
+    "PixelSpacing",
+    "SpacingBetweenSlices",
+    "PlanePositionSequence",
+    "ImagePositionPatient",
+    "PlaneOrientationSequence",
+    "ImageOrientationPatient",
+    "PatientOrientation",
+    "FrameContentSequence",
+    "StackID",
+    "InStackPositionNumber",
+    "FrameAnatomySequence",
+    "FrameLaterality",
+)
+DIRECTIONS = {"L": (1, 0, 0), "P": (0, 1, 0), "H": (0, 0, 1)}
+DIRECTIONS |= {"R": (-1, 0, 0), "A": (0, -1, 0), "F": (0, 0, -1)}
+"""Letters of PatientOrientation as directions to the left, posterior and superior."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +73,13 @@ class Header:
 
     Attributes:
         slices, rows, columns: size of the volume in voxels.
-        bits_stored: of a pixel's 16.
         transfer_syntax: its UID.
-        window: centre and width, in stored values after slope and intercept; None where there is none.
-        window_function: LINEAR, LINEAR_EXACT or SIGMOID.
-        slope, intercept: of the pixel value transformation.
-        pixel_mm: geometric mean of row and column spacing; NaN where the file gives none, as in BCS-DBT.
+        displays: of every stored frame.
+        order: number of the stored frame of every slice.
+        overlay: whether bits of a pixel beside the stored ones hold an overlay.
+        side: l or r, of the breast; "" where the file gives none.
+        axes: (2, 3) directions in which the columns and the rows of a frame are counted, in the patient; None
+            where the file does not give them.
         spacing: millimetres between slices, rows and columns; NaN where the file does not give it. The slice
             thickness is not used: in BCS-DBT it is the thickness of the compressed breast.
         pixels: offset of the value of the pixel data in the file, and its length in bytes; None where it is
@@ -67,104 +89,46 @@ class Header:
     slices: int
     rows: int
     columns: int
-    bits_stored: int
     transfer_syntax: str
-    window: tuple[float, float] | None
-    slope: float
-    intercept: float
-    pixel_mm: float
+    displays: tuple[Display, ...]
+    order: tuple[int, ...]
+    overlay: bool
+    side: str
+    axes: tuple[tuple[float, ...], ...] | None
     spacing: tuple[float, float, float]
-    window_function: str = "LINEAR"
-    pixels: tuple[int, int | None] = (0, None)
+    pixels: tuple[int, int | None]
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Slices, rows, columns."""
         return self.slices, self.rows, self.columns
 
+    @property
+    def pixel_mm(self) -> float:
+        """Geometric mean of row and column spacing; NaN where the file gives none, as in BCS-DBT."""
+        return float(np.sqrt(self.spacing[1] * self.spacing[2]))
+
 
 def read_header(path: Path) -> Header:
-    """Read a file's header; it costs at most a second or two and 100 MB whatever the file holds.
+    """Read a file's header; it costs at most a few seconds and 100 MB whatever the file holds.
 
     Raises:
-        UnreadableError: when the file is missing, is no Breast Tomosynthesis object, or cannot be grey
-            values of a sane size.
+        UnreadableError: when the file is missing, is no Breast Tomosynthesis object, or is none whose frames
+            are the slices of one volume of grey values (see `preconditions`).
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with _HeaderReader(io.FileIO(path)) as file:
-                syntax = _read_transfer_syntax(file)
-                file.seek(0)
-                dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
-                return _make_header(dataset, syntax, file)
+        with path.open("rb") as file:
+            syntax = read_transfer_syntax(file)
+            if syntax not in COMPRESSED and syntax not in UNCOMPRESSED:
+                raise UnreadableError("transfer syntax is not supported", name_uid(syntax))
+            root = read_elements(file, syntax, WANTED)
+            check_object(root)
+            pixels = _locate_pixel_data(file, syntax)
     except FileNotFoundError:
         raise UnreadableError("file not found") from None
-    except (PermissionError, IsADirectoryError) as error:
+    except OSError as error:
         raise UnreadableError("file cannot be opened", error.strerror or "") from None
-    except InvalidDicomError:
-        raise UnreadableError("not a DICOM file") from None
-    except UnreadableError:
-        raise
-    except Exception as error:  # a broken header can raise nearly anything in the parser
-        raise UnreadableError("broken header", f"{type(error).__name__}: {error}") from None
-
-
-class _HeaderReader(io.BufferedReader):
-    """A file with a limit on the bytes that are read: 8 bytes of an empty item cost 1 kB of memory."""
-
-    left = HEADER_BYTES
-
-    def read(self, size: int | None = -1) -> bytes:
-        self.left -= HEADER_BYTES + 1 if size is None or size < 0 else size
-        if self.left < 0:
-            raise UnreadableError("broken header", f"longer than {HEADER_BYTES} bytes")
-        return super().read(size)
-
-
-def _read_transfer_syntax(file: io.BufferedReader) -> str:
-    """Read the transfer syntax before the data set: pydicom would inflate a deflated one to any size."""
-    read_preamble(file, force=False)
-    meta = read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
-    syntax = UID(str(meta.get("TransferSyntaxUID", "")))
-    if syntax not in COMPRESSED and syntax not in UNCOMPRESSED:
-        raise UnreadableError("transfer syntax is not supported", syntax.name or "none is given")
-    return syntax
-
-
-def _make_header(ds: pydicom.Dataset, syntax: str, file: io.BufferedReader) -> Header:
-    sop_class = UID(str(ds.get("SOPClassUID", "")))
-    if sop_class != BreastTomosynthesisImageStorage:
-        raise UnreadableError("not Breast Tomosynthesis Image Storage", sop_class.name)
-    slices, rows, columns = (int(ds.get(name) or 0) for name in ("NumberOfFrames", "Rows", "Columns"))
-    if min(slices, rows, columns) < 1:
-        raise UnreadableError("no frames", f"{slices} × {rows} × {columns}")
-    if slices > MAX_SLICES or rows * columns > MAX_PIXELS or slices * rows * columns > MAX_VOXELS:
-        raise UnreadableError("absurd size", f"{slices} × {rows} × {columns}")
-    bits = int(ds.get("BitsStored") or 0)
-    kind = ds.get("PhotometricInterpretation"), ds.get("SamplesPerPixel"), ds.get("BitsAllocated")
-    if kind != ("MONOCHROME2", 1, 16) or ds.get("PixelRepresentation") != 0 or not 1 <= bits <= 16:
-        raise UnreadableError("not unsigned 16-bit grey values", f"{kind}, {bits} bits stored")
-    shared = item_of(ds, "SharedFunctionalGroupsSequence")
-    first = item_of(ds, "PerFrameFunctionalGroupsSequence")
-    voi = _get_group(shared, first, "FrameVOILUTSequence")
-    centre, width = _get_numbers(voi, "WindowCenter"), _get_numbers(voi, "WindowWidth")
-    values = _get_group(shared, first, "PixelValueTransformationSequence")
-    spacing = _get_spacing(ds, shared, first)
-    return Header(
-        slices,
-        rows,
-        columns,
-        bits,
-        syntax,
-        (centre[0], width[0]) if centre and width else None,
-        _get_number(values, "RescaleSlope", missing=1.0),
-        _get_number(values, "RescaleIntercept", missing=0.0),
-        float(np.sqrt(spacing[1] * spacing[2])),
-        spacing,
-        str(voi.get("VOILUTFunction") or "LINEAR"),
-        _locate_pixel_data(file, syntax),
-    )
+    return _make_header(root, syntax, pixels)
 
 
 def item_of(ds: pydicom.Dataset, keyword: str, index: int = 0) -> pydicom.Dataset:
@@ -173,61 +137,115 @@ def item_of(ds: pydicom.Dataset, keyword: str, index: int = 0) -> pydicom.Datase
     return sequence[index] if sequence and len(sequence) > index else pydicom.Dataset()
 
 
-def _get_group(shared: pydicom.Dataset, frame: pydicom.Dataset, keyword: str) -> pydicom.Dataset:
-    """Get a functional group's item: shared between frames, else the frame's own."""
-    return item_of(shared if keyword in shared else frame, keyword)
+def _make_header(root: Item, syntax: str, pixels: tuple[int, int | None]) -> Header:
+    """Look up everything that is a value of each frame."""
+    slices, rows, columns = get_size(root)
+    frames = find_frame_items(root, slices)
+    places = place_frames(choose_macros(root, frames, "PlanePositionSequence", "ImagePositionPatient"))
+    order = order_frames(choose_macros(root, frames, "FrameContentSequence", "InStackPositionNumber"), places)
+    axes = _get_axes(root, frames)
+    sides = choose_macros(root, frames, "FrameAnatomySequence", "FrameLaterality")
+    side = get_common([tuple(get_texts(item, "FrameLaterality")) for item in sides], "laterality")
+    return Header(
+        slices,
+        rows,
+        columns,
+        syntax,
+        _make_displays(root, frames),
+        order,
+        find_overlay_bits(root, syntax),
+        side[0].lower() if side in (("L",), ("R",)) else "",
+        axes,
+        _get_spacing(root, frames, places, order, axes),
+        pixels,
+    )
 
 
-def _get_numbers(ds: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
-    """Get the finite numbers of an attribute; none when it is missing, or holds something else."""
-    try:
-        value = ds.get(keyword)
-        listed = value if isinstance(value, pydicom.multival.MultiValue | list) else [value]
-        numbers = tuple(float(number) for number in listed)
-    except (TypeError, ValueError, OverflowError):
-        return ()
-    return numbers if np.isfinite(numbers).all() else ()
+def _make_displays(root: Item, frames: list[Item]) -> tuple[Display, ...]:
+    """Make the way to displayed values of every frame (PS3.3 C.7.6.16.2.9, C.7.6.16.2.10)."""
+    bits = get_integer(root, "BitsStored") or 0
+    inverted, padding = is_inverted(root), get_padding(root)
+    windows = choose_macros(root, frames, "FrameVOILUTSequence", "WindowCenter", "WindowWidth")
+    slopes, intercepts = (
+        choose_macros(root, frames, "PixelValueTransformationSequence", keyword)
+        for keyword in ("RescaleSlope", "RescaleIntercept")
+    )
+    made: dict[tuple[int, ...], Display] = {}
+    items = list(zip(windows, slopes, intercepts, strict=True))
+    for voi, slope, intercept in items:
+        if (id(voi), id(slope), id(intercept)) in made:
+            continue
+        function = get_texts(voi, "VOILUTFunction") or ["LINEAR"]
+        if len(function) > 1 or function[0] not in FUNCTIONS:
+            raise UnreadableError("VOI LUT function is not supported", "known: " + ", ".join(FUNCTIONS))
+        centre, width = get_numbers(voi, "WindowCenter"), get_numbers(voi, "WindowWidth")
+        made[id(voi), id(slope), id(intercept)] = Display(
+            bits,
+            (centre[0], width[0]) if centre and width else None,
+            function[0],
+            _get_number(slope, "RescaleSlope", missing=1.0),
+            _get_number(intercept, "RescaleIntercept", missing=0.0),
+            inverted,
+            padding,
+        )
+    return tuple(made[id(voi), id(slope), id(intercept)] for voi, slope, intercept in items)
 
 
-def _get_number(ds: pydicom.Dataset, keyword: str, missing: float) -> float:
-    """Get the first number of an attribute that may be missing, but not wrong."""
-    if ds.get(keyword) is None:
-        return missing
-    numbers = _get_numbers(ds, keyword)
-    if not numbers:
-        raise UnreadableError("broken header", f"{keyword} is not a number")
+def _get_number(item: Item, keyword: str, missing: float) -> float:
+    """Get the one number of an attribute that may be missing."""
+    numbers = get_numbers(item, keyword) or [missing]
+    if len(numbers) > 1:
+        raise UnreadableError("broken header", f"{keyword} is several numbers")
     return numbers[0]
 
 
+def _get_axes(root: Item, frames: list[Item]) -> tuple[tuple[float, ...], ...] | None:
+    """Get the directions of a frame's columns and rows; all frames must agree."""
+    planes = choose_macros(root, frames, "PlaneOrientationSequence", "ImageOrientationPatient")
+    axes = get_common([tuple(get_numbers(item, "ImageOrientationPatient")) for item in planes], "orientation")
+    if len(axes) == 6:
+        return axes[:3], axes[3:]
+    letters = get_texts(root, "PatientOrientation")
+    if len(letters) != 2 or not all(text and set(text) <= set(DIRECTIONS) for text in letters):
+        return None
+    along = [np.sum([DIRECTIONS[letter] for letter in text], axis=0) for text in letters]
+    return tuple(tuple(float(n) for n in axis) for axis in along)
+
+
 def _get_spacing(
-    ds: pydicom.Dataset, shared: pydicom.Dataset, first: pydicom.Dataset
+    root: Item,
+    frames: list[Item],
+    places: NDArray[np.float64] | None,
+    order: tuple[int, ...],
+    axes: tuple[tuple[float, ...], ...] | None,
 ) -> tuple[float, float, float]:
     """Get the mm between slices, rows and columns; the first from the slices' positions if need be."""
-    measures = _get_group(shared, first, "PixelMeasuresSequence")
-    between = (*_get_numbers(measures, "SpacingBetweenSlices"), float("nan"))[0]
-    if np.isnan(between):
-        second = item_of(ds, "PerFrameFunctionalGroupsSequence", 1)
-        places = [
-            _get_numbers(item_of(frame, "PlanePositionSequence"), "ImagePositionPatient")
-            for frame in (first, second)
-        ]
-        axes = _get_numbers(_get_group(shared, first, "PlaneOrientationSequence"), "ImageOrientationPatient")
-        if [len(numbers) for numbers in (places[0], places[1], axes)] == [3, 3, 6]:
-            between = abs(float(np.dot(np.cross(axes[:3], axes[3:]), np.subtract(places[0], places[1]))))
-    pixel = _get_numbers(measures, "PixelSpacing")
-    rows, columns = pixel if len(pixel) == 2 else (float("nan"), float("nan"))
-    slices, rows, columns = (mm if mm > 0 else float("nan") for mm in (between, rows, columns))
-    return slices, rows, columns
+    measures = [
+        choose_macros(root, frames, "PixelMeasuresSequence", keyword)
+        for keyword in ("SpacingBetweenSlices", "PixelSpacing")
+    ]
+    slices, pixel = (
+        get_common([tuple(get_numbers(item, keyword)) for item in items], "pixel spacing")
+        for items, keyword in zip(measures, ("SpacingBetweenSlices", "PixelSpacing"), strict=True)
+    )
+    between = slices[0] if slices else float("nan")
+    if not slices and places is not None and axes and len(order) > 1:
+        normal = np.cross(*np.asarray(axes))
+        between = abs(float(np.dot(normal, places[order[1]] - places[order[0]])))
+    row, column = pixel if len(pixel) == 2 else (float("nan"), float("nan"))
+    between, row, column = (mm if 0 < mm < float("inf") else float("nan") for mm in (between, row, column))
+    return between, row, column
 
 
 def _locate_pixel_data(file: io.BufferedReader, syntax: str) -> tuple[int, int | None]:
     """Find offset and length of the pixel data's value; the file's position is before its tag."""
     order = ">" if syntax == ExplicitVRBigEndian else "<"
-    fields = "HHI" if syntax == ImplicitVRLittleEndian else "HH2s2xI"
-    head = file.read(struct.calcsize(order + fields))
-    if len(head) < struct.calcsize(order + fields):
+    implicit = syntax == ImplicitVRLittleEndian
+    layout = struct.Struct(order + ("HHI" if implicit else "HH2s2xI"))
+    head = file.read(layout.size)
+    if len(head) < layout.size:
         raise UnreadableError("no pixel data")
-    group, element, *_, length = struct.unpack(order + fields, head)
-    if (group, element) != (0x7FE0, 0x0010):
+    group, element, *vr, length = layout.unpack(head)
+    if group << 16 | element != PIXEL_DATA or vr not in ([], [b"OW"], [b"OB"]):
         raise UnreadableError("no pixel data")
-    return file.tell(), None if length == UNDEFINED_LENGTH else length
+    return file.tell(), None if length == UNDEFINED else length

@@ -1,4 +1,8 @@
-"""The reader of Breast Tomosynthesis Image Storage: a file becomes a volume on a grid, as displayed."""
+"""The reader of Breast Tomosynthesis Image Storage: a file becomes a volume on a grid, as displayed.
+
+`read_volume` is a straight line: the header and its preconditions; a table of displayed values for each
+frame; the frames; the side that the picture shows; the grid.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,14 @@ from numpy.typing import NDArray
 from dbtbench.dicom.decoders import Stored
 from dbtbench.dicom.frames import Frames
 from dbtbench.dicom.header import Header, read_header
+from dbtbench.dicom.window import STEP, WINDOWS, hides_padding, window_table
 from dbtbench.errors import UnreadableError
+from dbtbench.geometry.orientation import decide_rotation
 from dbtbench.geometry.resample import area_mean, torchio_resize
+from dbtbench.geometry.views import image_laterality, laterality
 
 __all__ = [
+    "ORIENTATIONS",
     "WINDOWS",
     "DicomVolume",
     "Header",
@@ -25,9 +33,9 @@ __all__ = [
     "window_table",
 ]
 
-Values = NDArray[np.float64]
+Image = NDArray[np.float32]
 
-WINDOWS = ("dicom", "duke", "none")
+ORIENTATIONS = ("official", "header", "stored")
 CELL_PIXELS = 3.5
 """Reduced pixels that a cell of the grid must still have along each axis. The correlation with the exact
 means, in tissue, is then .9997 where the window clips noise and above .9999 elsewhere. With twice as many,
@@ -48,80 +56,13 @@ class DicomVolume:
         volume: (D, H, W) float32 in [0, 1], as displayed.
         header: of the file.
         flipped: whether the file is stored rotated by 180°, so that both in-plane axes were flipped.
+        undecided: whether the orientation could not be decided, so that the file was left as it is stored.
     """
 
     volume: NDArray[np.float32]
     header: Header
     flipped: bool
-
-
-def image_laterality(frame: Stored) -> str:
-    """Tell the side by the pixels: `"r"` when a frame's right column has more signal than its left one.
-
-    The rule of the collection's own reader (github.com/mazurowski-lab/duke-dbt-data): the laterality tag
-    of BCS-DBT reads L on right breasts too, so the pixels decide.
-
-    Args:
-        frame: (H, W) stored values at full resolution: a column of a reduced image mixes several, and could
-            decide otherwise.
-    """
-    return "r" if int(frame[:, 0].sum(dtype=np.int64)) < int(frame[:, -1].sum(dtype=np.int64)) else "l"
-
-
-def window_table(header: Header, window: str = "dicom", excess: float = 0) -> NDArray[np.float32]:
-    """Compute the displayed value of every 16-bit stored value.
-
-    `dicom`: the VOI LUT function of PS3.3 C.11.2.1.2 and C.11.2.1.3 after slope and intercept. `duke`: the
-    way of the collection's own reader, skimage's rescale_intensity of stored values from centre ± width/2 to
-    the whole numbers up to 65535, truncated. `none`: the stored value's share of the largest that
-    `bits_stored` allows.
-
-    Args:
-        header: of the file.
-        window: one of `WINDOWS`.
-        excess: the amount by which the stored values are too large.
-
-    Returns:
-        (65536,) float32 in [0, 1].
-
-    Raises:
-        UnreadableError: when the header has no window, or none that the standard allows.
-    """
-    stored = np.maximum(np.arange(65536) - float(excess), 0)
-    if window == "none":
-        displayed = stored / (2**header.bits_stored - 1)
-    elif header.window is None:
-        raise UnreadableError("no window")
-    elif window == "duke":
-        displayed = _duke_window(stored, *header.window)
-    else:
-        displayed = _voi_lut(stored * header.slope + header.intercept, *header.window, header.window_function)
-    return np.asarray(np.clip(displayed, 0, 1), np.float32)
-
-
-def _duke_window(stored: Values, centre: float, width: float) -> Values:
-    low, high = centre - width / 2, centre + width / 2
-    _check_width(low < high, width)
-    return np.floor((np.clip(stored, low, high) - low) / (high - low) * 65535) / 65535
-
-
-def _voi_lut(values: Values, centre: float, width: float, function: str) -> Values:
-    """Apply the VOI LUT function; the result is not yet clipped to [0, 1]."""
-    if function == "LINEAR":
-        _check_width(width >= 1, width)
-        offset = values - (centre - 0.5)
-        return offset / (width - 1) + 0.5 if width > 1 else np.sign(offset)
-    _check_width(width > 0, width)
-    if function == "LINEAR_EXACT":
-        return (values - centre) / width + 0.5
-    if function == "SIGMOID":
-        return (1 + np.tanh(2 * (values - centre) / width)) / 2  # 1/(1 + exp(-4x)) that cannot overflow
-    raise UnreadableError("VOI LUT function is not supported", function)
-
-
-def _check_width(allowed: bool, width: float) -> None:
-    if not allowed:
-        raise UnreadableError("invalid window", f"a width of {width:g}")
+    undecided: bool = False
 
 
 def read_volume(
@@ -132,13 +73,13 @@ def read_volume(
     window: str = "dicom",
     resample: str = "area",
     exact: bool = False,
+    orientation: str = "official",
 ) -> DicomVolume:
     """Read one file onto a grid, with one frame in memory at a time.
 
-    The official laterality rule is applied to frame 0, as in the collection's own reader: where the image's
-    laterality is not the view's, rows and columns of the volume are flipped; the order of the frames stays.
-    JPEG 2000 is decoded at the lowest resolution that leaves every cell `CELL_PIXELS` pixels (2457 × 1890
-    onto 64 × 64: 1/8); frame 0 is decoded in full too.
+    Where the file is stored rotated, rows and columns of the volume are flipped; the order of the slices
+    stays. JPEG 2000 is decoded at the lowest resolution that leaves every cell `CELL_PIXELS` pixels (2457 ×
+    1890 onto 64 × 64: 1/8); frame 0 is decoded in full too.
 
     Args:
         path: the file.
@@ -147,49 +88,97 @@ def read_volume(
         window: one of `WINDOWS`.
         resample: `area` (exact area means) or `torchio` (the paper's way; the whole volume in memory).
         exact: decode every frame at full resolution.
+        orientation: `official` (the side that frame 0 shows, as in the collection's own reader), `header`
+            (directions and laterality of the header) or `stored` (never flipped).
 
     Raises:
         UnreadableError: when the file cannot become a volume, for any reason.
     """
     header = read_header(path)
-    table = window_table(header, window)
+    for display in dict.fromkeys(header.displays):
+        window_table(display, window)  # refuses one that cannot be used, before any frame is decoded
     grid = grid or header.shape
     try:
         with path.open("rb") as file:
-            frames = Frames(file, header.transfer_syntax, header.shape, header.pixels)
+            frames = Frames(file, header)
             first = frames.read(0)
-            flipped = image_laterality(first) != view[0]
-            volume = None
+            rotated = _is_rotated(first, header, view, orientation)
             if resample == "torchio":
-                images = (_apply_window(frame, table) for frame in _read_all(first, frames))
-                volume = torchio_resize((i[::-1, ::-1] if flipped else i for i in images), grid)
-                return DicomVolume(volume, header, flipped)
-            if not exact:
-                volume = _reduced_area_mean(first, frames, header, window, grid)
-            if volume is None:
-                images = (_apply_window(frame, table) for frame in _read_all(first, frames))
-                volume = area_mean(images, header.shape, grid)
+                upright = (_turn(image, rotated) for image in _display_all(first, frames, header, window))
+                volume = torchio_resize(upright, grid)
+            else:
+                means = None if exact else _reduced_area_mean(first, frames, header, window, grid)
+                if means is None:
+                    means = area_mean(_display_all(first, frames, header, window), header.shape, grid)
+                volume = np.ascontiguousarray(_turn(means, rotated))
     except OSError as error:
-        raise UnreadableError("file cannot be read", str(error)) from None
-    return DicomVolume(np.ascontiguousarray(volume[:, ::-1, ::-1]) if flipped else volume, header, flipped)
+        raise UnreadableError("file cannot be read", error.strerror or "") from None
+    if volume.size > 1 and np.ptp(volume) < STEP:
+        raise UnreadableError("every voxel has the same value")
+    return DicomVolume(volume, header, flipped=bool(rotated), undecided=rotated is None)
+
+
+def _is_rotated(first: Stored, header: Header, view: str, orientation: str) -> bool | None:
+    """Decide whether a file is stored rotated by 180°; None where nothing decides it.
+
+    The brightness is that of displayed values before the window clips them: between two columns that are
+    both black in a window the official rule still decides.
+    """
+    if orientation == "stored":
+        return False
+    if orientation == "header":
+        if header.axes is None or header.side not in ("", laterality(view)):
+            return None
+        return decide_rotation(view, header.axes)
+    side = image_laterality(header.displays[0].measure_brightness(first[:, [0, -1]]))
+    return None if side is None else side != laterality(view)
+
+
+def _turn(image: Image, rotated: bool | None) -> Image:
+    """Rotate the last two axes by 180° where they are stored rotated."""
+    return image[..., ::-1, ::-1] if rotated else image
+
+
+def _display_all(
+    first: Stored, frames: Frames, header: Header, window: str, reduction: int = 0, excess: float = 0
+) -> Iterator[Image]:
+    """Yield the displayed values of every slice, in order; the first frame was read before."""
+    for index in header.order:
+        stored = frames.read(index, reduction) if index else first
+        yield _apply_table(stored, window_table(header.displays[index], window, excess))
+
+
+def _apply_table(frame: Stored, table: Image) -> Image:
+    """Map every pixel through a table, in bands that stay in the cache: a third of the time."""
+    image = np.empty(frame.shape, np.float32)
+    for row in range(0, len(frame), BAND):
+        np.take(table, frame[row : row + BAND], out=image[row : row + BAND], mode="clip")
+    return image
 
 
 def _reduced_area_mean(
     first: Stored, frames: Frames, header: Header, window: str, grid: tuple[int, int, int]
-) -> NDArray[np.float32] | None:
+) -> Image | None:
     """Compute area means of reduced frames; None where the grid or the file does not allow them."""
     stream = frames.describe()
     reduction = _choose_reduction(stream.levels, header.shape, grid) if stream else 0
-    if not stream or not reduction:
+    if not stream or not reduction or not _can_be_averaged(header, window):
         return None
-    table = window_table(header, window, ROUNDED_UP * reduction if stream.reversible else 0)
+    excess = ROUNDED_UP * reduction if stream.reversible else 0
     try:
         small = frames.read(0, reduction)
         _check_reduced(first, small)
-        images = (_apply_window(frame, table) for frame in _read_all(small, frames, reduction))
+        images = _display_all(small, frames, header, window, reduction, excess)
         return area_mean(images, header.shape, grid, reduction)
     except UnreadableError:
         return None  # perhaps it can be read in full
+
+
+def _can_be_averaged(header: Header, window: str) -> bool:
+    """Test whether the mean of stored values means something: not with an overlay or padding among them."""
+    return not header.overlay and not any(
+        hides_padding(display, window) for display in dict.fromkeys(header.displays)
+    )
 
 
 def _choose_reduction(levels: int, shape: tuple[int, int, int], grid: tuple[int, int, int]) -> int:
@@ -207,17 +196,3 @@ def _check_reduced(full: Stored, reduced: Stored) -> None:
     means = full.mean(dtype=np.float64) + 1, reduced.mean(dtype=np.float64) + 1
     if max(means) > 1.5 * min(means):
         raise UnreadableError("cannot be decoded", "the reduced image has another mean")
-
-
-def _read_all(first: Stored, frames: Frames, reduction: int = 0) -> Iterator[Stored]:
-    """Yield all frames; the first was read before."""
-    yield first
-    yield from (frames.read(index, reduction) for index in range(1, len(frames)))
-
-
-def _apply_window(frame: Stored, table: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Map every pixel through a table, in bands that stay in the cache: a third of the time."""
-    image = np.empty(frame.shape, np.float32)
-    for row in range(0, len(frame), BAND):
-        np.take(table, frame[row : row + BAND], out=image[row : row + BAND], mode="clip")
-    return image

@@ -146,7 +146,7 @@ def _write_volumes(dataset: DBTDataset, paths: list[Path], format_: str) -> set[
             if there and format_ != "dicom":
                 continue
             volume = dataset.volumes([case["case"]])[0, 0]
-            if image_laterality(_to_ten_bits(volume[0])) != laterality(case["View"]):
+            if image_laterality(_to_ten_bits(volume[0])) not in (None, laterality(case["View"])):
                 turned.add(case["case"])
             if not there:
                 WRITERS[format_](path, volume, case, dataset)

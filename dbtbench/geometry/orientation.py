@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,8 @@ from dbtbench.geometry.views import laterality, projection
 
 Spacing = tuple[float, float, float]
 """mm between slices, rows and columns."""
+SAME_DIRECTION = 0.3
+"""Cosine from which two directions count as the same or opposite: oblique views differ in their angle."""
 
 
 def orientation_of(view: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -25,6 +29,22 @@ def orientation_of(view: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     if projection(view) == "cc":
         return np.stack([along_row, medial]), up
     return np.stack([along_row, (medial - up) * np.sqrt(0.5)]), (medial + up) * np.sqrt(0.5)
+
+
+def decide_rotation(view: str, axes: Sequence[Sequence[float]]) -> bool | None:
+    """Decide whether a frame is stored rotated by 180° in its plane.
+
+    Args:
+        view: such as lcc.
+        axes: (2, 3) directions in which its columns and its rows are counted, in patient coordinates.
+
+    Returns:
+        None where it is neither as displayed nor rotated, but mirrored or another plane.
+    """
+    agree = (orientation_of(view)[0] * np.asarray(axes, float)).sum(axis=1)
+    if (np.abs(agree) < SAME_DIRECTION).any() or agree[0] * agree[1] < 0:
+        return None
+    return bool(agree[0] < 0)
 
 
 def affine_of(view: str, spacing: Spacing) -> NDArray[np.float64]:

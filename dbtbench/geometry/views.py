@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +22,24 @@ def laterality(view: str) -> str:
 def projection(view: str) -> str:
     """Get the projection, `"cc"` or `"mlo"`, of a view such as `lcc` or `rmlo2`."""
     return "mlo" if view[1:].startswith("mlo") else "cc"
+
+
+def image_laterality(frame: NDArray[Any]) -> str | None:
+    """Decide the side by the pixels: `"r"` when a frame's right column has more signal than its left one.
+
+    The rule of the collection's own reader (github.com/mazurowski-lab/duke-dbt-data): the laterality tag
+    of BCS-DBT reads L on right breasts too, so the pixels decide.
+
+    Args:
+        frame: (H, W) values, larger where it is brighter, at full resolution: a column of a reduced image
+            mixes several, and could decide otherwise.
+
+    Returns:
+        `"l"` or `"r"`; None where both columns have the same sum, which decides nothing.
+    """
+    exact = np.float64 if frame.dtype.kind == "f" else np.int64
+    left, right = frame[:, 0].sum(dtype=exact), frame[:, -1].sum(dtype=exact)
+    return None if left == right else "l" if left > right else "r"
 
 
 def mirror_boxes(boxes: Boxes, width: int) -> Boxes:

@@ -11,6 +11,7 @@ import pytest
 from pydicom import uid
 
 from dbtbench.dicom.volume import read_header
+from dbtbench.dicom.window import Display
 
 SHAPE = (5, 40, 36)
 CENTRE, WIDTH = 500.0, 600.0  # as `write_file` writes
@@ -24,10 +25,9 @@ def shared_group(ds: pydicom.Dataset, keyword: str) -> pydicom.Dataset:
 def test_the_header_says_size_bits_window_and_spacing(file: Path) -> None:
     header = read_header(file)
     assert (header.slices, header.rows, header.columns) == header.shape == SHAPE
-    assert (header.bits_stored, header.transfer_syntax) == (10, uid.JPEG2000Lossless)
-    assert header.window == (CENTRE, WIDTH)
-    assert header.window_function == "LINEAR"
-    assert (header.slope, header.intercept) == (1.0, 0.0)
+    assert header.transfer_syntax == uid.JPEG2000Lossless
+    assert header.displays == (Display(10, (CENTRE, WIDTH), "LINEAR", 1.0, 0.0),) * SHAPE[0]
+    assert header.order == tuple(range(SHAPE[0]))
     assert header.pixel_mm == pytest.approx(0.2)
     assert header.spacing == (1.5, 0.4, 0.1)
 
@@ -71,8 +71,8 @@ def test_of_several_windows_the_first_counts(file: Path, change_dicom: Any) -> N
         voi.WindowCenter, voi.WindowWidth = [300, 400], [500, 600]
         voi.VOILUTFunction = "SIGMOID"
 
-    header = read_header(change_dicom(file, change))
-    assert (header.window, header.window_function) == ((300, 500), "SIGMOID")
+    displays = set(read_header(change_dicom(file, change)).displays)
+    assert displays == {Display(10, (300, 500), "SIGMOID")}
 
 
 def test_a_window_in_the_frames_own_groups_is_found(file: Path, change_dicom: Any) -> None:
@@ -82,4 +82,4 @@ def test_a_window_in_the_frames_own_groups_is_found(file: Path, change_dicom: An
         for frame in ds.PerFrameFunctionalGroupsSequence:
             frame.FrameVOILUTSequence = sequence
 
-    assert read_header(change_dicom(file, move)).window == (CENTRE, WIDTH)
+    assert set(read_header(change_dicom(file, move)).displays) == {Display(10, (CENTRE, WIDTH))}

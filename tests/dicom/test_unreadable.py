@@ -20,6 +20,19 @@ from dbtbench.dicom.volume import read_header, read_volume
 from dbtbench.errors import UnreadableError
 
 REASONS = {
+    "a projection, not slices",
+    "an overlay lies in the pixels",
+    "every voxel has the same value",
+    "frames differ",
+    "frames differ from what they share",
+    "frames have no single order",
+    "functional groups differ from the frames",
+    "part of a concatenation",
+    "pixels are not in the lowest bits",
+    "pixels differ from the header",
+    "two statements about white",
+    "values need more bits than are stored",
+    "values pass through a table",
     "VOI LUT function is not supported",
     "absurd size",
     "broken codestream",
@@ -47,6 +60,12 @@ def reason_of(file: Path) -> str:
     return raised.value.reason
 
 
+def count_frames(ds: pydicom.Dataset, frames: int) -> None:
+    """Set the number of frames of a header that says nothing of each."""
+    ds.NumberOfFrames = frames
+    del ds.PerFrameFunctionalGroupsSequence
+
+
 NO_GREY = "not unsigned 16-bit grey values"
 
 
@@ -66,11 +85,12 @@ NO_GREY = "not unsigned 16-bit grey values"
         (lambda ds: setattr(ds, "BitsStored", 17), NO_GREY),
         (lambda ds: setattr(ds, "PixelRepresentation", 1), NO_GREY),
         (lambda ds: setattr(ds, "PhotometricInterpretation", "RGB"), NO_GREY),
-        (lambda ds: setattr(ds, "PhotometricInterpretation", "MONOCHROME1"), NO_GREY),
         (lambda ds: delattr(ds, "SharedFunctionalGroupsSequence"), "no window"),
         (lambda ds: setattr(ds, "SharedFunctionalGroupsSequence", Sequence()), "no window"),
-        (lambda ds: setattr(ds, "NumberOfFrames", 7), "fewer frames than the header says"),
-        (lambda ds: setattr(ds, "NumberOfFrames", 4), "broken pixel data"),
+        (lambda ds: setattr(ds, "NumberOfFrames", 7), "functional groups differ from the frames"),
+        (lambda ds: setattr(ds, "NumberOfFrames", 4), "functional groups differ from the frames"),
+        (lambda ds: count_frames(ds, 7), "fewer frames than the header says"),
+        (lambda ds: count_frames(ds, 4), "broken pixel data"),
         (lambda ds: setattr(ds, "Columns", 37), "frame differs from the header"),
         (lambda ds: setattr(ds, "PixelData", encapsulate([b"\xff\x4f\xff\x51" + bytes(400)] * 5)), "broken codestream"),  # noqa: E501
         (lambda ds: setattr(ds, "PixelData", encapsulate([bytes(40_000)] * 5)), "broken codestream"),
@@ -113,7 +133,7 @@ def test_uncompressed_pixels_must_be_there(file: Path, frames: Any, store_dicom:
     [
         (uid.DeflatedExplicitVRLittleEndian, "Deflated Explicit VR Little Endian"),
         (uid.JPEGBaseline8Bit, "JPEG Baseline (Process 1)"),
-        ("1.2.3", "1.2.3"),
+        ("1.2.3", "an unknown one"),
         ("", "none is given"),
     ],
 )
@@ -214,8 +234,9 @@ def fragments_of(file: Path, items: bytes) -> Path:
         (ITEM + struct.pack("<I", 2**32 - 4), "file ends too early"),
         (ITEM + bytes(4) + b"\x10\x00\x10\x00" + bytes(100), "broken pixel data"),
         (ITEM + bytes(4) + (ITEM + bytes(4)) * 200_000, "broken pixel data"),
-        (ITEM + bytes(4) + (ITEM + bytes(4)) * 5, "broken codestream"),
-        (ITEM + bytes(4) + (ITEM + bytes(4)) * 50, "broken pixel data"),
+        (ITEM + bytes(4) + (ITEM + bytes(4)) * 50, "fewer frames than the header says"),
+        (ITEM + bytes(4) + (ITEM + b"\4\0\0\0" + bytes(4)) * 5, "broken codestream"),
+        (ITEM + bytes(4) + (ITEM + b"\4\0\0\0" + bytes(4)) * 50, "broken pixel data"),
     ],
 )
 def test_hostile_encapsulation_has_a_reason(file: Path, items: bytes, reason: str) -> None:

@@ -100,11 +100,13 @@ def test_torchio_resamples_full_frames_as_displayed(file: Path, frames: Any) -> 
 
 def test_laterality_is_where_the_edge_is_brighter() -> None:
     frame = np.zeros((4, 4), np.uint16)
-    assert image_laterality(frame) == "l"  # as the official rule: a tie is left
+    assert image_laterality(frame) is None  # a tie decides nothing
+    assert image_laterality(frame.astype(np.float32)) is None
     frame[:, -1] = 65535
     assert image_laterality(frame) == "r"
     frame[:, 0], frame[0, 0] = 65535, 65534
     assert image_laterality(frame) == "r"
+    assert image_laterality(frame[:, ::-1].astype(np.float32)) == "l"
 
 
 @pytest.mark.parametrize("grid", [None, (3, 12, 12)])

@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dbtbench.dicom.header import MAX_VOXELS
+from dbtbench.dicom.preconditions import MAX_VOXELS
 from dbtbench.errors import UnreadableError
 from dbtbench.geometry.views import Volume
 

@@ -262,7 +262,7 @@ EXPECTED = {
     "no frames": 1,
     "absurd size": 1,
     "frame differs from the header": 1,
-    "fewer frames than the header says": 1,
+    "functional groups differ from the frames": 1,
     "no window": 1,
     "no pixel data": 1,
 }
