@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
@@ -18,13 +20,17 @@ from dbtbench.exchange.tables import NO_REASON, reject_rows
 from dbtbench.runtime.progress import log
 
 HINTS = {"VolumeSlices": "the first version of the BCS-DBT tables lacks it; use v2"}
+MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+"""Byte-order marks; "Unicode text" of a spreadsheet is UTF-16 with tabs."""
+DECLARED = re.compile(r'\A\s*"?sep=([^\w\s"]|\t)"?[,; \t]*(?=\r|\n)', re.IGNORECASE)
+"""A first line that names the separator, as spreadsheets read and write it."""
 DECIMAL = "numbers are written with a decimal point, and text with a separator in quotes"
 
 Rows = Iterator[tuple[int, list[str]]]
 
 
 def read_columns(path: Path, text: Sequence[str], numbers: Sequence[str] = ()) -> pd.DataFrame:
-    """Read columns by their names, wherever they stand: UTF-8 or Latin-1, with commas, semicolons or tabs.
+    """Read columns by their names, wherever they stand (see `decode_table` and `find_columns`).
 
     Blank lines are no rows. Other columns, with or without a name, are left out.
 
@@ -49,23 +55,15 @@ def read_columns(path: Path, text: Sequence[str], numbers: Sequence[str] = ()) -
     header = [cell.strip() for cell in next(rows, (0, []))[1]]
     if not header:
         raise UsageError(f"{path} is empty", "a table has a heading, also when it has no rows")
-    wanted = [*text, *numbers]
-    for wrong, columns in (
-        ("no column", [column for column in wanted if column not in header]),
-        ("several columns", [column for column in wanted if header.count(column) > 1]),
-    ):
-        if columns:
-            hint = HINTS.get(", ".join(columns), f"needed once each: {', '.join(wanted)}")
-            raise UsageError(f"{path} has {wrong} {', '.join(columns)}", hint)
-    table = _parse_fast(content[stream.tell() :], separator, header, text, numbers)
-    return _parse_by_line(path, rows, header, text, numbers) if table is None else table
+    places = find_columns(str(path), header, [*text, *numbers])
+    table = _parse_fast(content[stream.tell() :], separator, len(header), places, numbers)
+    return _parse_by_line(path, rows, len(header), places, numbers) if table is None else table
 
 
 def read_rows(name: str, raw: bytes, columns: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
-    """Read columns as text; a row that is not right is kept, with a reason.
+    """Read columns as text (see `decode_table` and `find_columns`); a row that is not right has a reason.
 
-    The file may be in UTF-8 or Latin-1, with commas, semicolons or tabs. Blank lines are no rows. Other
-    columns are left out.
+    Blank lines are no rows. Other columns are left out.
 
     Args:
         name: of the file, for errors and notices.
@@ -90,22 +88,51 @@ def read_rows(name: str, raw: bytes, columns: Sequence[str], optional: Sequence[
     except csv.Error as error:
         raise UsageError(f"{name} is not a CSV file: {error}", "download it again") from error
     header = [cell.strip() for cell in rows.pop(0)] if rows else []
+    places = find_columns(name, header, columns, optional)
+    cells = {column: [row[at] if at < len(row) else "" for row in rows] for column, at in places.items()}
+    table = pd.DataFrame(cells, dtype=str).reindex(columns=[*columns], fill_value="")
+    table = table.apply(lambda column: column.str.strip(" ")).assign(**NO_REASON)
+    surplus = pd.Series([any(cell.strip() for cell in row[len(header) :]) for row in rows], dtype=bool)
+    reject_rows(table, surplus, "more cells than columns", f"the heading has {len(header)}")
+    return table
+
+
+def find_columns(
+    name: str, header: Sequence[str], columns: Sequence[str], optional: Sequence[str] = ()
+) -> dict[str, int]:
+    """Find columns in a heading; where none is spelt so, case, spaces and underscores do not count.
+
+    Args:
+        name: of the file, for errors.
+        header: the cells of the heading.
+        columns: the columns that are wanted.
+        optional: those of them that may be missing.
+
+    Returns:
+        The place of each column that is there.
+
+    Raises:
+        UsageError: when one is missing, or is there twice.
+    """
+    spelt = [_simplify(cell) for cell in header]
+    places = {
+        column: [place for place, cell in enumerate(header) if cell == column]
+        or [place for place, cell in enumerate(spelt) if cell == _simplify(column)]
+        for column in columns
+    }
     for wrong, found in (
-        ("no column", [c for c in columns if c not in header and c not in optional]),
-        ("several columns", [c for c in columns if header.count(c) > 1]),
+        ("no column", [c for c in columns if not places[c] and c not in optional]),
+        ("several columns", [c for c in columns if len(places[c]) > 1]),
     ):
         if found:
-            raise UsageError(
-                f"{name} has {wrong} {', '.join(found)}", f"expected once each: {', '.join(columns)}"
-            )
-    width = len(header)
-    header += [column for column in optional if column not in header]
-    cells = [row[:width] + [""] * (len(header) - len(row[:width])) for row in rows]
-    table = pd.DataFrame(cells, columns=header, dtype=str)[[*columns]].apply(lambda c: c.str.strip(" "))
-    surplus = pd.Series(["".join(row[width:]).strip() for row in rows], dtype=str)
-    table = table.assign(**NO_REASON)
-    reject_rows(table, surplus != "", "more cells than columns", surplus)
-    return table
+            hint = HINTS.get(", ".join(found), f"needed once each: {', '.join(columns)}")
+            raise UsageError(f"{name} has {wrong} {', '.join(found)}", hint)
+    return {column: found[0] for column, found in places.items() if found}
+
+
+def _simplify(cell: str) -> str:
+    """Write a column's name without case, spaces and underscores."""
+    return re.sub(r"[\s_]", "", cell).casefold()
 
 
 def read_bytes(path: Path) -> bytes:
@@ -126,20 +153,32 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode_table(name: str, raw: bytes) -> tuple[str, str]:
-    """Decode a table as UTF-8, else Latin-1, and find its separator: comma, semicolon or tab.
+    """Decode a table as its byte-order mark says, else as UTF-8, else Latin-1, and find its separator.
+
+    The separator is comma, semicolon or tab, or the one of a first line `sep=;`. That line becomes a blank
+    one, so that the others keep their numbers.
 
     Args:
-        name: of the file, for the notice about Latin-1.
+        name: of the file, for errors and the notice about Latin-1.
         raw: its bytes.
 
     Returns:
         The text and the separator.
+
+    Raises:
+        UsageError: when the file is not whole in the encoding that its byte-order mark names.
     """
+    mark = next((mark for mark in MARKS if raw.startswith(mark)), b"")
+    encoding = MARKS.get(mark, "utf-8")
     try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
+        text = raw[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8":
+            raise UsageError(f"{name} is not whole {encoding.upper()}", "save it as CSV in UTF-8") from error
         log.info(f"{name} is not in UTF-8; it is read as Latin-1")
         text = raw.decode("latin-1")
+    if declared := DECLARED.match(text):
+        return text[declared.end() :], declared[1]
     heading = text.lstrip().partition("\n")[0]
     return text, max(",;\t", key=heading.count)
 
@@ -156,13 +195,13 @@ def _split_rows(path: Path, stream: io.StringIO, separator: str) -> Rows:
 
 
 def _parse_fast(
-    body: str, separator: str, header: Sequence[str], text: Sequence[str], numbers: Sequence[str]
+    body: str, separator: str, width: int, places: Mapping[str, int], numbers: Sequence[str]
 ) -> pd.DataFrame | None:
     """Read the columns with pandas, in a fourth of the time; None if anything is wrong with them.
 
     pandas does not name the line, so a file with an error is read again by line.
     """
-    types = {n: np.float64 if name in numbers else str for n, name in enumerate(header)}
+    types = dict.fromkeys(range(width), str) | {places[name]: np.float64 for name in numbers}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", ParserWarning)  # rows longer than the heading would lose their end
@@ -178,24 +217,25 @@ def _parse_fast(
             )
     except (ValueError, ParserWarning):
         return None
-    table = pd.DataFrame({name: cells[header.index(name)] for name in (*text, *numbers)})
+    table = pd.DataFrame({name: cells[place] for name, place in places.items()})
+    text = [name for name in places if name not in numbers]
     for name in text:
         table[name] = table[name].str.strip()
-    bad = (table[[*text]] == "").any(axis=None) or not np.isfinite(table[[*numbers]]).all(axis=None)
+    bad = (table[text] == "").any(axis=None) or not np.isfinite(table[[*numbers]]).all(axis=None)
     return None if bad else table
 
 
 def _parse_by_line(
-    path: Path, rows: Rows, header: Sequence[str], text: Sequence[str], numbers: Sequence[str]
+    path: Path, rows: Rows, width: int, places: Mapping[str, int], numbers: Sequence[str]
 ) -> pd.DataFrame:
     """Read the same columns line by line; an error names the first bad line."""
-    found: dict[str, list[str | float]] = {name: [] for name in (*text, *numbers)}
+    found: dict[str, list[str | float]] = {name: [] for name in places}
     for line, row in rows:
-        if len(row) < len(header) or any(row[len(header) :]):
-            cells = f"{len(row)} cells where the heading has {len(header)}"
+        if len(row) < width or any(row[width:]):
+            cells = f"{len(row)} cells where the heading has {width}"
             raise UsageError(f"{path}, line {line}: {cells}", DECIMAL)
         for name, values in found.items():
-            cell = row[header.index(name)].strip()
+            cell = row[places[name]].strip()
             value = _to_number(cell) if name in numbers else cell or None
             if value is None:
                 wanted = "a number" if name in numbers else "text"
@@ -203,8 +243,7 @@ def _parse_by_line(
                 hint = DECIMAL if "," in cell else "fix or remove that row"
                 raise UsageError(f"{path}, line {line}, column {name}: {problem}", hint)
             values.append(value)
-    types = dict.fromkeys(text, str) | dict.fromkeys(numbers, float)
-    return pd.DataFrame(found).astype(types)
+    return pd.DataFrame(found).astype({name: float if name in numbers else str for name in places})
 
 
 def _to_number(cell: str) -> float | None:

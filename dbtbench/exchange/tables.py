@@ -18,8 +18,9 @@ from dbtbench.runtime.progress import log
 
 EXACT = 2**53
 """Whole numbers below it are the same as float64 and as int64."""
-IDENTIFIER = r"(?![=+\-@])[^\x00-\x1f\x7f-\x9f]+"
-"""No control characters, and nothing that a spreadsheet would execute."""
+IDENTIFIER = r"(?![=+\-@])(?!\d+([.,]\d+)?[Ee]\+\d+$)[^\x00-\x1f\x7f-\x9f]+"
+"""No control characters, nothing that a spreadsheet would execute, and no number whose digits one has rounded
+(1.23E+11): several patients could have become one."""
 OFFICIAL = tuple(split for split in SPLITS if split != "reserve")
 """Splits that tables may name."""
 NO_REASON = {"reason": "", "detail": ""}

@@ -106,6 +106,15 @@ def test_a_bad_cell_is_named_by_file_line_and_column(
         read_columns(written(tmp_path, HEADING + "".join(lines)), TEXT, NUMBERS)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_line_that_names_the_separator_is_one_of_the_lines(tmp_path: Path, encoding: str) -> None:
+    text = "sep=;\n" + HEADING.lower().replace("score", "SC ORE").replace(",", ";") + "a,1;b;1;{}\n"
+    table = read_columns(written(tmp_path, text.format("2").encode(encoding)), TEXT, NUMBERS)
+    assert table.to_numpy().tolist() == [["a,1", "b", 1.0, 2.0]]
+    with pytest.raises(UsageError, match="line 3, column Score: 'x' where a number is needed"):
+        read_columns(written(tmp_path, text.format("x").encode(encoding)), TEXT, NUMBERS)
+
+
 def test_an_empty_identifier_is_a_bad_cell(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="line 3, column Where: nothing where text is needed"):
         read_columns(written(tmp_path, HEADING + "a,b,1,2\nc, ,1,2\n"), TEXT, NUMBERS)

@@ -35,6 +35,11 @@ COLUMNS = {"labels": CLASSES, "file-paths": PATHS, "boxes": NATIVE_BOX}
 """The columns of each kind of table, besides KEY."""
 OPTIONAL = ["VolumeSlices"]
 """Columns of boxes that releases before v2 lack."""
+TRUTH = {
+    **dict.fromkeys(("true", "wahr", "vrai", "verdadero", "verdadeiro", "vero"), "1"),
+    **dict.fromkeys(("false", "falsch", "faux", "falso"), "0"),
+}
+"""Words of spreadsheets, in several languages, for what a label has as 1 or 0."""
 SPLIT_WORDS = {**{split: split for split in OFFICIAL}, "val": "validation"}
 VOLUME_COLUMNS = [*KEY, "label", "split", *PATHS, "reason", "detail"]
 
@@ -109,7 +114,8 @@ def _hint_at_name(kind: str, split: str) -> str:
 
 def _check_labels(labels: pd.DataFrame) -> pd.DataFrame:
     """Add `label`, and reject rows that name no class or several, are repeated, or contradict each other."""
-    numbers = labels[CLASSES].apply(pd.to_numeric, errors="coerce").fillna(-1)
+    cells = labels[CLASSES].map(lambda cell: TRUTH.get(cell.lower(), cell.replace(",", ".")))
+    numbers = cells.apply(pd.to_numeric, errors="coerce").fillna(-1)
     one = numbers.isin([0, 1]).all(axis=1) & (numbers.sum(axis=1) == 1)
     labels["label"] = numbers.idxmax(axis=1).str.lower().where(one, "")
     reject_rows(labels, ~one, "labels are not one class", join_cells(labels, CLASSES))

@@ -171,6 +171,53 @@ def test_dialects_make_no_difference(tmp_path: Path, separator: str, end: str, e
     ]
 
 
+GOOD = LABEL.replace("PatientID", "Patient ID").upper() + "P1,S1,lcc,FALSE,FALSE,FALSE,TRUE\n"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        ("sep=;\r\n" + GOOD.replace(",", ";")).encode(),
+        ('"sep=|"\n' + GOOD.replace(",", "|")).encode(),
+        ("\ufeffSEP=\t\r\n" + GOOD.replace(",", "\t")).encode(),
+        ("\ufeff" + GOOD.replace(",", "\t")).encode("utf-16-le"),
+        ("\ufeff" + GOOD).encode("utf-16-be"),
+        ("sep=;,,,\n" + GOOD.replace(",", ";")).encode(),
+        GOOD.replace(",", '","').replace("\n", '"\n"')[:-1].join(['"', ""]).encode(),
+        GOOD.replace("\n", "\r").encode(),
+        GOOD.replace("FALSE", "falsch").replace("TRUE", "WAHR").encode(),
+        GOOD.replace("FALSE", "0,0").replace("TRUE", "1,0").replace("0,0", "@").replace("1,0", "!")
+        .replace(",", ";").replace("@", "0,0").replace("!", "1,0").encode(),
+    ],
+    ids=["sep", "quoted sep", "tab", "UTF-16", "UTF-16 BE", "wide sep", "quotes", "CR", "German", "commas"],
+)  # fmt: skip
+def test_tables_are_read_as_spreadsheets_save_them(
+    tmp_path: Path, raw: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path)
+    (tmp_path / "BCS-DBT-labels-train-v2.csv").write_bytes(raw)
+    volumes = read_tables(tmp_path).volumes
+    assert volumes[[*KEY, "label", "reason"]].to_numpy().tolist() == [["P1", "S1", "lcc", "cancer", ""]]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_utf_16_table_that_was_cut_off_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "BCS-DBT-labels-train-v2.csv").write_bytes(("\ufeff" + GOOD).encode("utf-16-le")[:-1])
+    with pytest.raises(UsageError, match=r"labels-train-v2\.csv is not whole UTF-16"):
+        read_tables(tmp_path)
+
+
+def test_a_heading_in_another_case_counts_only_where_none_is_right(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "BCS-DBT-labels-train-v2.csv"
+    path.write_text("view," + LABEL + "x," + NORMAL)
+    assert read_tables(tmp_path).volumes["View"].tolist() == ["lcc"]
+    path.write_text(LABEL.replace("View", "view,VIEW") + NORMAL)
+    with pytest.raises(UsageError, match="several columns View"):
+        read_tables(tmp_path)
+
+
 def test_latin_1_is_read_with_a_notice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path)
     path = tmp_path / "BCS-DBT-file-paths-train-v2.csv"
@@ -225,7 +272,8 @@ def test_other_views_are_none(tmp_path: Path, view: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "=1+1", "+1", "-1", "@SUM(A1)", "\tP1", '"\rP1"', "P\x001", '"P\n1"', "P\x7f"]
+    "text",
+    ["", "=1+1", "+1", "-1", "@SUM(A1)", "\tP1", '"\rP1"', "P\x001", '"P\n1"', "P\x7f", "1.23E+11", "1E+05"],
 )
 @pytest.mark.parametrize("column", ["PatientID", "StudyUID"])
 def test_identifiers_neither_execute_nor_control(tmp_path: Path, text: str, column: str) -> None:
@@ -250,6 +298,7 @@ def test_a_cell_too_many_is_the_row_s_own_problem(tmp_path: Path) -> None:
     )
     volumes = read(tmp_path, labels, paths).volumes
     assert reasons(volumes) == ["", "more cells than columns", "more cells than columns"]
+    assert volumes["detail"].tolist() == ["", "the heading has 7", "the heading has 5"]
 
 
 def test_a_repeated_row_counts_once(tmp_path: Path) -> None:
