@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from dbtbench.data.dataset import GRID_BOX, KEY, NATIVE_BOX, DBTDataset, sizes
+from dbtbench.data.schema import NOT_DOWNLOADED
 from dbtbench.data.writer import (
     DatasetWriter,
     Entry,
@@ -171,8 +172,8 @@ def import_collection(
             for job, entry in pool.run(read_one, todo):
                 writer.record(entry or reject_job(job, UnreadableError("the process that read it died")))
                 advance()
-        hint = "paths in the tables are relative to the folder you name"
-        report, rejected = summarise_import(volumes, tables.boxes, writer.entries, root, hint)
+        hints = {NOT_DOWNLOADED: "paths in the tables are relative to the folder you name"}
+        report, rejected = summarise_import(volumes, tables.boxes, writer.entries, root, hints, path)
         meta = {
             "intensity": {"window": settings.window, "resample": settings.resample, "exact": settings.exact},
             "source": {"kind": kind, "tables": tables.digest, "files": files},

@@ -9,13 +9,32 @@ from typing import Any
 
 import pandas as pd
 
-from dbtbench.data.dataset import KEY
+from dbtbench.data.dataset import KEY, REJECTED_COLUMNS
 from dbtbench.data.schema import NO_LABEL, NOT_DOWNLOADED
 from dbtbench.data.writer import Entry
 from dbtbench.errors import MissingError
+from dbtbench.runtime.files import csv_text, write_text
 
 UNREAD = "its volume was rejected"
 OUTSIDE = "box lies outside the volume"
+INSIDE = "name the real folder: no path and no link may lead out of it"
+HINTS = {
+    "labels are not one class": "of Normal, Actionable, Benign and Cancer one is 1, and the others are 0",
+    "labels contradict each other": "leave one row per volume in the labels table",
+    "no decoder is installed": "`dbtbench doctor` lists the decoders",
+    "no row in the file-paths table": "labels and file-paths need the same PatientID, StudyUID and View",
+    "no row in the labels table": "labels and file-paths need the same PatientID, StudyUID and View",
+    "no window": "`--window none` takes the stored values as they are",
+    "not a DICOM file": "were the downloads finished? compare the sizes of the files with the archive's",
+    "not a label": "a label is normal, actionable, benign or cancer",
+    "not a view": "a view is lcc, lmlo, rcc or rmlo, with a number or without",
+    "not an identifier": "keep PatientID and StudyUID as text; a spreadsheet rounds long numbers",
+    "path leaves the collection": INSIDE,
+    "path leaves the folder": INSIDE,
+    "several rows name this file": "give each volume its own file",
+    "the process that read it died": "try again with `--jobs 1`; it may be short of memory",
+}
+"""Advice when nothing was imported, by the most frequent reason."""
 
 
 def make_rejected_row(
@@ -27,7 +46,12 @@ def make_rejected_row(
 
 
 def summarise_import(
-    volumes: pd.DataFrame, boxes: pd.DataFrame, entries: Mapping[int, Entry], root: Path, hint: str
+    volumes: pd.DataFrame,
+    boxes: pd.DataFrame,
+    entries: Mapping[int, Entry],
+    root: Path,
+    hints: Mapping[str, str],
+    path: Path,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Count what became of each row of an import's tables.
 
@@ -36,20 +60,27 @@ def summarise_import(
         boxes: one row per box of the tables.
         entries: the volumes that were read, by their row.
         root: the folder they were read from.
-        hint: what to look at when nothing was imported.
+        hints: what to look at when nothing was imported, by reason; those of `HINTS` are known.
+        path: the data set's folder.
 
     Returns:
         The import report, {rows, imported, rejected: {reason: n}, missing, boxes: {…}}, and the rows of
         rejected.csv that no entry has.
 
     Raises:
-        MissingError: when no volume was imported.
+        MissingError: when no volume was imported; `PATH.rejected.csv`, next to where the data set would be,
+            then has a row for each.
     """
     ordered = [entries[index] for index in sorted(entries)]
     rejected = _list_rejected(volumes, boxes, ordered)
     report = _count_rows(volumes, boxes, ordered, rejected)
-    _check_not_empty(report, root, hint)
-    return report, rejected
+    table = path.with_name(f"{path.name}.rejected.csv")
+    if report["imported"]:
+        table.unlink(missing_ok=True)
+        return report, rejected
+    rows = [row for entry in ordered for row in entry["rejected"]] + rejected
+    write_text(table, csv_text(pd.DataFrame(rows, columns=REJECTED_COLUMNS, dtype=object)))
+    raise _explain_nothing(report, rows, root, {**HINTS, **hints}, table)
 
 
 def _list_rejected(
@@ -108,17 +139,19 @@ def _count_rows(
     return report | {"boxes": count(len(boxes), sum(len(entry["boxes"]) for entry in entries), True)}
 
 
-def _check_not_empty(report: Mapping[str, Any], root: Path, hint: str) -> None:
-    """Refuse to make a data set of nothing.
-
-    Raises:
-        MissingError: when no volume was imported.
-    """
-    if report["imported"]:
-        return
+def _explain_nothing(
+    report: Mapping[str, Any],
+    rows: Iterable[Mapping[str, Any]],
+    root: Path,
+    hints: Mapping[str, str],
+    table: Path,
+) -> MissingError:
+    """Explain why no volume was imported: the most frequent reasons, and the first detail of the first."""
     reasons = Counter(report["rejected"]) + Counter({NOT_DOWNLOADED: report["missing"]})
     most = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
-    raise MissingError(
-        f"none of the {report['rows']} volumes of {root} was imported: {most or 'the tables are empty'}",
-        hint,
-    )
+    reason = next(iter(reasons.most_common(1)), ("", 0))[0]
+    details = (row["detail"] for row in rows if (row["reason"], row["table"] == "boxes") == (reason, False))
+    first = next(filter(None, details), "")
+    message = f"none of the {report['rows']} volumes of {root} was imported: {most or 'the tables are empty'}"
+    hint = "; ".join(filter(None, [hints.get(reason, ""), f"row by row: {table}"]))
+    return MissingError(f"{message}; the first: {first}" if first else message, hint)

@@ -28,6 +28,11 @@ from dbtbench.geometry.resample import area_mean
 from dbtbench.runtime.files import digest, short_digest
 from dbtbench.runtime.progress import log, progress
 
+HINTS = {
+    "no view in the name": "a file's name or volumes.csv gives its view (lcc, lmlo, rcc, rmlo)",
+    "values are not in [0, 1]": "scale them as the real data set is: [0, 1] under its window",
+}
+"""Advice when nothing was imported, by reason."""
 VERSION = 1
 """Raise it when the same files give another data set than before."""
 DICOM_SETTINGS = ("window", "resample", "exact")
@@ -79,8 +84,7 @@ def import_samples(
     }
     with DatasetWriter(path, data.grid, len(tables.volumes), identity, fresh) as writer:
         _import_all(tables, root, data, writer)
-        hint = "a file's name or volumes.csv gives its view (lcc, lmlo, rcc, rmlo); values lie in [0, 1]"
-        report, rejected = summarise_import(tables.volumes, tables.boxes, writer.entries, root, hint)
+        report, rejected = summarise_import(tables.volumes, tables.boxes, writer.entries, root, HINTS, path)
         split = {"kind": "all for training", "trust": TRUST}
         meta = {
             "intensity": data.meta["intensity"],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -110,8 +111,42 @@ def test_a_grid_that_no_chunk_can_hold_is_an_error() -> None:
 def test_an_import_where_nothing_is_readable_is_an_error(copy: Path, tmp_path: Path) -> None:
     for file in files(copy):
         file.unlink()
-    with pytest.raises(MissingError, match=r"none of the 16 volumes.*not downloaded \(16\)"):
+    with pytest.raises(MissingError, match=r"none of the 16 volumes.*not downloaded \(16\)\n") as caught:
         import_bcs_dbt(copy, tmp_path / "d", ImportSettings())
+    assert "paths in the tables are relative" in caught.value.hint
+
+
+def test_when_nothing_is_imported_the_first_reason_has_its_detail_its_hint_and_a_table(
+    copy: Path, imported: DBTDataset, tmp_path: Path
+) -> None:
+    labels = copy / "BCS-DBT-labels-train-v2.csv"
+    text = labels.read_text()
+    labels.write_text(re.sub(",0(?=[,\n])", ",no", text))
+    with pytest.raises(
+        MissingError, match=r"labels are not one class \(16\); the first: Normal 1,"
+    ) as caught:
+        import_bcs_dbt(copy, tmp_path / "phantom", ImportSettings())
+    table = tmp_path / "phantom.rejected.csv"
+    assert "of Normal, Actionable, Benign and Cancer one is 1" in caught.value.hint
+    assert "paths" not in caught.value.hint
+    assert str(table) in caught.value.hint
+    rows = pd.read_csv(table)
+    assert rows["reason"].value_counts().to_dict() == {
+        "labels are not one class": 16,
+        "its volume was rejected": 4,
+    }
+    labels.write_text(text)
+    assert contents(import_bcs_dbt(copy, tmp_path / "phantom", ImportSettings())) == contents(imported)
+    assert not table.exists()
+
+
+def test_images_behind_a_link_are_an_error_that_speaks_of_it(copy: Path, tmp_path: Path) -> None:
+    for folder in [path for path in copy.iterdir() if path.is_dir()]:
+        folder.rename(tmp_path / folder.name)
+        folder.symlink_to(tmp_path / folder.name)
+    with pytest.raises(MissingError, match="the first: .* is a link out") as caught:
+        import_bcs_dbt(copy, tmp_path / "d", ImportSettings())
+    assert "real folder" in caught.value.hint
 
 
 def test_a_partial_download_is_imported_and_what_comes_later_is_added(
