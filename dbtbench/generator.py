@@ -62,11 +62,14 @@ class Generator(ABC, Generic[AnyRecipe]):
         recipe_class: the settings, with their defaults; the same class as in the brackets.
         version: raise it when the same recipe gives other samples than before.
         parallel: whether `fit` trains on several processes under torchrun.
+        derived: whether each sample is a training volume that was changed, as by classic augmentation. Only
+            then may samples be training volumes as they are; `evaluate` refuses others.
     """
 
     recipe_class: ClassVar[type[Recipe]] = Recipe
     version: ClassVar[int] = 1
     parallel: ClassVar[bool] = False
+    derived: ClassVar[bool] = False
 
     def __init__(self, recipe: AnyRecipe) -> None:
         self.recipe = recipe

@@ -37,7 +37,7 @@ from dbtbench.task import BASELINE, ArmName
 MOST_BYTES = 2**25
 TABLE = r"outcomes(-[a-z0-9]{1,40})?"
 RESULTS = {"scores", "metrics", "counts", "seconds", "dbtbench", "commit", "versions", "device", "created"}
-RESULTS |= {"rescored"}
+RESULTS |= {"rescored", "derived"}
 """Keys that a finished run adds to its identity."""
 
 
@@ -127,6 +127,7 @@ class Record(Provenance):
     metrics: dict[Name, Declaration]
     counts: dict[Name, NonNegativeInt]
     seconds: NonNegativeFloat
+    derived: bool | None = None
     rescored: Provenance | None = None
 
     @model_validator(mode="after")

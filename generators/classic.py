@@ -49,6 +49,7 @@ class Classic(Generator[ClassicRecipe]):
     """Changes the source case of each layout; its boxes are the source's own, carried along."""
 
     recipe_class = ClassicRecipe
+    derived = True
 
     def fit(self, train: DBTDataset, run: Run) -> None:
         """Keep the training split; nothing is learned."""

@@ -21,6 +21,7 @@ from pydicom.pixels.encoders.base import get_encoder
 
 from dbtbench import leaderboard, plugins
 from dbtbench.data.dataset import DBTDataset
+from dbtbench.data.writer import DatasetWriter
 from dbtbench.dicom.writing import write_tomosynthesis
 from dbtbench.leaderboard import Record
 from dbtbench.metric import Metric
@@ -46,6 +47,30 @@ def make_toy() -> Callable[..., DBTDataset]:
 def toy(tmp_path_factory: pytest.TempPathFactory) -> DBTDataset:
     """Eight patients with four views each; half of the patients have a lesion in every view."""
     return make_toy_dataset(tmp_path_factory.mktemp("toy") / "toy")
+
+
+def _write_synthetic(path: Path, real: DBTDataset, volumes: Any, **source: Any) -> DBTDataset:
+    """Write a synthetic data set of these volumes, with views of `real`, and what is added to its source."""
+    size = dict(zip(("slices", "rows", "columns"), real.grid, strict=True))
+    with DatasetWriter(path, real.grid, len(volumes), {"synthetic": path.name}) as writer:
+        for index, volume in enumerate(volumes):
+            key = {"PatientID": f"s{index}", "StudyUID": f"s{index}", "View": real.cases["View"][index]}
+            case = {**key, "label": "normal", "split": "train", **size, "pixel_mm": 7.0}
+            writer.add(index, volume, {**case, "flipped": False, "file": ""}, [])
+        described = {"kind": "synthetic", "generator": path.name, "version": 1, "run": "0" * 12, "recipe": {}}
+        described |= {"data": real.identity, **source}
+        meta = {
+            "intensity": real.meta["intensity"],
+            "source": described,
+            "split": {"kind": "all for training"},
+        }
+        return writer.finish(meta, real.split_hash)
+
+
+@pytest.fixture(scope="session")
+def write_synthetic() -> Callable[..., DBTDataset]:
+    """`write_synthetic(path, real, volumes, **source)`: a synthetic data set of these volumes."""
+    return _write_synthetic
 
 
 @pytest.fixture(scope="session")

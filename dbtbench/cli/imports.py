@@ -80,6 +80,10 @@ def volumes(
     cases: Annotated[
         Path | None, typer.Option("--cases", help="Table of volumes; FOLDER/volumes.csv if it is there.")
     ] = None,
+    derived: Annotated[
+        bool,
+        typer.Option("--derived", help="They are changed training volumes, as of classic augmentation."),
+    ] = False,
     workspace: WorkspaceOption = None,
     fresh: FreshOption = False,
     json: JsonOption = False,
@@ -98,7 +102,7 @@ def volumes(
     work = Workspace.find(workspace)
     path = work.datasets / checked_name(name)
     check_synthetic_name(path)
-    dataset = import_samples(root, path, choose_dataset(work, data), boxes, cases, fresh)
+    dataset = import_samples(root, path, choose_dataset(work, data), boxes, cases, fresh, derived)
     typer.echo(f"{TRUST} {data}", err=json)
     print_report(dataset.meta["import_report"], path, json)
     if not json:

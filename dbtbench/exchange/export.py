@@ -2,7 +2,7 @@
 
 OUT/export.json                    what was exported
 OUT/000012-DBT-P00003-lcc.dcm      one file per volume: .dcm, .nii.gz or .npz
-OUT/volumes.csv                    file, PatientID, StudyUID, View, label, split
+OUT/volumes.csv                    file, PatientID, StudyUID, View, label, split; synthetic: derived (0, 1)
 OUT/boxes.csv                      file, z0 … x1 (voxels of that file, half-open), Class
 OUT/BCS-DBT-labels-train-v2.csv    next to DICOM files: the three tables of BCS-DBT for each split
 """
@@ -20,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, NATIVE_BOX, SPACING, DBTDataset
+from dbtbench.data.leakage import is_derived
 from dbtbench.data.spacing import spacing_of
 from dbtbench.dicom.volume import image_laterality
 from dbtbench.dicom.writing import (
@@ -182,8 +183,10 @@ def _write_dicom(path: Path, volume: Volume, case: Mapping[str, Any], dataset: D
 def _describe_derivation(dataset: DBTDataset, nominal: bool) -> Derivation:
     source, note = dataset.meta["source"], f"; {NOMINAL}" if nominal else ""
     if dataset.synthetic:
-        drawn = f"drawn by {source['generator']} (version {source['version']}, run {source['run']})"
-        text = f"synthetic: {drawn}, not a patient{note}"
+        maker = f"{source['generator']} (version {source['version']}, run {source['run']})"
+        text = f"synthetic: drawn by {maker}, not a patient{note}"
+        if is_derived(source):
+            text = f"derived: a training volume that {maker} changed{note}"
     else:
         window = dataset.meta["intensity"].get("window", "unknown")
         grid = " x ".join(map(str, dataset.grid))
@@ -221,8 +224,12 @@ WRITERS: dict[str, Writer] = {"dicom": _write_dicom, "nifti": _write_nifti, "npz
 def _make_tables(dataset: DBTDataset, files: list[str]) -> dict[str, pd.DataFrame]:
     file_of = dict(zip(dataset.cases["case"], files, strict=True))
     boxes = dataset.boxes.assign(file=dataset.boxes["case"].map(file_of))
+    volumes = dataset.cases.assign(file=files)[["file", *KEY, "label", "split"]]
+    derived = is_derived(dataset.meta["source"]) if dataset.synthetic else None
+    if derived is not None:
+        volumes["derived"] = int(derived)
     return {
-        "volumes.csv": dataset.cases.assign(file=files)[["file", *KEY, "label", "split"]],
+        "volumes.csv": volumes,
         "boxes.csv": boxes[["file", *GRID_BOX, "Class"]],
     }
 

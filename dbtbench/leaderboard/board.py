@@ -274,6 +274,7 @@ def _describe_arm(runs: Runs) -> dict[str, Any]:
         "generator": made.generator if made else "",
         "generator_version": made.version if made else "",
         "generator_recipe": short_digest(made.recipe) if made else "",
+        "derived": "" if last.derived is None else int(last.derived),
         "generator_run": made.run if made else "",
         "synthetic_fingerprint": last.synthetic,
         "synthetic_volumes": synthetic,

@@ -11,13 +11,15 @@ from typing import Any
 
 from dbtbench import plugins, recipe
 from dbtbench.data.dataset import DBTDataset
+from dbtbench.data.leakage import check_leakage, is_derived
 from dbtbench.errors import DBTBenchError, UsageError
 from dbtbench.pipeline.arms import default_arms, make_arm
+from dbtbench.pipeline.generate import find_augmentation
 from dbtbench.pipeline.outputs import check_evaluation, name_task, write_tables
 from dbtbench.runs import Run, open_run
 from dbtbench.runtime.pool import Pool, one_thread, worker_number
 from dbtbench.runtime.progress import log, progress
-from dbtbench.task import BASELINE, Arm, Task
+from dbtbench.task import ARMS_OF_REAL, BASELINE, Arm, ArmName, Task
 from dbtbench.workspace import Workspace
 
 
@@ -56,7 +58,8 @@ def evaluate(
         DBTBenchError: when a run's process died twice; the others are done. Also when the task
             declares no metrics, raises something, or returns what no board takes: that run is not finished.
         MissingError: for an unknown task, an augmentation that was not drawn or an arm that cannot be had.
-        StaleError: when an augmentation's generator saw another split.
+        StaleError: when an augmentation's generator saw another split, or it holds real volumes that it must
+            not hold (`dbtbench.data.leakage`).
         UsageError: for a wrong recipe, setting or arm.
     """
     cls: type[Task[Any]] = plugins.load(plugins.get("tasks", task_name))
@@ -69,6 +72,7 @@ def evaluate(
     seeds = cls.seeds if seeds is None else seeds
     if seeds < 1:
         raise UsageError(f"{seeds} seeds are too few", "use --seeds 5 or more")
+    _check_augmentations(workspace, [*augmentations, *(arms or ())], data)
     if arms is None:
         chosen = default_arms(workspace, cls.arms, augmentations, data)
     else:
@@ -81,6 +85,13 @@ def evaluate(
     ]
     _run_all(jobs, pool or Pool(), fresh)
     return [job.run.path for job in jobs]
+
+
+def _check_augmentations(workspace: Workspace, names: Sequence[str], data: DBTDataset) -> None:
+    """Look for real volumes in the synthetic data sets of these arms, once in each."""
+    for source in dict.fromkeys(ArmName.parse(name).source for name in names):
+        if source not in ARMS_OF_REAL:
+            check_leakage(find_augmentation(workspace, source, data), data)
 
 
 @dataclass(frozen=True)
@@ -191,4 +202,6 @@ def _evaluate(job: _Job, fresh: bool) -> None:
             with plugins.blame("tasks", who), name_task(who):
                 results = check_evaluation(job.task, evaluation, job.arm, run)
             write_tables(run.path, evaluation)
+            if job.arm.synthetic is not None:
+                results |= {"derived": is_derived(job.arm.synthetic.meta["source"])}
             run.finish(**results)

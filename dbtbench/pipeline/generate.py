@@ -197,7 +197,12 @@ def draw(
         return DBTDataset.open(path)
     meta = {
         "intensity": fitted.data.meta["intensity"],
-        "source": {"kind": "synthetic", "run": short_digest(fitted.identity), **request},
+        "source": {
+            "kind": "synthetic",
+            "derived": fitted.generator.derived,
+            "run": short_digest(fitted.identity),
+            **request,
+        },
         "split": {"kind": "all for training"},
     }
     if distributed.rank() > 0:

@@ -14,6 +14,7 @@ from unittest.mock import patch
 import numpy as np
 
 from dbtbench.data.dataset import DBTDataset
+from dbtbench.data.leakage import CopyFinder, check_copies
 from dbtbench.errors import UsageError
 from dbtbench.generator import Generator, Layout, Sample
 from dbtbench.geometry.views import Boxes, Volume
@@ -170,8 +171,9 @@ def find_grid(generator: Generator[Any], wanted: tuple[int, int, int]) -> tuple[
 def check_contract(bench: GeneratorBench) -> None:
     """Check what the class declares, and that each sample passes the gate to the store."""
     bench.subject.check_declarations()
-    if not isinstance(bench.fitted.generator.follows_boxes, bool):
-        raise CheckFailed("follows_boxes is neither True nor False", "give one of the two")
+    for name in ("follows_boxes", "derived"):
+        if not isinstance(getattr(bench.fitted.generator, name), bool):
+            raise CheckFailed(f"{name} is neither True nor False", "give one of the two")
     assert len(bench.samples) == DRAWN
 
 
@@ -236,11 +238,17 @@ def check_boxes(bench: GeneratorBench) -> str | None:
 
 
 def check_training_split(bench: GeneratorBench) -> str | None:
-    """Check that no patient outside the training split is seen."""
+    """Check that no patient outside the training split is seen, and no training volume repeated."""
     samples = bench.samples
     if bench.data.seen:
         raise CheckFailed(f"it {bench.data.seen[0]}", "use `train` as fit() gets it, and nothing else")
     data = bench.data.whole
+    finder = CopyFinder(data)
+    copies = [
+        finder.find(layout.index, sample.volume)
+        for layout, sample in zip(bench.layouts, samples, strict=True)
+    ]
+    check_copies(bench.name, filter(None, copies), bench.fitted.generator.derived)
     others = set(data.cases.loc[data.cases["split"] != "train", "PatientID"])
     changed = copy_with_changes(data, bench.folder / "changed" / data.path.name, others)
     found = bench.draw(bench.layouts, bench.fit(changed, "changed-work"))

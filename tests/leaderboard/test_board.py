@@ -268,3 +268,18 @@ def test_no_runs_at_all_is_an_error_with_the_next_command(tmp_path: Path) -> Non
     with pytest.raises(MissingError) as caught:
         leaderboard.publish(Workspace(tmp_path), tmp_path / "results")
     assert "dbtbench evaluate" in caught.value.hint
+
+
+def test_a_board_says_which_synthetic_volumes_are_derived(
+    tmp_path: Path, make_record: Make, write_run: Make
+) -> None:
+    work = Workspace(tmp_path)
+    for arm, more in (
+        ("real", {}),
+        ("classic", {"derived": True}),
+        ("ddpm", {"derived": False}),
+        ("old", {}),
+    ):
+        for seed in range(2):
+            write_run(work.evaluations, make_record(arm, seed, scores={PRIMARY: 0.5}, **more))
+    assert board_of(work)["derived"].to_dict() == {"real": "", "classic": 1, "ddpm": 0, "old": ""}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from dbtbench import plugins
 from dbtbench.data.dataset import DBTDataset
-from dbtbench.errors import MissingError, UsageError
+from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.metric import Metric
 from dbtbench.metrics import froc
 from dbtbench.pipeline import generate
@@ -194,3 +195,31 @@ def test_a_cluster_whose_workers_have_threads_is_refused(tmp_path: Path, toy: DB
         pytest.raises(UsageError, match="several threads"),
     ):
         evaluate(Workspace(tmp_path), "detection", toy, seeds=1, arms=[], pool=pool)
+
+
+@pytest.mark.parametrize("arms", [None, ["gan:1"], ["gan:synthetic-only"]])
+def test_a_held_out_volume_keeps_every_arm_from_running(
+    work: Workspace,
+    tmp_path: Path,
+    toy: DBTDataset,
+    write_synthetic: Callable[..., DBTDataset],
+    arms: list[str] | None,
+) -> None:
+    held_out = toy.volumes([31])[0, 0][:, :, ::-1]
+    write_synthetic(work.datasets / "gan", toy, [held_out, 1 - held_out], derived=True)
+    with pytest.raises(StaleError, match="gan holds 1 real volumes that are held out") as caught:
+        evaluate(work, "count", toy, [] if arms else ["gan"], arms=arms)
+    assert caught.value.exit_code == 4
+    assert Count.evaluated == 0
+
+
+def test_training_volumes_are_for_derived_data_sets_only(
+    work: Workspace, toy: DBTDataset, write_synthetic: Callable[..., DBTDataset]
+) -> None:
+    for name, derived in (("gan", False), ("turned", True)):
+        write_synthetic(work.datasets / name, toy, [toy.volumes([0])[0, 0][:, ::-1]], derived=derived)
+    with pytest.raises(StaleError, match="gan is not derived, and holds 1 training volumes"):
+        evaluate(work, "count", toy, ["gan"], 1, arms=[])
+    runs = evaluate(work, "count", toy, ["turned", "classic"], 1, arms=[])
+    derived = [json.loads((run / "run.json").read_text()).get("derived") for run in runs]
+    assert derived == [None, True, True]

@@ -213,6 +213,30 @@ class Unseeded(Spots):
 UNWATCHED = "two trainings differ, so that only the reading of other patients was watched"
 
 
+class Repeats(Spots):
+    """Returns training volumes, mirrored."""
+
+    follows_boxes = False
+
+    def fit(self, train: DBTDataset, run: Run) -> None:
+        self.train = train
+
+    def draw(self, layout: Layout) -> Any:
+        return self.train.volumes([layout.source])[0, 0][:, :, ::-1]
+
+
+class RepeatsOpenly(Repeats):
+    """Declares that it returns training volumes."""
+
+    derived = True
+
+
+class Undecided(Spots):
+    """Declares `derived` as text."""
+
+    derived = "perhaps"  # type: ignore[assignment]
+
+
 def judge(cls: type[Generator[Any]], folder: Path, until: str = "") -> list[Verdict]:
     """The verdicts in order, up to that of a rule."""
     verdicts = []
@@ -236,6 +260,8 @@ def judge(cls: type[Generator[Any]], folder: Path, until: str = "") -> list[Verd
         (Forgetful, "resume", "continued by a generator loaded again gives other bytes"),
         (Liar, "boxes", "its volume stays the same when they are asked for elsewhere"),
         (Mute, "boxes", "gives none for layouts with lesions"),
+        (Undecided, "contract", "derived is neither True nor False"),
+        (Repeats, "training-split", "is not derived, and holds 6 training volumes"),
         (ReadsOtherCases, "training-split", "reads case 16 of the split validation"),
         (ReadsOtherBoxes, "training-split", "reads case 31 of the split test"),
         (OpensAgain, "training-split", "opens the whole data set again"),
@@ -254,6 +280,10 @@ def test_a_generator_that_breaks_a_rule_fails_that_rule_with_a_sentence(
     assert re.search(message, verdict.message), verdict
     assert verdict.hint
     assert {other.state for other in others} <= {"ok"}, others
+
+
+def test_a_derived_generator_may_repeat_training_volumes(tmp_path: Path) -> None:
+    assert judge(RepeatsOpenly, tmp_path, until="training-split")[-1].state == "ok"
 
 
 def test_without_the_contract_no_other_rule_is_checked(tmp_path: Path) -> None:

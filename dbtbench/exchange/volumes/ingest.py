@@ -9,16 +9,19 @@ That the maker of these volumes saw the training split only is taken on trust; n
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dbtbench.data.dataset import GRID_BOX, KEY, DBTDataset
+from dbtbench.data.leakage import Copy, CopyFinder, check_copies
 from dbtbench.data.writer import DatasetWriter, Entry, check_not_real, find_finished
 from dbtbench.dicom.volume import read_volume
-from dbtbench.errors import UnreadableError
+from dbtbench.errors import StaleError, UnreadableError
 from dbtbench.exchange.engine import GridVolume, VolumeJob, reject_job, store_case
 from dbtbench.exchange.import_report import OUTSIDE, make_rejected_row, summarise_import
 from dbtbench.exchange.volumes.arrays import SUFFIXES, read_array
@@ -33,7 +36,7 @@ HINTS = {
     "values are not in [0, 1]": "scale them as the real data set is: [0, 1] under its window",
 }
 """Advice when nothing was imported, by reason."""
-VERSION = 1
+VERSION = 2
 """Raise it when the same files give another data set than before."""
 DICOM_SETTINGS = ("window", "resample", "exact")
 """Settings of the real data set's import, with which DICOM files that join it are read too."""
@@ -47,10 +50,12 @@ def import_samples(
     boxes: Path | None = None,
     cases: Path | None = None,
     fresh: bool = False,
+    derived: bool = False,
 ) -> DBTDataset:
     """Import volumes that were made elsewhere; volumes that an earlier, killed call read are kept.
 
-    All of them are for training. That their maker saw only the training split of `data` is taken on trust.
+    All of them are for training. That their maker saw only the training split of `data` is taken on trust;
+    volumes of other splits among them are found, and refused.
 
     Args:
         root: their folder.
@@ -60,15 +65,19 @@ def import_samples(
         cases: the table of volumes; `root/volumes.csv` when None, if it is there, else every file below
             `root` in the order of their names.
         fresh: import everything again.
+        derived: whether the volumes are changed training volumes; the table of volumes may say so too, in a
+            column `derived`.
 
     Raises:
         MissingError: when the folder or a table is not there, or no volume can be imported.
+        StaleError: when a volume is one of the real data set's that is held out, mirrored or not.
         UsageError: when a table cannot be used, or the name is another's.
     """
     check_not_real(path)
     tables = read_sample_tables(root, path.name, boxes, cases)
     files = tables.volumes[["file", "bytes"]].to_numpy().tolist()
-    recipe = {"import": VERSION, "tables": tables.digests, "files": digest(files)}
+    derived = derived or tables.derived
+    recipe = {"import": VERSION, "tables": tables.digests, "files": digest(files), "derived": derived}
     identity = {"samples": recipe, "name": path.name, "data": data.identity}
     finished = find_finished(path, identity, fresh)
     if finished is not None:
@@ -76,6 +85,7 @@ def import_samples(
         return finished
     source = {
         "kind": "synthetic",
+        "derived": derived,
         "generator": path.name,
         "version": 1,
         "run": short_digest(identity),
@@ -84,6 +94,7 @@ def import_samples(
     }
     with DatasetWriter(path, data.grid, len(tables.volumes), identity, fresh) as writer:
         _import_all(tables, root, data, writer)
+        _check_copies(path.name, writer, derived)
         report, rejected = summarise_import(tables.volumes, tables.boxes, writer.entries, root, HINTS, path)
         split = {"kind": "all for training", "trust": TRUST}
         meta = {
@@ -100,16 +111,36 @@ def _import_all(tables: SampleTables, root: Path, data: DBTDataset, writer: Data
     wanted = tables.volumes[tables.volumes["reason"] == ""]
     good = tables.boxes[tables.boxes["reason"] == ""]
     boxes = {volume: rows.to_dict("records") for volume, rows in good.groupby("volume")}
+    finder = CopyFinder(data)
     with progress("import", len(wanted), done=len(writer.entries)) as advance:
         for row in wanted.drop(index=list(writer.entries)).itertuples():
             key = {name: getattr(row, name) for name in KEY}
             mine = boxes.get(row.Index, [])
             job = VolumeJob(int(row.Index), key, row.label, "train", row.file, int(row.bytes), mine)
-            writer.record(_import_one(root, writer.folder, data, job))
+            writer.record(_import_one(root, writer.folder, data, finder, job))
             advance()
 
 
-def _import_one(root: Path, folder: Path, data: DBTDataset, job: VolumeJob) -> Entry:
+def _check_copies(name: str, writer: DatasetWriter, derived: bool) -> None:
+    """Refuse real volumes that are held out, and count those of the training split.
+
+    Raises:
+        StaleError: for the first ones; nothing is kept then.
+    """
+    copies = [Copy(**entry["copy"]) for entry in writer.entries.values() if entry.get("copy")]
+    try:
+        held = check_copies(name, copies)
+    except StaleError:
+        shutil.rmtree(writer.folder, ignore_errors=True)
+        raise
+    if held:
+        log.warning(
+            f"{held} of {len(writer.entries)} volumes are training volumes of the real data set"
+            + ("" if derived else "; `evaluate` takes them only if they are imported with --derived")
+        )
+
+
+def _import_one(root: Path, folder: Path, data: DBTDataset, finder: CopyFinder, job: VolumeJob) -> Entry:
     """Read one volume and store it; return its case and boxes, or why it was rejected."""
     try:
         found = _read(root / job.file, job.key["View"], data)
@@ -122,7 +153,9 @@ def _import_one(root: Path, folder: Path, data: DBTDataset, job: VolumeJob) -> E
         for box, lesion in placed
         if not lesion
     ]
-    return store_case(folder, job, found, data.grid, lesions) | {"rejected": outside}
+    copy = finder.find(job.file, found.volume)
+    noted = {"rejected": outside, "copy": asdict(copy) if copy else None}
+    return store_case(folder, job, found, data.grid, lesions) | noted
 
 
 def _read(path: Path, view: str, data: DBTDataset) -> GridVolume:

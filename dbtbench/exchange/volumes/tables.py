@@ -24,6 +24,7 @@ from dbtbench.geometry.views import VIEW_PATTERN
 
 NATIVE = ["Slice", "X", "Y", "Width", "Height"]
 VIEW_WORD = re.compile(r"(?<![a-z])(?:lcc|lmlo|rcc|rmlo)(?![a-z])")
+YES = ("1", "true", "yes")
 HELD_OUT = "not of the training split"
 
 
@@ -38,11 +39,14 @@ class SampleTables:
             voxels of the file's array, or `NATIVE` in its pixels), `Class`, `AD`, `text` (the numbers as they
             stand), `reason`, `detail`.
         digests: SHA-256 of each table's file.
+        derived: whether a cell `derived` says that these are changed training volumes, as in an export of
+            some.
     """
 
     volumes: pd.DataFrame
     boxes: pd.DataFrame
     digests: dict[str, str]
+    derived: bool = False
 
 
 def read_sample_tables(
@@ -86,7 +90,8 @@ def read_sample_tables(
     volumes["label"] = [label or worst.get(index, LABELS[0]) for index, label in enumerate(volumes["label"])]
     files = [path for path in (cases, boxes) if path]
     digests = {path.name: hashlib.sha256(read_bytes(path)).hexdigest() for path in files}
-    return SampleTables(volumes, table, digests)
+    derived = any(row.get("derived", "").lower() in YES for row in named)
+    return SampleTables(volumes, table, digests, derived)
 
 
 def _find_table(root: Path, given: Path | None, usual: str) -> Path | None:

@@ -144,7 +144,7 @@ def test_images_behind_a_link_are_an_error_that_speaks_of_it(copy: Path, tmp_pat
     for folder in [path for path in copy.iterdir() if path.is_dir()]:
         folder.rename(tmp_path / folder.name)
         folder.symlink_to(tmp_path / folder.name)
-    with pytest.raises(MissingError, match="the first: .* is a link out") as caught:
+    with pytest.raises(MissingError, match=r"the first: .* is a link out") as caught:
         import_bcs_dbt(copy, tmp_path / "d", ImportSettings())
     assert "real folder" in caught.value.hint
 

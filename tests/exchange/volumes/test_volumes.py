@@ -116,7 +116,7 @@ def test_it_is_evaluated_like_any_generators(make_toy: Callable[..., DBTDataset]
     work = Workspace(tmp_path / "work")
     toy = make_toy(work.datasets / "toy", 8)
     export_dataset(toy, tmp_path / "out", "nifti", "train")
-    made = import_samples(tmp_path / "out", work.datasets / "gan", toy)
+    made = import_samples(tmp_path / "out", work.datasets / "gan", toy, derived=True)
     assert find_augmentation(work, "gan", toy).path == made.path
     assert made.synthetic
     for task in ("detection", "realism"):
