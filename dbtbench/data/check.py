@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
+from dbtbench.data.contradictions import find_contradictions
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, SPLITS, DBTDataset, content_fingerprint
 from dbtbench.data.schema import NOT_DOWNLOADED
 from dbtbench.errors import DBTBenchError
@@ -38,11 +39,13 @@ class Check:
         name: the rule that was checked.
         problems: number of places that break it.
         first: the first few of them, by case and patient.
+        notice: whether this is no rule, but something that should be looked at.
     """
 
     name: str
     problems: int
     first: list[str]
+    notice: bool = False
 
     @property
     def ok(self) -> bool:
@@ -64,7 +67,19 @@ def check_dataset(path: Path) -> list[Check]:
         data = DBTDataset.open(path)
     except DBTBenchError as error:
         return [Check(complete, 1, [str(error)])]
-    return [Check(complete, 0, []), *(_run(name, find(data)) for name, find in CHECKS.items())]
+    return [
+        Check(complete, 0, []),
+        *(_run(name, find(data)) for name, find in CHECKS.items()),
+        *_list_notices(data),
+    ]
+
+
+def _list_notices(data: DBTDataset) -> Iterator[Check]:
+    """Yield the contradictions between the labels and the boxes of real volumes: they break no rule."""
+    if not data.synthetic:
+        for text, found in find_contradictions(data.cases, data.boxes).items():
+            named = _name_rows(data.cases, data.cases["case"].isin(found), lambda row: str(row.label))
+            yield Check(f"{len(found)} × {text}", 0, list(islice(named, SHOWN)), notice=True)
 
 
 def as_text(name: str, checks: Iterable[Check]) -> str:
@@ -72,12 +87,13 @@ def as_text(name: str, checks: Iterable[Check]) -> str:
     checks = list(checks)
     lines = []
     for check in checks:
-        lines.append(f"{'ok    ' if check.ok else 'FAILED'}  {check.name}")
+        lines.append(f"{'notice' if check.notice else 'ok    ' if check.ok else 'FAILED'}  {check.name}")
         lines += [f"        {_printable(problem)}" for problem in check.first]
         if check.problems > len(check.first):
             lines.append(f"        and {check.problems - len(check.first):,} more")
     failed = sum(not check.ok for check in checks)
-    lines.append(f"{name}: {f'{failed} of {len(checks)} checks failed' if failed else 'all checks passed'}")
+    rules = sum(not check.notice for check in checks)
+    lines.append(f"{name}: {f'{failed} of {rules} checks failed' if failed else 'all checks passed'}")
     return "\n".join(lines)
 
 

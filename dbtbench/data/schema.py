@@ -38,9 +38,10 @@ class RowCounts(_Part):
 
 
 class ImportReport(RowCounts):
-    """Counts of the volumes, and of the boxes, that the tables of a collection name."""
+    """Counts of the volumes, and of the boxes, that the tables of a collection name, and of notices."""
 
     boxes: RowCounts
+    notices: dict[str, NonNegativeInt] = {}
 
 
 class _Source(_Part):

@@ -140,9 +140,9 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
             f"+ {sum(counts['rejected'].values()):,} rejected + {counts['missing']:,} not downloaded"
         )
         lines += _reason_lines(counts["rejected"])
-    return lines
+    return lines + _reason_lines(report.get("notices", {}), "notice")
 
 
-def _reason_lines(reasons: Mapping[str, int]) -> list[str]:
-    lines = (f"  rejected: {count:,} × {reason}" for reason, count in reasons.items())
+def _reason_lines(reasons: Mapping[str, int], title: str = "rejected") -> list[str]:
+    lines = (f"  {title}: {count:,} × {reason}" for reason, count in reasons.items())
     return [fill(line, WIDTH, subsequent_indent=" " * 12) for line in lines]

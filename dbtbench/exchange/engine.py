@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from dbtbench.runtime.progress import log, progress
 GRID = (8, 64, 64)
 VERSION = 2
 """Raise it when the same files and settings give another data set than before."""
+SLICES = "another number of slices than its boxes have"
 MAX_CHUNK = 2**30
 """Voxels of a stored volume; the compressor takes less than 2 GiB at a time."""
 
@@ -93,6 +94,7 @@ class VolumeJob:
         file: relative to the collection's folder.
         bytes: size of the file.
         boxes: its rows of the table of boxes.
+        copies: path and size of further copies of the file, for when it cannot be read.
     """
 
     index: int
@@ -102,6 +104,12 @@ class VolumeJob:
     file: str
     bytes: int
     boxes: list[dict[str, Any]]
+    copies: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def files(self) -> list[list[Any]]:
+        """Path and size of every copy, as a journal has them."""
+        return [[self.file, self.bytes], *map(list, self.copies)]
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,7 @@ def import_collection(
     *,
     kind: str,
     find_files: FileFinder | None = None,
+    compare_files: FileFinder | None = None,
 ) -> DBTDataset:
     """Import a collection; volumes that an earlier call read are kept, and new files are added.
 
@@ -145,6 +154,8 @@ def import_collection(
         fresh: import everything again.
         kind: name of the collection, which dataset.json records as its source.
         find_files: finds the files of the volumes; by default each row's `file`, relative to `root`.
+        compare_files: compares the files that were found with their rows; it adds reasons, and a `notice` to
+            rows that are imported all the same.
 
     Raises:
         MissingError: when no volume can be read.
@@ -156,16 +167,18 @@ def import_collection(
     identity = {"import": VERSION, "tables": tables.digest, **asdict(settings)}
     finished = find_finished(path, identity, fresh)
     volumes = (find_files or partial(locate_files, root))(tables.volumes)
-    files = digest(volumes[["file", "bytes"]].to_numpy().tolist())
+    files = digest(_list_files(volumes))
     if finished is not None:
         if finished.meta["source"]["files"] == files:
             log.info(f"{path.name}: already imported")
             return finished
         log.info(f"{path.name}: files came or changed since it was imported; adding them")
+    if compare_files is not None:
+        volumes = compare_files(volumes)
     with DatasetWriter(path, settings.grid, len(volumes), identity, fresh) as writer:
         jobs = _list_jobs(volumes, tables.boxes, splits)
-        planned = {job.index: (job.file, job.bytes) for job in jobs}
-        writer.forget([i for i, entry in writer.entries.items() if _file_of(entry) != planned.get(i)])
+        planned = {job.index: job.files for job in jobs}
+        writer.forget([i for i, entry in writer.entries.items() if not _is_of(entry, planned.get(i))])
         todo = [job for job in jobs if job.index not in writer.entries]
         read_one = partial(import_one, root, writer.folder, settings, tables.boxes_displayed)
         with progress("import", len(jobs), done=len(jobs) - len(todo)) as advance:
@@ -181,6 +194,13 @@ def import_collection(
             "import_report": report,
         }
         return writer.finish(meta, split_digest(splits), rejected)
+
+
+def _list_files(volumes: pd.DataFrame) -> list[list[Any]]:
+    """List path and size of the file of every volume, and of its copies."""
+    files: list[list[Any]] = volumes[["file", "bytes"]].to_numpy().tolist()
+    copies = volumes.get("copies", [()] * len(files))
+    return [[*first, *map(list, others)] for first, others in zip(files, copies, strict=True)]
 
 
 def _describe_split(tables: Tables, settings: ImportSettings) -> dict[str, Any]:
@@ -206,15 +226,16 @@ def _list_jobs(volumes: pd.DataFrame, boxes: pd.DataFrame, splits: Mapping[str, 
             file=row.file,
             bytes=row.bytes,
             boxes=by_volume.get((row.PatientID, row.StudyUID, row.View), []),
+            copies=getattr(row, "copies", ()),
         )
         for row in wanted.itertuples()
     ]
 
 
-def _file_of(entry: Entry) -> tuple[str, int]:
-    """Return the file that an entry was made from, and its size."""
+def _is_of(entry: Entry, files: list[list[Any]] | None) -> bool:
+    """Test whether an entry is what a volume's files would give: that of the first, or of the same copies."""
     row = entry["case"] or entry["rejected"][0]
-    return row["file"], row["bytes"]
+    return files is not None and entry.get("files", [[row["file"], row["bytes"]]]) in (files, files[:1])
 
 
 def import_one(
@@ -230,10 +251,33 @@ def import_one(
         job: the volume.
 
     Returns:
-        The volume's case and boxes, or why it was rejected.
+        The volume's case and boxes, from the first of its copies that can be read; or why the first of them
+        was rejected.
 
     Raises:
         MissingError: when a folder that the caller saw is not there.
+    """
+    refused = []
+    for file, size in job.files:
+        copy = replace(job, file=file, bytes=size)
+        try:
+            entry = _import_copy(root, folder, settings, boxes_displayed, copy)
+            break
+        except UnreadableError as error:
+            refused.append(reject_job(copy, error))
+    else:
+        entry = refused[0]
+    return entry | {"files": job.files} if job.copies else entry
+
+
+def _import_copy(
+    root: Path, folder: Path, settings: ImportSettings, boxes_displayed: bool, job: VolumeJob
+) -> Entry:
+    """Read and store the volume of one file.
+
+    Raises:
+        MissingError: when a folder that the caller saw is not there.
+        UnreadableError: when the file cannot become the volume.
     """
     file = root / job.file
     if not file.is_file():
@@ -241,29 +285,29 @@ def import_one(
             f"{file} is not there on {socket.gethostname()}",
             "every worker must see the collection at the same path; if the file was removed, start again",
         )
-    try:
-        read = read_volume(
-            file,
-            job.key["View"],
-            settings.grid,
-            window=settings.window,
-            resample=settings.resample,
-            exact=settings.exact,
-        )
-    except UnreadableError as error:
-        return reject_job(job, error)
+    read = read_volume(
+        file,
+        job.key["View"],
+        settings.grid,
+        window=settings.window,
+        resample=settings.resample,
+        exact=settings.exact,
+    )
     size = read.header.shape
-    boxes = job.boxes
-    if read.flipped and not boxes_displayed:
-        boxes = [box | rotate_box(box, size) for box in boxes]
-    lesions = [_place_box(box, size, settings.grid) for box in boxes if touches_volume(box, size)]
-    outside = [
-        make_rejected_row("boxes", box, OUTSIDE, _describe_box(box))
-        for box in boxes
-        if not touches_volume(box, size)
-    ]
+    counts = [box["VolumeSlices"] for box in job.boxes if not np.isnan(box["VolumeSlices"])]
+    if counts and size[0] not in counts:
+        raise UnreadableError(SLICES, f"{counts[0]:g} in the boxes table, {size[0]} in the file")
+    lesions, rejected = [], []
+    for box in job.boxes:
+        placed = box | rotate_box(box, size) if read.flipped and not boxes_displayed else box
+        if box["VolumeSlices"] in counts and box["VolumeSlices"] != size[0]:
+            rejected.append(make_rejected_row("boxes", box, SLICES, f"VolumeSlices {box['VolumeSlices']:g}"))
+        elif touches_volume(placed, size):
+            lesions.append(_place_box(placed, size, settings.grid))
+        else:
+            rejected.append(make_rejected_row("boxes", box, OUTSIDE, _describe_box(placed)))
     found = GridVolume(read.volume, size, read.header.spacing, read.flipped)
-    return store_case(folder, job, found, settings.grid, lesions) | {"rejected": outside}
+    return store_case(folder, job, found, settings.grid, lesions) | {"rejected": rejected}
 
 
 def store_case(

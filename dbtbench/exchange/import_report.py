@@ -9,11 +9,13 @@ from typing import Any
 
 import pandas as pd
 
+from dbtbench.data.contradictions import find_contradictions
 from dbtbench.data.dataset import KEY, REJECTED_COLUMNS
 from dbtbench.data.schema import NO_LABEL, NOT_DOWNLOADED
 from dbtbench.data.writer import Entry
 from dbtbench.errors import MissingError
 from dbtbench.runtime.files import csv_text, write_text
+from dbtbench.runtime.progress import log
 
 UNREAD = "its volume was rejected"
 OUTSIDE = "box lies outside the volume"
@@ -56,7 +58,8 @@ def summarise_import(
     """Count what became of each row of an import's tables.
 
     Args:
-        volumes: one row per volume of the tables; `reason` and `detail` say why it was not read.
+        volumes: one row per volume of the tables; `reason` and `detail` say why it was not read, `notice`,
+            if there is that column, what is odd about its file.
         boxes: one row per box of the tables.
         entries: the volumes that were read, by their row.
         root: the folder they were read from.
@@ -64,8 +67,8 @@ def summarise_import(
         path: the data set's folder.
 
     Returns:
-        The import report, {rows, imported, rejected: {reason: n}, missing, boxes: {…}}, and the rows of
-        rejected.csv that no entry has.
+        The import report, {rows, imported, rejected: {reason: n}, missing, boxes: {…}, notices: {text: n}},
+        and the rows of rejected.csv that no entry has.
 
     Raises:
         MissingError: when no volume was imported; `PATH.rejected.csv`, next to where the data set would be,
@@ -73,9 +76,11 @@ def summarise_import(
     """
     ordered = [entries[index] for index in sorted(entries)]
     rejected = _list_rejected(volumes, boxes, ordered)
-    report = _count_rows(volumes, boxes, ordered, rejected)
+    report = _count_rows(volumes, boxes, ordered, rejected) | {"notices": _count_notices(volumes, ordered)}
     table = path.with_name(f"{path.name}.rejected.csv")
     if report["imported"]:
+        for text, count in report["notices"].items():
+            log.info(f"{path.name}: {count} × {text}")
         table.unlink(missing_ok=True)
         return report, rejected
     rows = [row for entry in ordered for row in entry["rejected"]] + rejected
@@ -137,6 +142,17 @@ def _count_rows(
 
     report = count(len(volumes), sum(entry["case"] is not None for entry in entries), False)
     return report | {"boxes": count(len(boxes), sum(len(entry["boxes"]) for entry in entries), True)}
+
+
+def _count_notices(volumes: pd.DataFrame, entries: Iterable[Entry]) -> dict[str, int]:
+    """Count the imported volumes whose file, or whose label and boxes, should be looked at."""
+    cases = pd.DataFrame([entry["case"] for entry in entries if entry["case"]], columns=["case", "label"])
+    boxes = pd.DataFrame([box for entry in entries for box in entry["boxes"]], columns=["case", "Class"])
+    notices: dict[str, int] = {}
+    if "notice" in volumes:
+        of_files = volumes.loc[volumes.index.isin(cases["case"]), "notice"]
+        notices |= Counter(of_files[of_files != ""]).most_common()
+    return notices | {text: len(found) for text, found in find_contradictions(cases, boxes).items()}
 
 
 def _explain_nothing(

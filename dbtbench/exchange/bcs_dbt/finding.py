@@ -21,7 +21,8 @@ import pandas as pd
 from dbtbench.data.dataset import KEY
 from dbtbench.data.schema import NOT_DOWNLOADED
 from dbtbench.errors import UnreadableError
-from dbtbench.exchange.bcs_dbt.header_index import read_headers
+from dbtbench.exchange.bcs_dbt.header_cache import HeaderCache
+from dbtbench.exchange.bcs_dbt.header_index import list_unclaimed, read_headers
 from dbtbench.exchange.bcs_dbt.tables import PATHS
 from dbtbench.exchange.locating import reject_shared_files
 from dbtbench.exchange.tables import reject_rows
@@ -41,24 +42,25 @@ NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.E
 """Numbers of the errors for a file that is not there."""
 
 
-def find_files(root: Path, volumes: pd.DataFrame, pool: Pool, cache: Path) -> pd.DataFrame:
-    """Find the file of every volume.
+def find_files(root: Path, volumes: pd.DataFrame, pool: Pool, cache: HeaderCache) -> pd.DataFrame:
+    """Find the file of every volume, and its copies.
 
     A row's file is the first that exists of its descriptive and its classic path, each below `root`, below a
-    `manifest-*` folder in it, and, where `root` is the path's own first folder, in it. Rows without one are
-    looked up in the headers of the files that no row names: by the series in their classic path, else by
-    PatientID, StudyUID and view. The side in the headers is trusted only in studies whose files show both:
-    in BCS-DBT it reads L on right breasts too.
+    `manifest-*` folder in it, and, where `root` is the path's own first folder, in it; the others are copies.
+    Rows without one are looked up in the headers of the files that no row names: by the series in their
+    classic path, else by PatientID, StudyUID and view. The side in the headers is trusted only in studies
+    whose files show both: in BCS-DBT it reads L on right breasts too.
 
     Args:
         root: the folder that the paths are relative to.
         volumes: `Tables.volumes`.
         pool: the workers that read headers.
-        cache: JSON file of the headers that were read, so that a second call reads none again.
+        cache: of the headers that were read.
 
     Returns:
-        The volumes with `file` (relative to `root`, with forward slashes; "" where there is none) and `bytes`
-        (-1 where there is none); `reason` and `detail` are filled in where none was given before.
+        The volumes with `file` (relative to `root`, with forward slashes; "" where there is none), `bytes`
+        (-1 where there is none) and `copies` (file and bytes of each other copy); `reason` and `detail` are
+        filled in where none was given before.
     """
     folder = _Folder(root.resolve())
     found = []
@@ -66,15 +68,17 @@ def find_files(root: Path, volumes: pd.DataFrame, pool: Pool, cache: Path) -> pd
         for texts in zip(*(volumes[name] for name in PATHS), strict=True):
             found.append(_locate(folder, texts))
             advance()
-    table = volumes.assign(file=[f.file for f in found], bytes=[f.bytes for f in found])
+    table = volumes.assign(
+        **{name: [getattr(f, name) for f in found] for name in ("file", "bytes", "copies")}
+    )
     why, how = (pd.Series([f[k] for f in found], volumes.index, dtype=str) for k in (2, 3))
     reject_rows(table, why != "", why, how)
     reject_shared_files(table)
     if ((table["reason"] == "") & (table["file"] == "")).any():
         claimed = {path for f in found for path in f.claimed}
-        headers = read_headers(folder.base, claimed, pool, cache)
+        headers = read_headers(folder.base, dict(list_unclaimed(folder.base, claimed)), pool, cache)
         before = (table["file"] != "").sum()
-        _match_headers(table, headers)
+        _match_headers(table, headers, cache)
         if len(headers):
             matched = (table["file"] != "").sum() - before
             log.info(f"{len(headers)} files that no row names: {matched} found their row by their headers")
@@ -140,20 +144,21 @@ class _Folder:
         except OSError as error:
             if error.errno in NOWHERE:
                 return None
-            raise UnreadableError("file cannot be reached", f"{path}: {error.strerror}") from error
+            raise UnreadableError("file cannot be reached", error.strerror or "") from error
         if not path.is_relative_to(self.base):
             raise UnreadableError(LEAVES, f"{name} is a link out")
         return _Entry(str(path), status.st_size if stat.S_ISREG(status.st_mode) else -1)
 
 
 class _Located(NamedTuple):
-    """A row's file and its size, or why there is none; and every file that the row's paths lead to."""
+    """A row's file, its size and its copies, or why there is none; and all that the row's paths lead to."""
 
     file: str
     bytes: int
     reason: str
     detail: str
     claimed: list[str]
+    copies: tuple[tuple[str, int], ...] = ()
 
 
 def _locate(folder: _Folder, texts: Sequence[str]) -> _Located:
@@ -166,16 +171,18 @@ def _locate(folder: _Folder, texts: Sequence[str]) -> _Located:
         return _Located("", -1, error.reason, error.detail, [entry.path for entry in entries])
     if not entries:
         return _Located("", -1, "", "", [])
-    file = Path(entries[0].path).relative_to(folder.base).as_posix()
-    return _Located(file, entries[0].bytes, "", "", [entry.path for entry in entries])
+    found = dict.fromkeys(entries)
+    (file, size), *others = ((Path(e.path).relative_to(folder.base).as_posix(), e.bytes) for e in found)
+    return _Located(file, size, "", "", [entry.path for entry in entries], tuple(others))
 
 
-def _match_headers(table: pd.DataFrame, headers: pd.DataFrame) -> None:
+def _match_headers(table: pd.DataFrame, headers: pd.DataFrame, cache: HeaderCache) -> None:
     """Give rows without a file the one file of their series, or of their patient, study and view."""
     # Rejected rows count too: their files may be there and must not be taken for another row's.
     lost = table[(table["file"] == "") & table["View"].str.fullmatch(VIEW_PATTERN)]
     lost = lost.sort_values("reason", kind="stable").drop_duplicates(KEY)
-    series = table["classic_path"].str.extract(SERIES_UID, expand=False).fillna("")
+    lost = lost.assign(**{name: lost[name].map(cache.hide) for name in ("PatientID", "StudyUID")})
+    series = table["classic_path"].str.extract(SERIES_UID, expand=False).fillna("").map(cache.hide)
     # A copy of another row's file must not be taken for this one's, so a series names its row alone.
     named = headers["series"].isin(set(series) - {""})
     by_series = lost[series[lost.index].isin(set(headers["series"]) - {""})]
@@ -196,17 +203,24 @@ def _group_by_view(lost: pd.DataFrame, headers: pd.DataFrame) -> tuple[Groups, G
 
 
 def _assign_files(table: pd.DataFrame, headers: pd.DataFrame, rows: Groups, files: Groups) -> None:
-    """Give a file to its row where a group has one of each; reject the rows of a group that has more."""
+    """Give a file to its row where a group has one of each; reject the rows of a group that has more.
+
+    Files with one SOPInstanceUID are copies of one.
+    """
     details = pd.Series("", table.index, dtype=str)
+    names = list(zip(headers["file"], headers["bytes"], strict=True))
+    instances = headers["instance"].tolist()
     matches = {}
     for key in rows.keys() & files.keys():
-        if len(rows[key]) == len(files[key]) == 1:
-            matches[rows[key][0]] = files[key][0]
+        same = {instances[index] for index in files[key]}
+        if len(rows[key]) == 1 and (len(files[key]) == 1 or (len(same) == 1 and "" not in same)):
+            matches[rows[key][0]] = [names[index] for index in files[key]]
         else:
-            names = ", ".join(headers["file"][files[key][:3]])
-            details[rows[key]] = f"{len(rows[key])} rows, {len(files[key])} files: {names}"
-    for column in ("file", "bytes"):
-        table.loc[list(matches), column] = headers[column][list(matches.values())].to_numpy()
+            details[rows[key]] = f"{len(rows[key])} rows, {len(files[key])} files"
+    if matches:
+        table.loc[list(matches), ["file", "bytes"]] = [copies[0] for copies in matches.values()]
+        others = {row: tuple(copies[1:]) for row, copies in matches.items()}
+        table["copies"] = [others.get(row, copies) for row, copies in table["copies"].items()]
     reject_rows(table, details != "", AMBIGUOUS, details)
 
 

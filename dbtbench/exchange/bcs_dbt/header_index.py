@@ -1,14 +1,12 @@
-"""Patient, study, series and view in the headers of a collection's files, kept in a cache."""
+"""Patient, study, series and view in the headers of a collection's files."""
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pydicom
@@ -17,7 +15,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import BreastTomosynthesisImageStorage, DeflatedExplicitVRLittleEndian
 
 from dbtbench.dicom.header import item_of
-from dbtbench.runtime.files import read_json, write_text
+from dbtbench.exchange.bcs_dbt.header_cache import NAMES, Header, HeaderCache, State
 from dbtbench.runtime.pool import Pool
 from dbtbench.runtime.progress import progress
 
@@ -25,7 +23,6 @@ SMALLEST = 132
 """Bytes before a DICOM file's first element: the preamble and the magic word."""
 SAVE_EVERY = 2000
 """Headers between two writes of the cache."""
-CACHE_VERSION = 1
 
 PROJECTIONS = {
     "399162004": "cc", "R-10242": "cc", "CC": "cc",
@@ -33,55 +30,51 @@ PROJECTIONS = {
 }  # fmt: skip
 """View codes of PS3.16 CID 4014 (SNOMED CT, and SRT as older files have it) and values of ViewPosition."""
 TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in (
-    "SOPClassUID", "PatientID", "StudyID", "StudyInstanceUID", "SeriesInstanceUID", "ViewPosition",
-    "ViewCodeSequence", "ImageLaterality", "SharedFunctionalGroupsSequence",
+    "SOPClassUID", "SOPInstanceUID", "PatientID", "StudyID", "StudyInstanceUID", "SeriesInstanceUID",
+    "ViewPosition", "ViewCodeSequence", "ImageLaterality", "SharedFunctionalGroupsSequence",
 )]  # fmt: skip
 FRAMES = Tag("PerFrameFunctionalGroupsSequence")
-HEADER = ["patient", "study", "study_uid", "series", "projection", "side"]
+HEADER = [*NAMES, "projection", "side"]
 
 
-def read_headers(base: Path, claimed: set[str], pool: Pool, cache: Path) -> pd.DataFrame:
-    """Read the headers of all tomosynthesis files in a folder but some; each is read only once.
+def read_headers(base: Path, files: Mapping[str, State], pool: Pool, cache: HeaderCache) -> pd.DataFrame:
+    """Read the headers of the tomosynthesis files among some; each is read only once.
 
     Args:
         base: the folder, without links in its path.
-        claimed: absolute paths of files that are not wanted.
+        files: the files by their path relative to it, as `list_unclaimed` and `find_state` describe them.
         pool: the workers.
-        cache: JSON file of the headers that were read before, by path, size and time of change. It is written
-            also when the work is interrupted.
+        cache: the headers that were read before. It is written also when the work is interrupted.
 
     Returns:
-        One row per file: the values of `read_identity`, `file` (relative to `base`) and `bytes`.
+        One row per file: the values of `read_identity`, of which the cache has hidden `NAMES`, `file`
+        (relative to `base`) and `bytes`.
     """
-    files = dict(_list_unclaimed(base, claimed))
-    known = {file: entry for file, entry in _load(cache).items() if files.get(file) == entry[:2]}
+    known = {file: header for file, state in files.items() if (header := cache.find(file, state)) is not None}
     todo = {str(base / file): file for file in files if file not in known}
     if todo:
         try:
             with progress("read headers", len(files), "files", done=len(known)) as advance:
                 for count, (path, header) in enumerate(pool.run(read_identity, list(todo)), 1):
                     if header is not None:
-                        known[todo[path]] = [*files[todo[path]], header]
+                        known[todo[path]] = cache.add(todo[path], files[todo[path]], header)
                     if count % SAVE_EVERY == 0:
-                        _save(cache, known)
+                        cache.save()
                     advance()
         finally:
-            _save(cache, known)
-    rows = [
-        {**known[file][2], "file": file, "bytes": known[file][0]}
-        for file in files
-        if file in known and known[file][2]
-    ]
+            cache.save()
+    rows = [{**known[file], "file": file, "bytes": files[file][0]} for file in files if known.get(file)]
     return pd.DataFrame(rows, columns=[*HEADER, "file", "bytes"])
 
 
-def read_identity(path: str) -> dict[str, str] | None:
+def read_identity(path: str) -> Header | None:
     """Read patient, study, series and view from a file's header; its pixels are not read.
 
     Returns:
         `patient`, `study` (StudyID), `study_uid` (StudyInstanceUID), `series` (SeriesInstanceUID),
-        `projection` (cc, mlo), `side` (l, r), each "" where the header has none; an empty dictionary for a
-        file that is no readable Breast Tomosynthesis object; None where the disk fails.
+        `instance` (SOPInstanceUID), `projection` (cc, mlo), `side` (l, r), each "" where the header has none;
+        an empty dictionary for a file that is no readable Breast Tomosynthesis object; None where the disk
+        fails.
     """
     try:
         with warnings.catch_warnings():
@@ -98,8 +91,8 @@ def read_identity(path: str) -> dict[str, str] | None:
         return {}
 
 
-def _list_unclaimed(base: Path, claimed: set[str]) -> Iterator[tuple[str, list[int]]]:
-    """Yield the files that no row names: path relative to `base`, [size, time of change].
+def list_unclaimed(base: Path, claimed: set[str]) -> Iterator[tuple[str, State]]:
+    """Yield the files below a folder but some: path relative to `base`, and state.
 
     Links are not followed: a file inside the folder is found at its own place.
     """
@@ -109,12 +102,18 @@ def _list_unclaimed(base: Path, claimed: set[str]) -> Iterator[tuple[str, list[i
             path = Path(where, name)
             if name.startswith(".") or str(path) in claimed or not _is_text(str(path)):
                 continue
-            try:
-                status = path.lstat()
-            except OSError:  # gone meanwhile
-                continue
-            if stat.S_ISREG(status.st_mode) and status.st_size > SMALLEST:
-                yield path.relative_to(base).as_posix(), [status.st_size, status.st_mtime_ns]
+            if state := find_state(path):
+                yield path.relative_to(base).as_posix(), state
+
+
+def find_state(path: Path) -> State | None:
+    """Find a file's size and the time of its last change; None where there is no file that could be DICOM."""
+    try:
+        status = path.lstat()
+    except OSError:  # gone meanwhile
+        return None
+    is_file = stat.S_ISREG(status.st_mode) and status.st_size > SMALLEST
+    return [status.st_size, status.st_mtime_ns] if is_file else None
 
 
 def _is_text(name: str) -> bool:
@@ -125,20 +124,7 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _load(cache: Path) -> dict[str, list[Any]]:
-    try:
-        content = read_json(cache)
-    except (OSError, ValueError):
-        return {}
-    known = isinstance(content, dict) and content.get("version") == CACHE_VERSION
-    return dict(content["files"]) if known else {}
-
-
-def _save(cache: Path, known: dict[str, list[Any]]) -> None:
-    write_text(cache, json.dumps({"version": CACHE_VERSION, "files": known}, separators=(",", ":")))
-
-
-def _get_identity(ds: pydicom.Dataset) -> dict[str, str]:
+def _get_identity(ds: pydicom.Dataset) -> Header:
     if ds.get("SOPClassUID") != BreastTomosynthesisImageStorage:
         return {}
     view, shared = item_of(ds, "ViewCodeSequence"), item_of(ds, "SharedFunctionalGroupsSequence")
@@ -149,6 +135,7 @@ def _get_identity(ds: pydicom.Dataset) -> dict[str, str]:
         "study": str(ds.get("StudyID") or "").strip(),
         "study_uid": str(ds.get("StudyInstanceUID") or ""),
         "series": str(ds.get("SeriesInstanceUID") or ""),
+        "instance": str(ds.get("SOPInstanceUID") or ""),
         "projection": next((PROJECTIONS[str(code)] for code in codes if str(code) in PROJECTIONS), ""),
         "side": {"L": "l", "R": "r"}.get(str(side), ""),
     }

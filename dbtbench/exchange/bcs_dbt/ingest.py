@@ -7,6 +7,8 @@ from pathlib import Path
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.exchange.bcs_dbt.finding import find_files
+from dbtbench.exchange.bcs_dbt.header_cache import HeaderCache
+from dbtbench.exchange.bcs_dbt.identity import compare_files
 from dbtbench.exchange.bcs_dbt.tables import read_tables
 from dbtbench.exchange.engine import ImportSettings, import_collection
 from dbtbench.runtime.files import short_digest
@@ -31,8 +33,16 @@ def import_bcs_dbt(
         DBTBenchError: when the disk is full (`DatasetWriter`); the same call continues.
     """
     root, path, pool = root.resolve(), path.resolve(), pool or Pool()
-    cache = path.with_name(f".{short_digest(str(root))}.headers.json")
-    find = partial(find_files, root, pool=pool, cache=cache)
-    return import_collection(
-        read_tables(root), root, path, settings, pool, fresh, kind="bcs-dbt", find_files=find
-    )
+    with HeaderCache(path.with_name(f".{short_digest(str(root))}.headers.json")) as cache:
+        find, compare = (partial(look, root, pool=pool, cache=cache) for look in (find_files, compare_files))
+        return import_collection(
+            read_tables(root),
+            root,
+            path,
+            settings,
+            pool,
+            fresh,
+            kind="bcs-dbt",
+            find_files=find,
+            compare_files=compare,
+        )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dbtbench.data.schema import NOT_DOWNLOADED
 from dbtbench.exchange.bcs_dbt.finding import LEAVES, find_files
+from dbtbench.exchange.bcs_dbt.header_cache import HeaderCache
 from dbtbench.exchange.locating import SHARED
 from dbtbench.runtime.pool import Pool
 
@@ -34,7 +35,7 @@ def table(*rows: tuple[str, str], reason: str = "") -> pd.DataFrame:
 
 
 def find(root: Path, volumes: pd.DataFrame) -> pd.DataFrame:
-    return find_files(root, volumes, Pool(), root.parent / "headers.json")
+    return find_files(root, volumes, Pool(), HeaderCache(root.parent / "headers.json"))
 
 
 def outcome(found: pd.DataFrame) -> list[tuple[str, str]]:

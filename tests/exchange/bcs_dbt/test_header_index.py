@@ -18,6 +18,7 @@ from dbtbench.data.schema import NOT_DOWNLOADED
 from dbtbench.dicom.writing import write_tomosynthesis
 from dbtbench.exchange.bcs_dbt import header_index
 from dbtbench.exchange.bcs_dbt.finding import AMBIGUOUS, find_files
+from dbtbench.exchange.bcs_dbt.header_cache import HeaderCache
 from dbtbench.exchange.bcs_dbt.tables import read_tables
 from dbtbench.geometry.views import laterality
 from dbtbench.runtime.pool import Pool
@@ -49,7 +50,7 @@ def table(*rows: tuple[str, str], reason: str = "") -> pd.DataFrame:
 
 
 def find(root: Path, volumes: pd.DataFrame, pool: Pool | None = None) -> pd.DataFrame:
-    return find_files(root, volumes, pool or Pool(), root.parent / "headers.json")
+    return find_files(root, volumes, pool or Pool(), HeaderCache(root.parent / "headers.json"))
 
 
 def outcome(found: pd.DataFrame) -> list[tuple[str, str]]:
@@ -137,7 +138,7 @@ def test_where_all_files_say_left_only_the_projection_counts(root: Path) -> None
         dicom(root / name, "lcc", side="L")
     found = find(root, table(("rmlo", "a"), ("lcc", "b"), ("rcc", "c")))
     assert outcome(found) == [("x-rmlo", ""), ("", AMBIGUOUS), ("", AMBIGUOUS)]
-    assert found["detail"][1] == "2 rows, 2 files: x-1, x-2"
+    assert found["detail"][1] == "2 rows, 2 files"
 
 
 @pytest.mark.parametrize(("rows", "files"), [(["lcc", "rcc"], 1), (["lcc"], 2)])
@@ -287,7 +288,7 @@ def test_a_broken_cache_is_rebuilt(root: Path, content: str) -> None:
     dicom(root / "x", "lcc")
     (root.parent / "headers.json").write_bytes(content.encode("utf-8", "surrogatepass"))
     assert outcome(find(root, table(("lcc", "a.dcm")))) == [("x", "")]
-    assert list(json.loads((root.parent / "headers.json").read_text())["files"]) == ["x"]
+    assert len(json.loads((root.parent / "headers.json").read_text())["files"]) == 1
 
 
 # A whole collection
