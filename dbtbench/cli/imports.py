@@ -30,6 +30,13 @@ def bcs_dbt(
     exact: Annotated[
         bool, typer.Option("--exact", help="Decode every pixel, also where a reduced resolution would do.")
     ] = False,
+    orientation: Annotated[
+        str,
+        typer.Option(
+            "--orientation",
+            help="How a file stored rotated is known: official (its pixels), header, stored (none is).",
+        ),
+    ] = "official",
     reserve: Annotated[
         float,
         typer.Option(
@@ -63,7 +70,7 @@ def bcs_dbt(
     from dbtbench.workspace import Workspace
 
     path = Workspace.find(workspace).datasets / checked_name(name)
-    settings = ImportSettings(_grid(grid), resample, window, exact, seed, reserve)
+    settings = ImportSettings(_grid(grid), resample, window, exact, seed, reserve, orientation)
     with Pool(cpu_count() if jobs is None else jobs, dask) as pool:
         dataset = import_bcs_dbt(root, path, settings, pool, fresh)
     print_report(dataset.meta["import_report"], path, json)

@@ -17,6 +17,7 @@ import zarr
 from dbtbench.data.contradictions import find_contradictions
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, SPLITS, DBTDataset, content_fingerprint
 from dbtbench.data.schema import NOT_DOWNLOADED
+from dbtbench.data.summary import describe_orientation
 from dbtbench.errors import DBTBenchError
 from dbtbench.geometry.boxes import to_grid
 from dbtbench.geometry.views import VIEW_PATTERN
@@ -70,8 +71,18 @@ def check_dataset(path: Path) -> list[Check]:
     return [
         Check(complete, 0, []),
         *(_run(name, find(data)) for name, find in CHECKS.items()),
+        *_check_orientation(data),
         *_list_notices(data),
     ]
+
+
+def _check_orientation(data: DBTDataset) -> Iterator[Check]:
+    """Compare the count of turned volumes with cases.csv; data sets without one have no such check."""
+    report = data.meta.get("import_report") or {}
+    if described := describe_orientation(report):
+        turned = int((data.cases["flipped"].astype(str) == "True").sum()) if "flipped" in data.cases else 0
+        wrong = turned != report["orientation"]["turned"]
+        yield Check(described, int(wrong), [f"cases.csv has {turned} turned volumes"] if wrong else [])
 
 
 def _list_notices(data: DBTDataset) -> Iterator[Check]:

@@ -37,11 +37,20 @@ class RowCounts(_Part):
     missing: NonNegativeInt
 
 
+class Orientation(_Part):
+    """The rule by which volumes were turned by 180°, how many were, and those that it left undecided."""
+
+    rule: str
+    turned: NonNegativeInt
+    undecided: list[NonNegativeInt]
+
+
 class ImportReport(RowCounts):
     """Counts of the volumes, and of the boxes, that the tables of a collection name, and of notices."""
 
     boxes: RowCounts
     notices: dict[str, NonNegativeInt] = {}
+    orientation: Orientation | None = None
 
 
 class _Source(_Part):

@@ -140,7 +140,17 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
             f"+ {sum(counts['rejected'].values()):,} rejected + {counts['missing']:,} not downloaded"
         )
         lines += _reason_lines(counts["rejected"])
+    if described := describe_orientation(report):
+        lines.append(f"orientation ({report['orientation']['rule']}): {described}")
     return lines + _reason_lines(report.get("notices", {}), "notice")
+
+
+def describe_orientation(report: Mapping[str, Any]) -> str:
+    """Say how many volumes were turned by 180°, as an import report has it; "" where it does not."""
+    found = report.get("orientation")
+    if not found:
+        return ""
+    return f"turned {found['turned']:,} of {report['imported']:,}, undecided {len(found['undecided']):,}"
 
 
 def _reason_lines(reasons: Mapping[str, int], title: str = "rejected") -> list[str]:

@@ -28,7 +28,7 @@ from dbtbench.data.writer import (
     split_digest,
     store_volume,
 )
-from dbtbench.dicom.volume import WINDOWS, read_volume
+from dbtbench.dicom.volume import ORIENTATIONS, WINDOWS, read_volume
 from dbtbench.errors import MissingError, UnreadableError, UsageError
 from dbtbench.exchange.import_report import OUTSIDE, make_rejected_row, summarise_import
 from dbtbench.exchange.locating import locate_files
@@ -63,6 +63,8 @@ class ImportSettings:
         exact: decode every pixel, also where the grid would allow a reduced resolution.
         seed: seed of the patient-level split, where the tables give none.
         reserve: share of the training patients that is set aside as the split `reserve`.
+        orientation: how a file that is stored rotated is known: `official` (by its pixels), `header` or
+            `stored` (no file is); see `dicom.ORIENTATIONS`.
     """
 
     grid: tuple[int, int, int] = GRID
@@ -71,16 +73,28 @@ class ImportSettings:
     exact: bool = False
     seed: int = 0
     reserve: float = 0.0
+    orientation: str = "official"
 
     def __post_init__(self) -> None:
         if self.resample not in METHODS:
             raise UsageError(f"no resampling named {self.resample!r}", f"known: {', '.join(METHODS)}")
         if self.window not in WINDOWS:
             raise UsageError(f"no window named {self.window!r}", f"known: {', '.join(WINDOWS)}")
+        if self.orientation not in ORIENTATIONS:
+            known = ", ".join(ORIENTATIONS)
+            raise UsageError(f"no rule of orientation named {self.orientation!r}", f"known: {known}")
         if np.prod(self.grid) > MAX_CHUNK:
             raise UsageError(
                 f"the grid {self.grid} is too large", f"at most {MAX_CHUNK:,} voxels fit in a chunk"
             )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings as an identity has them; the usual orientation is none that earlier ones lack."""
+        settings = asdict(self)
+        if self.orientation == "official":
+            del settings["orientation"]
+        return settings
 
 
 @dataclass(frozen=True)
@@ -164,7 +178,7 @@ def import_collection(
     """
     root, path, pool = root.resolve(), path.resolve(), pool or Pool()
     splits = assign_splits(tables, settings.seed, settings.reserve)
-    identity = {"import": VERSION, "tables": tables.digest, **asdict(settings)}
+    identity = {"import": VERSION, "tables": tables.digest, **settings.identity}
     finished = find_finished(path, identity, fresh)
     volumes = (find_files or partial(locate_files, root))(tables.volumes)
     files = digest(_list_files(volumes))
@@ -191,7 +205,7 @@ def import_collection(
             "intensity": {"window": settings.window, "resample": settings.resample, "exact": settings.exact},
             "source": {"kind": kind, "tables": tables.digest, "files": files},
             "split": _describe_split(tables, settings),
-            "import_report": report,
+            "import_report": report | {"orientation": _describe_orientation(writer, settings)},
         }
         return writer.finish(meta, split_digest(splits), rejected)
 
@@ -201,6 +215,20 @@ def _list_files(volumes: pd.DataFrame) -> list[list[Any]]:
     files: list[list[Any]] = volumes[["file", "bytes"]].to_numpy().tolist()
     copies = volumes.get("copies", [()] * len(files))
     return [[*first, *map(list, others)] for first, others in zip(files, copies, strict=True)]
+
+
+def _describe_orientation(writer: DatasetWriter, settings: ImportSettings) -> dict[str, Any]:
+    """Describe which volumes were turned by 180°, and which the rule could not decide, for dataset.json."""
+    earlier: list[int] = []
+    if (writer.folder / "dataset.json").is_file():  # a finished data set that files are added to
+        report = DBTDataset.description(writer.folder).get("import_report") or {}
+        earlier = report.get("orientation", {}).get("undecided", [])
+    stored = {index: entry for index, entry in sorted(writer.entries.items()) if entry["case"]}
+    return {
+        "rule": settings.orientation,
+        "turned": sum(bool(entry["case"]["flipped"]) for entry in stored.values()),
+        "undecided": [i for i, entry in stored.items() if entry.get("undecided", i in earlier)],
+    }
 
 
 def _describe_split(tables: Tables, settings: ImportSettings) -> dict[str, Any]:
@@ -292,6 +320,7 @@ def _import_copy(
         window=settings.window,
         resample=settings.resample,
         exact=settings.exact,
+        orientation=settings.orientation,
     )
     size = read.header.shape
     counts = [box["VolumeSlices"] for box in job.boxes if not np.isnan(box["VolumeSlices"])]
@@ -299,7 +328,11 @@ def _import_copy(
         raise UnreadableError(SLICES, f"{counts[0]:g} in the boxes table, {size[0]} in the file")
     lesions, rejected = [], []
     for box in job.boxes:
-        placed = box | rotate_box(box, size) if read.flipped and not boxes_displayed else box
+        placed = box
+        if box["Slice"] in read.header.order:  # as stored; the volume has its slices in order of position
+            placed = placed | {"Slice": read.header.order.index(box["Slice"])}
+        if read.flipped and not boxes_displayed:
+            placed = placed | rotate_box(placed, size)
         if box["VolumeSlices"] in counts and box["VolumeSlices"] != size[0]:
             rejected.append(make_rejected_row("boxes", box, SLICES, f"VolumeSlices {box['VolumeSlices']:g}"))
         elif touches_volume(placed, size):
@@ -307,7 +340,8 @@ def _import_copy(
         else:
             rejected.append(make_rejected_row("boxes", box, OUTSIDE, _describe_box(placed)))
     found = GridVolume(read.volume, size, read.header.spacing, read.flipped)
-    return store_case(folder, job, found, settings.grid, lesions) | {"rejected": rejected}
+    entry = store_case(folder, job, found, settings.grid, lesions)
+    return entry | {"rejected": rejected, "undecided": read.undecided}
 
 
 def store_case(

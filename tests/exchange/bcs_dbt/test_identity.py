@@ -44,7 +44,12 @@ class Made:
         file = self.root / "images" / patient / uid / f"{uid}.{number}" / "1-1.dcm"
         frames = np.random.default_rng(number).integers(1, 1024, SIZE).astype(np.uint16)
         frames[:, :, 0 if view[0] == "r" else -1] = 0
-        named = {"view": view, "patient_id": patient, "study_id": study, "uid_seed": str(number)}
+        named: dict[str, Any] = {
+            "view": view,
+            "patient_id": patient,
+            "study_id": study,
+            "uid_seed": str(number),
+        }
         write_tomosynthesis(file, frames, pixel_mm=(0.1, 0.1), slice_mm=1.0, window=(512, 1024), **named)
         self.change(file, **{"StudyInstanceUID": uid, "SeriesInstanceUID": f"{uid}.{number}"} | header)
         key = f"{patient},{study},{view}"
@@ -213,6 +218,21 @@ def test_the_number_of_slices_is_that_of_the_boxes(made: Made) -> None:
     assert rejected(data) == {SLICES: 1}
     assert data.meta["import_report"]["boxes"]["rejected"] == {UNREAD: 1, SLICES: 1}
     assert data.boxes[["PatientID", "VolumeSlices"]].to_numpy().tolist() == [["P8", 4], ["P9", 4]]
+
+
+def test_a_box_stays_on_its_frame_where_frames_are_put_in_order(made: Made) -> None:
+    file = made.add("P7", "lcc", label="cancer")
+    made.boxes.append("P7,S7,lcc,0,1,2,3,4,5,cancer,0,4")
+    plain = made.load("plain")
+    dataset = pydicom.dcmread(file)
+    frames = dataset.PerFrameFunctionalGroupsSequence
+    frames[1], frames[2] = frames[2], frames[1]
+    dataset.save_as(file)
+    data = made.load()
+    assert plain.boxes["Slice"].tolist() == [1]
+    assert data.boxes[["Slice", "z0"]].to_numpy().tolist() == [[2, plain.boxes["z0"][0] + 1]]
+    frame = data.volumes([5])[0, 0, int(data.boxes["Slice"][0])]
+    np.testing.assert_array_equal(frame, plain.volumes([5])[0, 0, 1])
 
 
 def test_labels_and_boxes_that_contradict_each_other_are_counted(

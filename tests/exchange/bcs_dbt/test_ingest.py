@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -15,13 +16,17 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
 
+from dbtbench.data.check import as_text, check_dataset
 from dbtbench.data.dataset import NATIVE_BOX, DBTDataset
+from dbtbench.data.summary import report_lines
 from dbtbench.dicom.volume import image_laterality, read_volume
 from dbtbench.errors import DBTBenchError, MissingError, UsageError
 from dbtbench.exchange.bcs_dbt.header_index import read_identity
 from dbtbench.exchange.bcs_dbt.ingest import import_bcs_dbt
 from dbtbench.exchange.engine import ImportSettings, VolumeJob
+from dbtbench.runtime.files import digest
 from dbtbench.runtime.pool import Pool
 
 
@@ -48,8 +53,67 @@ def test_every_row_of_the_tables_is_imported(imported: DBTDataset, collection: P
     assert imported.meta["import_report"] == {
         **{"rows": 16, "imported": 16, "rejected": nothing, "missing": 0},
         "boxes": {"rows": 4, "imported": 4, "rejected": nothing, "missing": 0},
+        "notices": nothing,
+        "orientation": {"rule": "official", "turned": int(imported.cases["flipped"].sum()), "undecided": []},
     }
     assert imported.grid == (8, 64, 64)
+
+
+@pytest.mark.parametrize("rule", ["header", "stored"])
+def test_another_rule_of_orientation_is_another_data_set(
+    collection: Path, imported: DBTDataset, tmp_path: Path, rule: str
+) -> None:
+    other = import_bcs_dbt(collection, tmp_path / "d", ImportSettings(orientation=rule))
+    turned = {"header": imported.cases["flipped"].tolist(), "stored": [False] * 16}[rule]
+    assert other.cases["flipped"].tolist() == turned
+    assert other.meta["identity"] != imported.meta["identity"]
+    assert other.meta["import_report"]["orientation"]["rule"] == rule
+    with pytest.raises(UsageError, match="'tags'"):
+        ImportSettings(orientation="tags")
+
+
+def test_the_official_rule_leaves_the_identity_of_earlier_data_sets(imported: DBTDataset) -> None:
+    settings = {
+        "grid": [8, 64, 64],
+        "resample": "area",
+        "window": "dicom",
+        "exact": False,
+        "seed": 0,
+        "reserve": 0.0,
+    }
+    tables = imported.meta["source"]["tables"]
+    assert imported.meta["identity"] == digest({"import": 2, "tables": tables, **settings})
+
+
+def test_a_tie_is_no_decision_and_is_counted(
+    copy: Path, imported: DBTDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tied = [0, 5]
+    for case in tied:
+        file = copy / imported.cases["file"][case]
+        dataset = pydicom.dcmread(file)
+        frames = dataset.pixel_array.copy()
+        frames[:, :, :2] = frames[:, :, -2:] = 0
+        dataset.PixelData, dataset.file_meta.TransferSyntaxUID = frames.tobytes(), ExplicitVRLittleEndian
+        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OW", False
+        dataset.save_as(file)
+    late = copy / imported.cases["file"][9]
+    late.rename(tmp_path / "late.dcm")
+    for _ in range(2):  # what a finished import knows of its ties, it still knows when files are added
+        made = import_bcs_dbt(copy, tmp_path / "phantom", ImportSettings())
+        report = made.meta["import_report"]["orientation"]
+        assert report == {"rule": "official", "turned": int(made.cases["flipped"].sum()), "undecided": tied}
+        assert not made.cases.loc[made.cases["case"].isin(tied), "flipped"].any()
+        if not late.exists():
+            (tmp_path / "late.dcm").rename(late)
+    of = f"turned {report['turned']} of 16, undecided 2"
+    assert of in "\n".join(report_lines(made.meta["import_report"]))
+    assert f"ok      {of}" in as_text("phantom", check_dataset(made.path))
+    meta = json.loads((made.path / "dataset.json").read_text())
+    meta["import_report"]["orientation"]["turned"] += 1
+    (made.path / "dataset.json").write_text(json.dumps(meta))
+    of = f"turned {report['turned'] + 1} of 16, undecided 2"
+    assert f"FAILED  {of}" in as_text("phantom", check_dataset(made.path))
 
 
 def test_volumes_are_windowed_and_as_displayed(imported: DBTDataset, collection: Path) -> None:
