@@ -91,6 +91,13 @@ def volumes(
         bool,
         typer.Option("--derived", help="They are changed training volumes, as of classic augmentation."),
     ] = False,
+    full_scale: Annotated[
+        float | None,
+        typer.Option(
+            "--full-scale",
+            help="The value that becomes 1, such as 1023; 1 by default, and the type's largest whole number.",
+        ),
+    ] = None,
     workspace: WorkspaceOption = None,
     fresh: FreshOption = False,
     json: JsonOption = False,
@@ -109,7 +116,7 @@ def volumes(
     work = Workspace.find(workspace)
     path = work.datasets / checked_name(name)
     check_synthetic_name(path)
-    dataset = import_samples(root, path, choose_dataset(work, data), boxes, cases, fresh, derived)
+    dataset = import_samples(root, path, choose_dataset(work, data), boxes, cases, fresh, derived, full_scale)
     typer.echo(f"{TRUST} {data}", err=json)
     print_report(dataset.meta["import_report"], path, json)
     if not json:

@@ -32,7 +32,7 @@ from dbtbench.dicom.writing import (
     write_tomosynthesis,
 )
 from dbtbench.errors import DBTBenchError, UsageError
-from dbtbench.exchange.volumes.arrays import NOMINAL
+from dbtbench.exchange.volumes.nifti import NOMINAL
 from dbtbench.geometry.orientation import affine_of
 from dbtbench.geometry.views import VIEW_PATTERN, Volume, laterality
 from dbtbench.runtime.files import atomic_path, claim_folder, csv_text, write_text

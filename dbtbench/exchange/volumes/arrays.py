@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from dbtbench.dicom.preconditions import MAX_VOXELS
 from dbtbench.errors import UnreadableError
+from dbtbench.exchange.volumes.nifti import UNKNOWN, orient
 from dbtbench.geometry.views import Volume
 
-NOMINAL = "nominal spacing"
-"""The note that an export writes into a file whose distances between voxels are not known."""
 SUFFIXES = (".nii.gz", ".nii", ".npz", ".npy")
 ROUNDING = 1e-6
 """The distance that a value may lie outside [0, 1]."""
-UNKNOWN = (np.nan, np.nan, np.nan)
+OVERSHOOT = 0.25
+"""Values that lie less than this outside [0, 1] are probably to be clipped; others have another scale."""
+USUAL_BITS = (1, 8, 10, 12, 14, 16)
 
 
 @dataclass(frozen=True)
@@ -30,39 +31,51 @@ class ArrayFile:
     Attributes:
         volume: (D, H, W) float32 in [0, 1].
         spacing: mm between slices, rows and columns; NaN where the file does not give them.
+        turned: whether the file's affine says another order or direction of the axes than the usual one.
+        integers: type and largest value of whole numbers; None for floating-point numbers.
     """
 
     volume: Volume
     spacing: tuple[float, float, float]
+    turned: bool = False
+    integers: tuple[str, int] | None = None
 
 
-def read_array(path: Path) -> ArrayFile:
+def read_array(path: Path, view: str | None = None, full_scale: float | None = None) -> ArrayFile:
     """Read a volume; nothing is unpickled, and no volume is larger than `MAX_VOXELS`.
 
-    A NIfTI file's axes are columns, rows and slices; the others' are slices, rows and columns. Further axes
-    of length 1 are left out. Floating-point numbers are intensities; whole numbers are full scale of their
-    type.
+    A NIfTI file's affine says how its axes lie; without one they are columns, rows and slices. The others'
+    are slices, rows and columns. Further axes of length 1 are left out.
 
     Args:
         path: its name ends with one of `SUFFIXES`; an NPZ file holds the volume as `volume`.
+        view: lcc, lmlo, rcc or rmlo: the view that a NIfTI file's axes are turned to; None to take them as
+            they are.
+        full_scale: the value that becomes 1; None for 1, and for whole numbers the largest of their type.
 
     Raises:
         UnreadableError: when it cannot be a volume.
     """
     try:
-        array, spacing = _read_nifti(path) if _is_nifti(path) else _read_numpy(path)
+        turned = False
+        if _is_nifti(path):
+            array, spacing, turned = _read_nifti(path, view)
+        else:
+            array, spacing = _read_numpy(path)
     except UnreadableError:
         raise
     except Exception as error:  # damaged headers and streams raise nearly anything
         raise UnreadableError("cannot be read", f"{type(error).__name__}: {error}") from error
-    return ArrayFile(_to_unit_range(_squeeze(array)), spacing)
+    array = _squeeze(array)
+    integers = (str(array.dtype), int(array.max())) if array.dtype.kind != "f" else None
+    return ArrayFile(_to_unit_range(array, full_scale), spacing, turned, integers)
 
 
 def _is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def _read_nifti(path: Path) -> tuple[NDArray[Any], tuple[float, float, float]]:
+def _read_nifti(path: Path, view: str | None) -> tuple[NDArray[Any], tuple[float, float, float], bool]:
     import nibabel
 
     loaded = nibabel.load(path)
@@ -70,14 +83,7 @@ def _read_nifti(path: Path) -> tuple[NDArray[Any], tuple[float, float, float]]:
         raise UnreadableError("not a NIfTI image", type(loaded).__name__)
     image: Any = loaded
     _check_header(image.shape, image.get_data_dtype())
-    array = np.asanyarray(image.dataobj).T
-    header = image.header
-    known = header["sform_code"] > 0 or header["qform_code"] > 0
-    known = known and header.get_xyzt_units()[0] == "mm" and header["descrip"].item() != NOMINAL.encode()
-    if not known or len(header.get_zooms()) < 3:
-        return array, UNKNOWN
-    x, y, z = (float(mm) for mm in header.get_zooms()[:3])
-    return array, (z, y, x)
+    return orient(image, np.asanyarray(image.dataobj), view)
 
 
 def _read_numpy(path: Path) -> tuple[NDArray[Any], tuple[float, float, float]]:
@@ -88,7 +94,7 @@ def _read_numpy(path: Path) -> tuple[NDArray[Any], tuple[float, float, float]]:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if "volume.npy" not in names:
-            raise UnreadableError("no array named volume", ", ".join(names)[:200])
+            raise UnreadableError("no array named volume", _describe_members(archive))
         for name in sorted({"volume.npy", "spacing.npy"} & set(names)):
             with archive.open(name) as member:
                 _check_npy(member)
@@ -98,8 +104,26 @@ def _read_numpy(path: Path) -> tuple[NDArray[Any], tuple[float, float, float]]:
         return arrays["volume"], (z, y, x)
 
 
+def _describe_members(archive: zipfile.ZipFile) -> str:
+    """List every array of an NPZ file with its shape and type, in printable characters."""
+    described = []
+    for name in archive.namelist():
+        try:
+            with archive.open(name) as member:
+                shape, kind = _read_npy_header(member)
+            size = f" ({' × '.join(map(str, shape))}, {kind})"
+        except Exception:  # no array, or a damaged one
+            size = ""
+        described.append("".join(c if c.isprintable() else "?" for c in name[:100]) + size)
+    return "it holds " + (", ".join(described) or "nothing") + "; save the volume as `volume`"
+
+
 def _check_npy(file: IO[bytes]) -> None:
     """Check the header of an array that is to be read."""
+    _check_header(*_read_npy_header(file))
+
+
+def _read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         shape, _, kind = np.lib.format.read_array_header_1_0(file)
@@ -107,7 +131,7 @@ def _check_npy(file: IO[bytes]) -> None:
         shape, _, kind = np.lib.format.read_array_header_2_0(file)
     else:  # version 3 is for fields with names beyond Latin-1
         raise UnreadableError("not grey values", f"NPY version {version}")
-    _check_header(shape, kind)
+    return shape, kind
 
 
 def _check_header(shape: Sequence[int], kind: np.dtype[Any]) -> None:
@@ -139,20 +163,41 @@ def _squeeze(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _to_unit_range(array: NDArray[Any]) -> Volume:
+def _to_unit_range(array: NDArray[Any], full_scale: float | None) -> Volume:
     """Convert the values to float32 in [0, 1]."""
-    low, high = array.min(), array.max()
-    if not np.isfinite([float(low), float(high)]).all():
-        raise UnreadableError("values are not finite")
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite([low, high]).all():
+        wrong = int(array.size - np.isfinite(array).sum())
+        raise UnreadableError("values are not finite", f"{wrong} of {array.size} are NaN or infinite")
+    if low == high:
+        raise UnreadableError("all values are the same", f"{low:g}")
     whole = array.dtype.kind != "f"
-    largest = float(np.iinfo(array.dtype).max) if whole else 1.0
-    rounding = 0.0 if whole else ROUNDING
+    largest = full_scale or (float(np.iinfo(array.dtype).max) if whole else 1.0)
+    rounding = 0.0 if whole else ROUNDING * largest
     if low < -rounding or high > largest + rounding:
+        scale = f"[0, {largest:g}]" if full_scale else "[0, 1]"
         raise UnreadableError(
-            "values are not in [0, 1]",
-            f"they run from {float(low):g} to {float(high):g}; scale them to [0, 1], or to the full scale of "
-            "an unsigned integer type",
+            f"values are not in {scale}", f"they run from {low:g} to {high:g}; {_advise_scale(low, high)}"
         )
     volume: Volume = array.astype(np.float32)
     volume /= np.float32(largest)
     return volume
+
+
+def _advise_scale(low: float, high: float) -> str:
+    """Say how values outside [0, 1] come into it."""
+    if -1 - OVERSHOOT <= low < 0 and high <= 1 + OVERSHOOT:
+        if low <= -OVERSHOOT:
+            return "values in [-1, 1] become intensities as (x + 1) / 2"
+        return "clip them to [0, 1]"
+    if low >= 0 and high <= 1 + OVERSHOOT:
+        return "clip them to [0, 1]"
+    if low >= 0:
+        return f"`--full-scale {fit_scale(high)}`, or scale them to [0, 1]"
+    return "scale them to [0, 1]: 0 is air, and 1 the upper end of the window"
+
+
+def fit_scale(largest: float) -> int:
+    """Find the full scale that values probably have: the next 2^n - 1."""
+    bits = next((n for n in USUAL_BITS if largest <= 2**n - 1), None)
+    return 2 ** (bits or int(largest).bit_length()) - 1

@@ -10,9 +10,10 @@ That the maker of these volumes saw the training split only is taken on trust; n
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,13 @@ from dbtbench.data.dataset import GRID_BOX, KEY, DBTDataset
 from dbtbench.data.leakage import Copy, CopyFinder, check_copies
 from dbtbench.data.writer import DatasetWriter, Entry, check_not_real, find_finished
 from dbtbench.dicom.volume import read_volume
-from dbtbench.errors import StaleError, UnreadableError
+from dbtbench.errors import DBTBenchError, UnreadableError, UsageError
 from dbtbench.exchange.engine import GridVolume, VolumeJob, reject_job, store_case
 from dbtbench.exchange.import_report import OUTSIDE, make_rejected_row, summarise_import
 from dbtbench.exchange.volumes.arrays import SUFFIXES, read_array
+from dbtbench.exchange.volumes.judging import check_axes, check_integers, list_notices, measure
 from dbtbench.exchange.volumes.tables import NATIVE, SampleTables, read_sample_tables
-from dbtbench.geometry.boxes import to_grid, touches_volume
+from dbtbench.geometry.boxes import to_grid
 from dbtbench.geometry.resample import area_mean
 from dbtbench.runtime.files import digest, short_digest
 from dbtbench.runtime.progress import log, progress
@@ -40,6 +42,10 @@ VERSION = 2
 """Raise it when the same files give another data set than before."""
 DICOM_SETTINGS = ("window", "resample", "exact")
 """Settings of the real data set's import, with which DICOM files that join it are read too."""
+NAMED = 5
+"""Folders that are named before their files are read."""
+TOLERANCE = 1e-3
+"""Voxels by which a box may be smaller than one, for rounding."""
 TRUST = "taken on trust: whatever made these volumes saw only the training split of the real data set"
 
 
@@ -51,6 +57,7 @@ def import_samples(
     cases: Path | None = None,
     fresh: bool = False,
     derived: bool = False,
+    full_scale: float | None = None,
 ) -> DBTDataset:
     """Import volumes that were made elsewhere; volumes that an earlier, killed call read are kept.
 
@@ -67,22 +74,29 @@ def import_samples(
         fresh: import everything again.
         derived: whether the volumes are changed training volumes; the table of volumes may say so too, in a
             column `derived`.
+        full_scale: the value that becomes 1, in files other than DICOM; None for 1, and for whole numbers the
+            largest of their type.
 
     Raises:
         MissingError: when the folder or a table is not there, or no volume can be imported.
         StaleError: when a volume is one of the real data set's that is held out, mirrored or not.
-        UsageError: when a table cannot be used, or the name is another's.
+        UsageError: when a table cannot be used, the name is another's, or whole numbers use a small part of
+            their type.
     """
+    if full_scale is not None and not 0 < full_scale < np.inf:
+        raise UsageError(f"{full_scale:g} is no full scale", "give the value that stands for 1, such as 1023")
     check_not_real(path)
     tables = read_sample_tables(root, path.name, boxes, cases)
     files = tables.volumes[["file", "bytes"]].to_numpy().tolist()
     derived = derived or tables.derived
     recipe = {"import": VERSION, "tables": tables.digests, "files": digest(files), "derived": derived}
+    recipe |= {} if full_scale is None else {"full_scale": full_scale}
     identity = {"samples": recipe, "name": path.name, "data": data.identity}
     finished = find_finished(path, identity, fresh)
     if finished is not None:
         log.info(f"{path.name}: already imported")
         return finished
+    _log_folders(root, tables)
     source = {
         "kind": "synthetic",
         "derived": derived,
@@ -93,9 +107,10 @@ def import_samples(
         "data": data.identity,
     }
     with DatasetWriter(path, data.grid, len(tables.volumes), identity, fresh) as writer:
-        _import_all(tables, root, data, writer)
-        _check_copies(path.name, writer, derived)
+        _import_all(tables, root, data, full_scale, writer)
+        notices = _judge(path.name, data, writer, derived)
         report, rejected = summarise_import(tables.volumes, tables.boxes, writer.entries, root, HINTS, path)
+        report["notices"] = report.get("notices", {}) | notices
         split = {"kind": "all for training", "trust": TRUST}
         meta = {
             "intensity": data.meta["intensity"],
@@ -106,7 +121,17 @@ def import_samples(
         return writer.finish(meta, data.split_hash, rejected)
 
 
-def _import_all(tables: SampleTables, root: Path, data: DBTDataset, writer: DatasetWriter) -> None:
+def _log_folders(root: Path, tables: SampleTables) -> None:
+    """Say which folders the volumes come from, before any is read."""
+    folders = Counter(PurePosixPath(file).parent.as_posix() for file in tables.volumes["file"])
+    some = [f"{folder} ({count})" for folder, count in sorted(folders.items())[:NAMED]]
+    more = f" and {len(folders) - NAMED} more folders" if len(folders) > NAMED else ""
+    log.info(f"{root}: {len(tables.volumes)} files, in {', '.join(some)}{more}")
+
+
+def _import_all(
+    tables: SampleTables, root: Path, data: DBTDataset, full_scale: float | None, writer: DatasetWriter
+) -> None:
     """Read every volume whose row has no reason, and that no earlier call read."""
     wanted = tables.volumes[tables.volumes["reason"] == ""]
     good = tables.boxes[tables.boxes["reason"] == ""]
@@ -117,49 +142,69 @@ def _import_all(tables: SampleTables, root: Path, data: DBTDataset, writer: Data
             key = {name: getattr(row, name) for name in KEY}
             mine = boxes.get(row.Index, [])
             job = VolumeJob(int(row.Index), key, row.label, "train", row.file, int(row.bytes), mine)
-            writer.record(_import_one(root, writer.folder, data, finder, job))
+            writer.record(_import_one(root, writer.folder, data, full_scale, finder, job))
             advance()
 
 
-def _check_copies(name: str, writer: DatasetWriter, derived: bool) -> None:
-    """Refuse real volumes that are held out, and count those of the training split.
+def _judge(name: str, data: DBTDataset, writer: DatasetWriter, derived: bool) -> dict[str, int]:
+    """Judge the volumes that were read, all together.
+
+    Returns:
+        Text and count of each notice.
 
     Raises:
-        StaleError: for the first ones; nothing is kept then.
+        StaleError: when real volumes are among them that are held out; nothing is kept then.
+        UsageError: when whole numbers use a small part of their type; nothing is kept then.
     """
-    copies = [Copy(**entry["copy"]) for entry in writer.entries.values() if entry.get("copy")]
+    notes = [entry["notes"] for _, entry in sorted(writer.entries.items()) if entry["case"]]
     try:
-        held = check_copies(name, copies)
-    except StaleError:
+        held = check_copies(name, [Copy(**note["copy"]) for note in notes if note["copy"]])
+        check_integers(note["integers"] for note in notes if note["integers"])
+    except DBTBenchError:
         shutil.rmtree(writer.folder, ignore_errors=True)
         raise
-    if held:
+    notices = list_notices(notes, data)
+    for text, count in notices.items():
+        log.warning(f"{name}: {count} of {len(notes)}: {text}")
+    if held and not derived:
         log.warning(
-            f"{held} of {len(writer.entries)} volumes are training volumes of the real data set"
-            + ("" if derived else "; `evaluate` takes them only if they are imported with --derived")
+            f"{name}: `evaluate` takes copies of training volumes from a data set with --derived only"
         )
+    return notices
 
 
-def _import_one(root: Path, folder: Path, data: DBTDataset, finder: CopyFinder, job: VolumeJob) -> Entry:
+def _import_one(
+    root: Path,
+    folder: Path,
+    data: DBTDataset,
+    full_scale: float | None,
+    finder: CopyFinder,
+    job: VolumeJob,
+) -> Entry:
     """Read one volume and store it; return its case and boxes, or why it was rejected."""
     try:
-        found = _read(root / job.file, job.key["View"], data)
+        found, notes = _read(root / job.file, job.key["View"], data, full_scale)
     except UnreadableError as error:
         return reject_job(job, error)
     placed = [(box, _place_box(box, found, data.grid)) for box in job.boxes]
-    lesions = [lesion for _, lesion in placed if lesion]
+    lesions = [lesion for _, lesion in placed if not isinstance(lesion, str)]
     outside = [
-        make_rejected_row("boxes", job.key, OUTSIDE, box["text"], job.file)
-        for box, lesion in placed
-        if not lesion
+        make_rejected_row("boxes", job.key, reason, box["text"], job.file)
+        for box, reason in placed
+        if isinstance(reason, str)
     ]
     copy = finder.find(job.file, found.volume)
-    noted = {"rejected": outside, "copy": asdict(copy) if copy else None}
-    return store_case(folder, job, found, data.grid, lesions) | noted
+    notes |= {"view": job.key["View"], "copy": asdict(copy) if copy else None, **measure(found.volume)}
+    return store_case(folder, job, found, data.grid, lesions) | {"rejected": outside, "notes": notes}
 
 
-def _read(path: Path, view: str, data: DBTDataset) -> GridVolume:
+def _read(
+    path: Path, view: str, data: DBTDataset, full_scale: float | None = None
+) -> tuple[GridVolume, dict[str, Any]]:
     """Read one file onto the grid.
+
+    Returns:
+        The volume, and `turned` and `integers` of `ArrayFile`.
 
     Raises:
         UnreadableError: when it cannot be read.
@@ -168,20 +213,23 @@ def _read(path: Path, view: str, data: DBTDataset) -> GridVolume:
     if name.endswith(".dcm"):
         how = {key: value for key, value in data.meta["intensity"].items() if key in DICOM_SETTINGS}
         read = read_volume(path, view, data.grid, **how)
-        return GridVolume(read.volume, read.header.shape, read.header.spacing, read.flipped)
+        if np.ptp(read.volume) == 0:
+            raise UnreadableError("all values are the same", f"{read.volume.flat[0]:g}, as displayed")
+        found = GridVolume(read.volume, read.header.shape, read.header.spacing, read.flipped)
+        return found, {"turned": False, "integers": None}
     if not name.endswith(SUFFIXES):
         raise UnreadableError("unknown format", f"{path.suffix}; known: .dcm, {', '.join(SUFFIXES)}")
-    array = read_array(path)
+    array = read_array(path, view, full_scale)
     depth, height, width = array.volume.shape
     size = (depth, height, width)
+    check_axes(size, data)
     volume = array.volume if size == data.grid else area_mean(array.volume, size, data.grid)
-    return GridVolume(volume, size, array.spacing)
+    notes = {"turned": array.turned, "integers": None if full_scale else array.integers}
+    return GridVolume(volume, size, array.spacing), notes
 
 
-def _place_box(
-    box: Mapping[str, Any], found: GridVolume, grid: tuple[int, int, int]
-) -> dict[str, Any] | None:
-    """Make a lesion's row: its box in the grid and in the DBTex columns; None when it misses the volume.
+def _place_box(box: Mapping[str, Any], found: GridVolume, grid: tuple[int, int, int]) -> dict[str, Any] | str:
+    """Make a lesion's row: its box in the grid and in the DBTex columns; or say why there is none.
 
     A box in voxels was drawn on the file's own array, so it is rotated with a DICOM file that the laterality
     rule rotates. DBTex columns are of the volume as displayed.
@@ -189,19 +237,30 @@ def _place_box(
     size = np.array(found.size)
     native = {name: box[name] for name in NATIVE if name in box}
     if native:
-        placed = to_grid(native, found.size, grid)
-        missed = not touches_volume(native, found.size)
+        if not 0 <= native["Slice"] < found.size[0]:
+            return OUTSIDE
+        corner, extent = ([native[name] for name in names] for names in (("Y", "X"), ("Height", "Width")))
+        low, high = np.array(corner, float), np.add(corner, extent, dtype=float)
+        limits = size[1:]
     else:
         low, high = np.array([box[name] for name in GRID_BOX], float).reshape(2, 3)
+        limits = size
+    inside = np.clip(high, 0, limits) - np.clip(low, 0, limits)
+    if (inside <= 0).any():
+        return OUTSIDE
+    if (high - low < 1 - TOLERANCE).any():
+        return "box is smaller than a voxel"
+    if np.prod(inside / (high - low)) < 0.5:
+        return "box lies mostly outside the volume"
+    if native:
+        placed = to_grid(native, found.size, grid)
+    else:
         if found.flipped:
             low[1:], high[1:] = size[1:] - high[1:], size[1:] - low[1:]
         low, high = np.clip(low, 0, size), np.clip(high, 0, size)
         placed = [*(low * grid / size).tolist(), *(high * grid / size).tolist()]
-        missed = False
         (z0, y0, x0), (z1, y1, x1) = low.tolist(), high.tolist()
-        corner = {"Slice": min(int((z0 + z1) / 2), found.size[0] - 1), "X": x0, "Y": y0}
-        native = {**corner, "Width": x1 - x0, "Height": y1 - y0}
-    if missed or not np.less(placed[:3], placed[3:]).all():
-        return None
+        start = {"Slice": min(int((z0 + z1) / 2), found.size[0] - 1), "X": x0, "Y": y0}
+        native = {**start, "Width": x1 - x0, "Height": y1 - y0}
     lesion = {"Subject": 0, **native, "Class": box["Class"], "AD": box["AD"], "VolumeSlices": found.size[0]}
     return dict(zip(GRID_BOX, placed, strict=True)) | lesion

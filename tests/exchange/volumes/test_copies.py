@@ -75,7 +75,8 @@ def test_training_volumes_are_counted(
     np.save(root / "1-rcc.npy", read(toy, 2)[:, :, ::-1])
     with caplog.at_level(logging.WARNING, "dbtbench"):
         made = import_samples(root, tmp_path / "gan", toy)
-    assert "1 of 2 volumes are training volumes" in caplog.text
+    assert "1 of 2: copy of a real training volume" in caplog.text
+    assert made.meta["import_report"]["notices"]["copy of a real training volume"] == 1
     assert "--derived" in caplog.text
     assert made.meta["source"]["derived"] is False
     assert import_samples(root, tmp_path / "turned", toy, derived=True).meta["source"]["derived"] is True

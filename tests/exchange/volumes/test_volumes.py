@@ -263,7 +263,7 @@ def test_boxes_are_carried_onto_the_grid(toy: DBTDataset, root: Path, tmp_path: 
     save(root / "sub" / "small-rmlo.npy", volume(1, (4, 16, 16)))
     table(
         tmp_path / "b.csv",
-        [box("big-lcc.npy", 2, 4, 8, 6, 20, 40), box("small-rmlo.npy", -1, 0, 0, 2, 4, 99, label="Benign")],
+        [box("big-lcc.npy", 2, 4, 8, 6, 20, 40), box("small-rmlo.npy", -1, 0, 0, 2, 4, 20, label="Benign")],
     )
     made = import_samples(root, tmp_path / "gan", toy, boxes=tmp_path / "b.csv")
     assert made.boxes[GRID_BOX].to_numpy().tolist() == [[1, 2, 2, 3, 10, 10], [0, 0, 0, 4, 8, 32]]
@@ -472,7 +472,7 @@ def test_what_cannot_be_a_volume_is_a_row_with_its_reason(
         "text-lcc.dcm": "not a DICOM file",
     }
     details = pd.read_csv(made.path / "rejected.csv").set_index("file")["detail"]
-    assert "scale them to [0, 1]" in details["minus-lcc.npy"]
+    assert "values in [-1, 1] become intensities as (x + 1) / 2" in details["minus-lcc.npy"]
     report = made.meta["import_report"]
     assert report["rows"] == 23 == report["imported"] + sum(report["rejected"].values())
 
