@@ -95,11 +95,10 @@ def check(data: DataOption = None, workspace: WorkspaceOption = None, json: Json
     Prints one line per check. Exits with 1 when a check fails.
     """
     from dbtbench.data.check import as_text, check_dataset
-    from dbtbench.pipeline.catalogue import choose_dataset
+    from dbtbench.pipeline.catalogue import choose_path
     from dbtbench.workspace import Workspace
 
-    work = Workspace.find(workspace)
-    path = choose_dataset(work, None).path if data is None else work.dataset_path(data)
+    path = choose_path(Workspace.find(workspace), data)
     checks = check_dataset(path)
     ok = all(check.ok for check in checks)
     if json:

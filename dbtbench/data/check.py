@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,22 +11,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import zarr
 
 from dbtbench.data.contradictions import find_contradictions
-from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, SPLITS, DBTDataset, content_fingerprint
+from dbtbench.data.dataset import GRID_BOX, KEY, DBTDataset
 from dbtbench.data.schema import NOT_DOWNLOADED
+from dbtbench.data.store import VolumeStore
 from dbtbench.data.summary import describe_orientation
+from dbtbench.data.verification import compare_split, compare_tables
+from dbtbench.data.words import describe_corners, find_wrong_cells, fit_grid
 from dbtbench.errors import DBTBenchError
 from dbtbench.geometry.boxes import to_grid
-from dbtbench.geometry.views import VIEW_PATTERN
 from dbtbench.runtime.progress import progress
 
 SHOWN = 3
 """Problems that a failed check names; the others are counted."""
 HALF_VOXEL = 0.5 + 1e-3
-ROUNDING = 1e-3
-"""Rounding error allowed in sums of float32 coordinates, in voxels or pixels."""
 
 Problems = Iterator[str]
 
@@ -65,7 +63,7 @@ def check_dataset(path: Path) -> list[Check]:
     """
     complete = "dataset.json and the tables are complete"
     try:
-        data = DBTDataset.open(path)
+        data = DBTDataset.read(path)
     except DBTBenchError as error:
         return [Check(complete, 1, [str(error)])]
     return [
@@ -125,30 +123,13 @@ def _name_rows(rows: pd.DataFrame, wrong: Any, what: Callable[[Any], str]) -> Pr
 
 
 def _check_fingerprint(data: DBTDataset) -> Problems:
-    try:
-        tables = [(data.path / name).read_bytes().decode() for name in ("cases.csv", "boxes.csv")]
-        found = content_fingerprint(data.grid, data.meta["intensity"], *tables)
-    except (OSError, ValueError) as error:
-        yield f"it cannot be recomputed: {error}"
-        return
-    if found != data.fingerprint:
-        yield f"dataset.json says {data.fingerprint[:12]}, the tables give {found[:12]}"
+    if problem := compare_tables(data.path, data.meta):
+        yield problem
 
 
-def _open_store(data: DBTDataset) -> zarr.Array[Any]:
-    """Open the store and compare its shape with the data set's.
-
-    Raises:
-        ValueError: when they differ, or it cannot be opened.
-    """
-    try:
-        store = zarr.open_array(data.path / "volumes.zarr", mode="r")
-        shape, chunks, kind = store.shape, store.chunks, store.dtype
-    except Exception as error:  # a damaged zarr.json can raise any error
-        raise ValueError(f"volumes.zarr cannot be opened: {type(error).__name__}: {error}") from error
-    if shape[1:] != data.grid or chunks != (1, *data.grid) or kind != np.uint16:
-        raise ValueError(f"volumes.zarr holds {kind} {shape} in chunks {chunks}, not uint16 on {data.grid}")
-    return store
+def _check_split(data: DBTDataset) -> Problems:
+    if problem := compare_split(data.meta, data.cases):
+        yield problem
 
 
 def _have_own_numbers(data: DBTDataset) -> pd.Series:
@@ -163,8 +144,8 @@ def _check_numbers(data: DBTDataset) -> Problems:
         yield f"dataset.json counts {counted:,} cases, cases.csv has {len(data):,}"
     yield from _name_rows(data.cases, ~_have_own_numbers(data), lambda row: "its number is not its own")
     try:
-        capacity = _open_store(data).shape[0]
-    except ValueError:
+        capacity = VolumeStore(data.path, data.grid).array.shape[0]
+    except DBTBenchError:
         return  # the check of the volumes reports it
     yield from _name_rows(
         data.cases, data.cases["case"] >= capacity, lambda row: f"the store has {capacity} rows"
@@ -173,27 +154,18 @@ def _check_numbers(data: DBTDataset) -> Problems:
 
 def _check_volumes(data: DBTDataset) -> Problems:
     try:
-        store = _open_store(data)
-    except ValueError as error:
+        store = VolumeStore(data.path, data.grid)
+    except DBTBenchError as error:
         yield str(error)
         return
-    rows = data.cases[_have_own_numbers(data) & (data.cases["case"] < store.shape[0])]
+    rows = data.cases[_have_own_numbers(data) & (data.cases["case"] < store.array.shape[0])]
     with progress("check volumes", len(rows)) as advance:
         for row in rows.itertuples():
-            if problem := _check_volume(store, row.case, row.sha256):
-                yield f"case {row.case} ({row.PatientID} {row.View}): {problem}"
+            try:
+                store.read(row.case, row.sha256)
+            except DBTBenchError as error:
+                yield f"case {row.case} ({row.PatientID} {row.View}): {error}"
             advance()
-
-
-def _check_volume(store: zarr.Array[Any], case: int, expected: str) -> str:
-    """Describe what is wrong with a stored volume; empty when its values have the digest of cases.csv."""
-    try:
-        values = np.asarray(store[case], dtype="<u2")
-    except Exception as error:  # every codec has its own way of refusing a damaged chunk
-        return f"cannot be read: {type(error).__name__}: {error}"
-    if hashlib.sha256(values.tobytes()).hexdigest() == expected:
-        return ""
-    return "its values do not have the SHA-256 of cases.csv" if values.any() else "its values are missing"
 
 
 def _check_patients(data: DBTDataset) -> Problems:
@@ -204,10 +176,11 @@ def _check_patients(data: DBTDataset) -> Problems:
 
 
 def _check_words(data: DBTDataset) -> Problems:
-    cases = data.cases
-    yield from _name_rows(cases, ~cases["split"].isin(SPLITS), lambda row: f"split {row.split!r}")
-    yield from _name_rows(cases, ~cases["label"].isin(LABELS), lambda row: f"label {row.label!r}")
-    yield from _name_rows(cases, ~cases["View"].str.fullmatch(VIEW_PATTERN), lambda row: f"view {row.View!r}")
+    tables = {"cases.csv": data.cases, "boxes.csv": data.boxes}
+    for file, number, column, value in find_wrong_cells(data.cases, data.boxes):
+        row = tables[file].loc[number]
+        what = column.lower() if column == "View" else column
+        yield f"case {row['case']} ({row['PatientID']} {row['View']}): {what} {value}"
 
 
 def _check_synthetic(data: DBTDataset) -> Problems:
@@ -248,13 +221,7 @@ def _describe_owner(name: str, row: Any) -> str:
 
 
 def _check_grid_boxes(data: DBTDataset) -> Problems:
-    low, high = data.boxes[GRID_BOX[:3]].to_numpy(), data.boxes[GRID_BOX[3:]].to_numpy()
-    inside = (low >= -ROUNDING) & (high <= np.array(data.grid) + ROUNDING) & (low < high)
-    yield from _name_rows(data.boxes, ~inside.all(axis=1), _describe_corners)
-
-
-def _describe_corners(row: Any) -> str:
-    return f"box [{', '.join(f'{getattr(row, name):g}' for name in GRID_BOX)}]"
+    yield from _name_rows(data.boxes, ~fit_grid(data.boxes, data.grid), describe_corners)
 
 
 def _check_native_boxes(data: DBTDataset) -> Problems:
@@ -290,7 +257,7 @@ def _check_agreement(data: DBTDataset) -> Problems:
         apart = np.abs(placed - carried)[axes].max()
         if not apart <= HALF_VOXEL or not placed[0] - HALF_VOXEL <= slice_ <= placed[3] + HALF_VOXEL:
             native = ", ".join(f"{value:g}" for value in carried)
-            yield f"case {row.case} ({row.PatientID} {row.View}): {_describe_corners(row)}, native [{native}]"
+            yield f"case {row.case} ({row.PatientID} {row.View}): {describe_corners(row)}, native [{native}]"
 
 
 def _join_sizes(data: DBTDataset) -> pd.DataFrame:
@@ -333,9 +300,10 @@ def _check_sums(
 
 CHECKS: dict[str, Callable[[DBTDataset], Problems]] = {
     "the fingerprint is that of the tables": _check_fingerprint,
+    "the split has its hash": _check_split,
     "every case has a number of its own, inside the store": _check_numbers,
     "every patient is in one split": _check_patients,
-    "splits, labels and views are known words": _check_words,
+    "names, words and distances are possible ones": _check_words,
     "synthetic volumes are for training only": _check_synthetic,
     "original sizes are positive": _check_sizes,
     "no path leaves the collection": _check_paths,

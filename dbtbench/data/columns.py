@@ -7,6 +7,12 @@ SPLITS = ("train", "reserve", "validation", "test")
 """`reserve` holds training patients that an import set aside: no generator sees them, and no arm but those
 that measure what more real data would give."""
 FULL_SCALE = 65535
+IDENTIFIER = r"(?![=+\-@])(?!\d+([.,]\d+)?[Ee]\+\d+$)[^\x00-\x1f\x7f-\x9f/\\]{1,128}"
+"""Regular expression of a patient's or a study's identifier: no control characters, no path, nothing that a
+spreadsheet would execute, and no number whose digits one has rounded (1.23E+11): several patients could have
+become one."""
+LARGEST_MM = 1000.0
+"""The largest distance between voxels that is one."""
 
 KEY = ["PatientID", "StudyUID", "View"]
 SPACING = ["z_mm", "y_mm", "x_mm"]

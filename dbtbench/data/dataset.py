@@ -10,7 +10,7 @@ NAME/volumes.zarr   Zarr v3, (N, D, H, W) uint16, one chunk per case; small ones
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,14 +35,17 @@ from dbtbench.data.columns import (
     SPLITS,
 )
 from dbtbench.data.schema import read_description, read_table
-from dbtbench.errors import DBTBenchError, UsageError
+from dbtbench.data.spacing import sizes
+from dbtbench.data.verification import compare_split, compare_tables, content_fingerprint, remedy
+from dbtbench.data.words import describe_corners, find_wrong_cells, fit_grid
+from dbtbench.errors import DBTBenchError, StaleError, UsageError
 from dbtbench.geometry.views import Boxes, Volume
-from dbtbench.runtime.files import digest
 
 if TYPE_CHECKING:
     import monai.data.dataset
     import torchio
-    import zarr
+
+    from dbtbench.data.store import VolumeStore
 
 __all__ = [
     "BOX_COLUMNS",
@@ -91,16 +94,42 @@ class DBTDataset:
 
     @classmethod
     def open(cls, path: str | Path) -> DBTDataset:
-        """Open a finished data set.
+        """Open a finished data set, and compare its tables with its fingerprint and its split's hash.
 
         Args:
             path: its folder.
 
         Raises:
+            StaleError: when the tables, the grid or the split are not those that were written.
             DBTBenchError: when one of its files cannot be read, or lacks something or holds something wrong.
         """
         path = Path(path)
         meta = cls.description(path)
+        changed = compare_tables(path, meta)
+        try:
+            opened = cls.read(path)
+            opened._check_cells()
+        except DBTBenchError as error:
+            if changed:
+                raise StaleError(f"{error}; {changed}", remedy(path)) from error
+            raise
+        if changed:
+            tables = f"{path / 'cases.csv'}, boxes.csv and dataset.json"
+            raise StaleError(f"{tables} do not belong together: {changed}", remedy(path))
+        if changed := compare_split(meta, opened.cases):
+            raise StaleError(
+                f"{path / 'dataset.json'} and cases.csv have two splits: {changed}", remedy(path)
+            )
+        return opened
+
+    @classmethod
+    def read(cls, path: str | Path) -> DBTDataset:
+        """Read a data set's files without comparing them with anything.
+
+        Raises:
+            DBTBenchError: when one of them cannot be read, or lacks something.
+        """
+        path, meta = Path(path), cls.description(path)
         try:
             cases = read_table(path / "cases.csv", [*KEY, "label", "split", "file", "sha256"], CASE_FILLED)
             boxes = read_table(path / "boxes.csv", [*KEY, "Class"], BOX_FILLED)
@@ -119,6 +148,24 @@ class DBTDataset:
             return read_description(Path(path) / "dataset.json")
         except (OSError, ValueError) as error:
             raise DBTBenchError(f"{path} is not a data set: {error}", "import it again") from error
+
+    def _check_cells(self) -> None:
+        """Check that every cell holds what such a cell can hold; `volumes` and paths rely on it.
+
+        Raises:
+            DBTBenchError: for the first that does not, naming file, line and column.
+        """
+        hint = f"`dbtbench data check --data {self.path.name}` names every wrong cell"
+        for file, row, column, value in find_wrong_cells(self.cases, self.boxes):
+            place = f"{file}, line {row + 2}, column {column}"
+            raise DBTBenchError(f"{self.path} is not a data set: {place}: {value} is not allowed there", hint)
+        for box in self.boxes[~fit_grid(self.boxes, self.grid)].itertuples():
+            place = f"boxes.csv, line {box.Index + 2}: {describe_corners(box)}"
+            raise DBTBenchError(f"{self.path} is not a data set: {place} is not inside the grid", hint)
+        if self.cases["case"].duplicated().any() or (self.cases["case"] < 0).any():
+            raise DBTBenchError(
+                f"{self.path} is not a data set: cases.csv has a number twice or below 0", hint
+            )
 
     @property
     def name(self) -> str:
@@ -246,11 +293,13 @@ class DBTDataset:
 
         Raises:
             UsageError: for a case that does not belong to this data set, or not to the split selected.
+            StaleError: for a volume that does not have the SHA-256 of cases.csv.
         """
         wanted = list(self.cases["case"] if cases is None else cases)
         out = np.empty((len(wanted), 1, *self.grid), np.float32)
         for row, case in enumerate(wanted):
-            out[row, 0] = np.asarray(self._store[self._check_selected(case)])
+            number = self._check_selected(case)
+            out[row, 0] = self._store.read(number, self._digests[number])
         out /= FULL_SCALE
         return out
 
@@ -281,14 +330,14 @@ class DBTDataset:
         return self._boxes_by_case.get(self._check_selected(case), np.empty((0, 6), np.float32)).copy()
 
     @cached_property
-    def _store(self) -> zarr.Array[Any]:
-        import zarr
+    def _store(self) -> VolumeStore:
+        from dbtbench.data.store import VolumeStore
 
-        return zarr.open_array(self.path / "volumes.zarr", mode="r")
+        return VolumeStore(self.path, self.grid)
 
     @cached_property
-    def _numbers(self) -> frozenset[int]:
-        return frozenset(self.cases["case"].tolist())
+    def _digests(self) -> dict[int, str]:
+        return dict(zip(self.cases["case"].tolist(), self.cases["sha256"], strict=True))
 
     @cached_property
     def _boxes_by_case(self) -> dict[int, Boxes]:
@@ -303,7 +352,7 @@ class DBTDataset:
         Raises:
             UsageError: when it is not.
         """
-        if case not in self._numbers:
+        if case not in self._digests:
             raise UsageError(
                 f"case {case} is not one of the {len(self)} cases selected of {self.name}",
                 "take it from the data set before `select`, if it may be seen",
@@ -348,35 +397,3 @@ class DBTDataset:
         from dbtbench.data.frameworks import make_subjects
 
         return make_subjects(self, transform)
-
-
-def content_fingerprint(grid: Sequence[int], intensity: Mapping[str, Any], cases: str, boxes: str) -> str:
-    """SHA-256 of what a data set holds.
-
-    Args:
-        grid: slices, rows, columns.
-        intensity: how values became intensities, from `dataset.json`.
-        cases: text of cases.csv, which has each volume's own SHA-256.
-        boxes: text of boxes.csv.
-    """
-    return digest({"grid": list(grid), "intensity": intensity, "cases": cases, "boxes": boxes})
-
-
-def sizes(
-    shape: Sequence[int], spacing: Sequence[float], grid: Sequence[int]
-) -> dict[str, int | float | None]:
-    """A case's size, and how large its voxels are; None where that is not known.
-
-    Args:
-        shape: slices, rows, columns of the original.
-        spacing: mm between them; NaN or 0 where unknown.
-        grid: slices, rows, columns as stored.
-
-    Returns:
-        `slices`, `rows`, `columns`, `pixel_mm` (geometric mean, of the original) and `SPACING` (stored).
-    """
-    known = [float(mm) if np.isfinite(mm) and mm > 0 else None for mm in spacing]
-    stored = [mm and round(mm * n / m, 6) for mm, n, m in zip(known, shape, grid, strict=True)]
-    pixel = round(float(np.sqrt(known[1] * known[2])), 6) if known[1] and known[2] else None
-    names = ("slices", "rows", "columns", "pixel_mm", *SPACING)
-    return dict(zip(names, (*shape, pixel, *stored), strict=True))

@@ -11,17 +11,18 @@ import numpy as np
 import pandas as pd
 import torch
 import torchio
-import zarr
 from monai.data.dataset import Dataset
 from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
 from dbtbench.data.columns import FULL_SCALE, LABELS
 from dbtbench.data.spacing import spacing_of
+from dbtbench.data.store import VolumeStore
 from dbtbench.geometry.orientation import affine_of
 from dbtbench.geometry.views import Boxes
 
 Affine = NDArray[np.float64]
+NO_BOXES: Boxes = np.empty((0, 6), np.float32)
 
 
 class Source(Protocol):
@@ -63,10 +64,10 @@ def make_subjects(dataset: Source, transform: Callable[..., Any] | None) -> torc
     subjects = []
     for row in dataset.cases.itertuples():
         boxes = dataset.boxes_of(row.case)
-        read = partial(_read, case=row.case, affine=affines[row.case])
+        read = partial(_read, grid=dataset.grid, affine=affines[row.case])
         subjects.append(
             torchio.Subject(
-                image=image(dataset.path, reader=read),
+                image=image(dataset.path, reader=partial(read, volume=(row.case, row.sha256))),
                 lesions=label_map(dataset.path, reader=partial(read, boxes=boxes)),
                 boxes=torch.from_numpy(boxes),
                 label=torch.tensor(LABELS.index(row.label)),
@@ -87,15 +88,21 @@ def _affines(dataset: Source) -> dict[int, Affine]:
 
 
 def _read(
-    path: str | Path, case: int, affine: Affine, boxes: Boxes | None = None
+    path: str | Path,
+    grid: tuple[int, int, int],
+    affine: Affine,
+    volume: tuple[int, str] | None = None,
+    boxes: Boxes = NO_BOXES,
 ) -> tuple[torch.Tensor, Affine]:
-    """Read a volume, or where its boxes are: (1, W, H, D), and the affine. TorchIO gives the path."""
-    store = zarr.open_array(Path(path) / "volumes.zarr", mode="r")
-    if boxes is None:
-        volume = np.asarray(store[case], np.float32) / FULL_SCALE
+    """Read a volume, by its case and its digest, or where its boxes are: (1, W, H, D), and the affine.
+
+    TorchIO gives the path.
+    """
+    if volume is not None:
+        values = np.asarray(VolumeStore(Path(path), grid).read(*volume), np.float32) / FULL_SCALE
     else:
-        volume = np.zeros(store.shape[1:], np.float32)
+        values = np.zeros(grid, np.float32)
         for box in boxes:
             low, high = np.floor(box[:3]).astype(int), np.ceil(box[3:]).astype(int)
-            volume[tuple(map(slice, low, high))] = 1
-    return torch.from_numpy(np.ascontiguousarray(volume.T)[None]), affine
+            values[tuple(map(slice, low, high))] = 1
+    return torch.from_numpy(np.ascontiguousarray(values.T)[None]), affine

@@ -13,6 +13,8 @@ import pandas as pd
 from pandas.errors import ParserWarning
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
+from dbtbench.data.words import find_wrong_texts
+
 FORMAT = 1
 EARLIER = "account"
 """The name that `import_report` had in a dataset.json written before the project used that word."""
@@ -93,6 +95,8 @@ def read_description(path: Path) -> dict[str, Any]:
     meta: dict[str, Any] = json.loads(text)
     if EARLIER in meta:
         meta["import_report"] = meta.pop(EARLIER)
+    if wrong := next(find_wrong_texts(meta), None):
+        raise ValueError(f"{path.name}: {wrong[0]}: {wrong[1]} is not allowed there")
     return meta
 
 

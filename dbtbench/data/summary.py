@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dbtbench.data.dataset import LABELS, SPLITS, DBTDataset
+from dbtbench.data.verification import WITHOUT_VOLUMES
 
 WIDTH = 80
 DIGEST = 64
@@ -40,7 +41,7 @@ def summarise(dataset: DBTDataset) -> dict[str, Any]:
         "source": dataset.meta["source"],
         "grid": list(dataset.grid),
         "intensity": dataset.meta["intensity"],
-        "split": dataset.meta["split"],
+        "split": {key: value for key, value in dataset.meta["split"].items() if key != WITHOUT_VOLUMES},
         "volumes": len(dataset),
         "splits": {
             split: _count(cases[cases["split"] == split], int(boxes.get(split, 0))) for split in SPLITS

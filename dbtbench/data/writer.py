@@ -22,9 +22,9 @@ from dbtbench.data.dataset import (
     KEY,
     REJECTED_COLUMNS,
     DBTDataset,
-    content_fingerprint,
 )
 from dbtbench.data.schema import FORMAT
+from dbtbench.data.verification import content_fingerprint
 from dbtbench.errors import DBTBenchError, MissingError, UsageError, explain_file_error
 from dbtbench.geometry.views import Volume
 from dbtbench.runtime.files import atomic_path, csv_text, digest, write_json, write_text
@@ -278,18 +278,15 @@ def _format_table(rows: list[dict[str, Any]], columns: list[str]) -> str:
     return csv_text(pd.DataFrame(rows, columns=[*columns, *extra], dtype=object))
 
 
-def split_digest(splits: Mapping[str, str]) -> str:
-    """Compute the SHA-256 of `{PatientID: split}`."""
-    return digest(dict(splits))
-
-
 def check_not_real(path: Path) -> None:
     """Refuse to put a synthetic data set where a real one lies.
 
     Raises:
         UsageError: when there is a real data set at `path`.
     """
-    if (path / "dataset.json").is_file() and not DBTDataset.open(path).synthetic:
+    if not (path / "dataset.json").is_file():
+        return
+    if DBTDataset.description(path)["source"]["kind"] != "synthetic":
         raise UsageError(f"the data set {path.name!r} exists and is real", "choose another --name")
 
 

@@ -19,13 +19,13 @@ import pandas as pd
 
 from dbtbench.data.dataset import GRID_BOX, KEY, NATIVE_BOX, DBTDataset, sizes
 from dbtbench.data.schema import NOT_DOWNLOADED
+from dbtbench.data.verification import WITHOUT_VOLUMES, split_digest
 from dbtbench.data.writer import (
     DatasetWriter,
     Entry,
     entry_of,
     find_finished,
     make_unread_entry,
-    split_digest,
     store_volume,
 )
 from dbtbench.dicom.volume import ORIENTATIONS, WINDOWS, read_volume
@@ -201,10 +201,12 @@ def import_collection(
                 advance()
         hints = {NOT_DOWNLOADED: "paths in the tables are relative to the folder you name"}
         report, rejected = summarise_import(volumes, tables.boxes, writer.entries, root, hints, path)
+        there = {entry["case"]["PatientID"] for entry in writer.entries.values() if entry["case"]}
+        others = {patient: split for patient, split in splits.items() if patient not in there}
         meta = {
             "intensity": {"window": settings.window, "resample": settings.resample, "exact": settings.exact},
             "source": {"kind": kind, "tables": tables.digest, "files": files},
-            "split": _describe_split(tables, settings),
+            "split": {**_describe_split(tables, settings), WITHOUT_VOLUMES: others},
             "import_report": report | {"orientation": _describe_orientation(writer, settings)},
         }
         return writer.finish(meta, split_digest(splits), rejected)

@@ -31,10 +31,10 @@ from dbtbench.dicom.writing import (
     Derivation,
     write_tomosynthesis,
 )
-from dbtbench.errors import DBTBenchError, UsageError
+from dbtbench.errors import UsageError
 from dbtbench.exchange.volumes.nifti import NOMINAL
 from dbtbench.geometry.orientation import affine_of
-from dbtbench.geometry.views import VIEW_PATTERN, Volume, laterality
+from dbtbench.geometry.views import Volume, laterality
 from dbtbench.runtime.files import atomic_path, claim_folder, csv_text, write_text
 from dbtbench.runtime.progress import log, progress
 
@@ -66,7 +66,6 @@ def export_dataset(dataset: DBTDataset, out: Path, format_: str, split: str | No
     Raises:
         UsageError: for an unknown format or split, nothing to export, a folder that holds something else,
             or a grid that is too small for DICOM.
-        DBTBenchError: when cases.csv has a view that is none, which would become part of a file's name.
     """
     if format_ not in SUFFIXES:
         raise UsageError(f"no format named {format_!r}", f"known: {', '.join(SUFFIXES)}")
@@ -82,7 +81,6 @@ def export_dataset(dataset: DBTDataset, out: Path, format_: str, split: str | No
             f"not {dataset.grid[1]} × {dataset.grid[2]}",
             "export nifti or npz, or import on a larger grid",
         )
-    _check_views(chosen)
     claim_folder(out, RECORD, _describe_export(chosen, format_, split), "export")
     files = [name + SUFFIXES[format_] for name in map(_make_stem, chosen.cases.to_dict("records"))]
     turned = _write_volumes(chosen, [out / file for file in files], format_)
@@ -92,20 +90,6 @@ def export_dataset(dataset: DBTDataset, out: Path, format_: str, split: str | No
     for name, table in tables.items():
         write_text(out / name, csv_text(table))
     return [out / RECORD, *(out / name for name in [*files, *tables])]
-
-
-def _check_views(dataset: DBTDataset) -> None:
-    """Refuse views that are none: the view becomes part of a file's name, and must not be a path.
-
-    Raises:
-        DBTBenchError: for the first one.
-    """
-    wrong = dataset.cases[~dataset.cases["View"].str.fullmatch(VIEW_PATTERN)]
-    if len(wrong):
-        raise DBTBenchError(
-            f"{dataset.name}: case {wrong['case'].iloc[0]} has no view: {wrong['View'].iloc[0]!r}",
-            f"`dbtbench data check --data {dataset.name}` names every wrong cell",
-        )
 
 
 def _describe_export(dataset: DBTDataset, format_: str, split: str | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from dbtbench import plugins
 from dbtbench.data.dataset import DBTDataset
@@ -13,12 +14,18 @@ from dbtbench.task import ARMS_OF_REAL, RENAMED
 from dbtbench.workspace import Workspace
 
 
-def datasets(workspace: Workspace) -> list[DBTDataset]:
-    """Every finished data set, by name."""
-    return [DBTDataset.open(workspace.datasets / name) for name in workspace.dataset_names()]
+def describe_datasets(workspace: Workspace) -> dict[Path, dict[str, Any]]:
+    """Read dataset.json of every finished data set, by its folder in the order of the names."""
+    folders = (workspace.datasets / name for name in workspace.dataset_names())
+    return {folder: DBTDataset.description(folder) for folder in folders}
 
 
 def choose_dataset(workspace: Workspace, name: str | None) -> DBTDataset:
+    """Open the data set that `choose_path` finds."""
+    return DBTDataset.open(choose_path(workspace, name))
+
+
+def choose_path(workspace: Workspace, name: str | None) -> Path:
     """The data set of that name; without a name the only real one, and with none at all the embedded phantom.
 
     Raises:
@@ -26,18 +33,19 @@ def choose_dataset(workspace: Workspace, name: str | None) -> DBTDataset:
         UsageError: when no name is given and there are several.
     """
     if name is not None:
-        return DBTDataset.open(workspace.dataset_path(name))
-    real = [d for d in datasets(workspace) if not d.synthetic]
+        return workspace.dataset_path(name)
+    found = describe_datasets(workspace).items()
+    real = [folder for folder, meta in found if meta["source"]["kind"] != "synthetic"]
     if len(real) > 1:
         raise UsageError(
-            "there are several data sets", f"name one: --data {' | '.join(d.name for d in real)}"
+            "there are several data sets", f"name one: --data {' | '.join(folder.name for folder in real)}"
         )
     if real:
         return real[0]
     from dbtbench.pipeline import default_data
 
     log.info("no data set yet: making the embedded phantom (`dbtbench data phantom` makes others)")
-    return default_data.make(workspace)
+    return default_data.make(workspace).path
 
 
 def check_synthetic_name(path: Path) -> None:

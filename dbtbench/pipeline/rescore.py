@@ -152,7 +152,8 @@ def _find(workspace: Workspace, record: Record, name: str, fingerprint: str) -> 
     Raises:
         MissingError: when there is none.
     """
-    found = [data for data in catalogue.datasets(workspace) if data.fingerprint == fingerprint]
+    described = catalogue.describe_datasets(workspace).items()
+    found = [DBTDataset.open(path) for path, meta in described if meta["fingerprint"] == fingerprint]
     if not found:
         raise MissingError(
             f"the data set of run {record.hash}, {name} with the fingerprint {fingerprint[:12]}, "

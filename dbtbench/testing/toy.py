@@ -9,14 +9,19 @@ from typing import Any
 import numpy as np
 
 from dbtbench.data.dataset import CASE_COLUMNS, GRID_BOX, NATIVE_BOX, DBTDataset
-from dbtbench.data.writer import DatasetWriter, split_digest
+from dbtbench.data.verification import WITHOUT_VOLUMES, split_digest
+from dbtbench.data.writer import DatasetWriter
 
 VIEWS = ("lcc", "lmlo", "rcc", "rmlo")
 SPLIT_OF_PAIRS = ("train", "train", "validation", "test")
 """Splits of patients 0 and 1, 2 and 3, and so on."""
 HALF = np.array([1.0, 3.0, 3.0])
 """Half of a lesion's size in voxels."""
-META = {"intensity": {"window": "none"}, "source": {"kind": "toy"}, "split": {"kind": "toy"}}
+META = {
+    "intensity": {"window": "none"},
+    "source": {"kind": "toy"},
+    "split": {"kind": "toy", WITHOUT_VOLUMES: {}},
+}
 
 
 def make_toy_dataset(
@@ -49,7 +54,7 @@ def make_toy_dataset(
                 centre += rng.uniform(-1, 1, 3) * (1, height / 6, width / 8)
                 r2 = sum(((a - c) / h) ** 2 for a, c, h in zip((z, y, x), centre, HALF, strict=True))
                 volume = volume + 0.4 * np.exp(-r2)
-                boxes = [_box_row(centre, depth)]
+                boxes = [_box_row(centre, grid)]
             case = {
                 **{"PatientID": patient, "StudyUID": f"S{patient}", "View": view},
                 **{"label": "cancer" if boxes else "normal", "split": splits[patient]},
@@ -60,12 +65,12 @@ def make_toy_dataset(
         return writer.finish(META, split_digest(splits))
 
 
-def _box_row(centre: Any, depth: int) -> dict[str, Any]:
-    low, high = centre - HALF, centre + HALF
+def _box_row(centre: Any, grid: tuple[int, int, int]) -> dict[str, Any]:
+    low, high = np.clip(centre - HALF, 0, grid), np.clip(centre + HALF, 0, grid)
     return {
         **dict(zip(GRID_BOX, map(float, (*low, *high)), strict=True)),
         **{"Subject": 0, "Slice": int(centre[0]), "X": round(low[2]), "Y": round(low[1])},
-        **{"Width": 6, "Height": 6, "Class": "cancer", "AD": 0, "VolumeSlices": depth},
+        **{"Width": 6, "Height": 6, "Class": "cancer", "AD": 0, "VolumeSlices": grid[0]},
     }
 
 

@@ -47,7 +47,8 @@ COMPLETE = "dataset.json and the tables are complete"
 FINGERPRINT = "the fingerprint is that of the tables"
 NUMBERS = "every case has a number of its own, inside the store"
 PATIENTS = "every patient is in one split"
-WORDS = "splits, labels and views are known words"
+WORDS = "names, words and distances are possible ones"
+SPLIT = "the split has its hash"
 SYNTHETIC = "synthetic volumes are for training only"
 SIZES = "original sizes are positive"
 PATHS = "no path leaves the collection"
@@ -142,7 +143,7 @@ def test_a_sound_data_set_passes_every_check(sound: Path, drawn: Path) -> None:
     for path in (sound, drawn):
         checks = check_dataset(path)
         assert [check.name for check in checks] == [
-            COMPLETE, FINGERPRINT, NUMBERS, PATIENTS, WORDS, SYNTHETIC, SIZES, PATHS,
+            COMPLETE, FINGERPRINT, SPLIT, NUMBERS, PATIENTS, WORDS, SYNTHETIC, SIZES, PATHS,
             OWNED, IN_GRID, NATIVE, AGREEMENT, REPORTED, VOLUMES,
         ]  # fmt: skip
         assert all(check.ok for check in checks), as_text(path.name, checks)
@@ -166,7 +167,7 @@ CASES: list[tuple[str, int, dict[str, Any], str, str]] = [
     ("cases.csv", 2, {"file": "a/../../b.dcm"}, PATHS, "case 2 (P1 lcc)"),
     ("cases.csv", 2, {"file": "C:\\x.dcm"}, PATHS, "case 2 (P1 lcc)"),
     ("cases.csv", 2, {"file": "a\\..\\..\\x.dcm"}, PATHS, "case 2 (P1 lcc)"),
-    ("cases.csv", 6, {"sha256": "0" * 64}, VOLUMES, "case 6 (P3 lcc): its values do not have"),
+    ("cases.csv", 6, {"sha256": "0" * 64}, VOLUMES, "case 6 (P3 lcc): "),
     ("boxes.csv", 0, {"case": 9}, OWNED, "case 9 (P0 rmlo1): no such case"),
     ("boxes.csv", 0, {"PatientID": "P3"}, OWNED, "case 1 (P3 rmlo1): PatientID is P0, and P3"),
     ("boxes.csv", 0, {"View": "lcc"}, OWNED, "case 1 (P0 lcc): View is rmlo1, and lcc"),
@@ -319,7 +320,7 @@ def test_nothing_that_a_terminal_would_obey_is_printed(copy: Path) -> None:
     edit(copy / "cases.csv", 0, PatientID="\x1b[2J\nok", label="?")
     text = as_text("copy", check_dataset(copy))
     assert "\x1b" not in text
-    assert len(text.splitlines()) == 14 + 2 + 1  # checks, an offender of two of them, the summary
+    assert len(text.splitlines()) == 15 + 1 + 2 + 1  # checks, the problems of two of them, the summary
 
 
 def test_the_command_prints_a_line_a_check_and_ends_with_1_when_one_fails(
@@ -329,13 +330,13 @@ def test_the_command_prints_a_line_a_check_and_ends_with_1_when_one_fails(
     words = ["data", "check", "--data", "mine", "--workspace", str(tmp_path)]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0
-    assert done.stdout.count("\nok  ") + 1 == 14
+    assert done.stdout.count("\nok  ") + 1 == 15
     assert done.stdout.endswith("mine: all checks passed\n")
     edit(copy / "cases.csv", 0, label="Cancer")
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 1
     assert f"FAILED  {WORDS}\n        case 0 (P0 lcc): label 'Cancer'\n" in done.stdout
-    assert done.stdout.endswith("mine: 2 of 14 checks failed\n")
+    assert done.stdout.endswith("mine: 2 of 15 checks failed\n")
     found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert not found["ok"]
     assert {c["check"] for c in found["checks"] if not c["ok"]} == {FINGERPRINT, WORDS}

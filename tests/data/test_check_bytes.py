@@ -38,9 +38,10 @@ def test_a_changed_or_missing_volume_is_named(copy: Path, toy: DBTDataset) -> No
     changed[0, 0, 0] += 1
     store[5], store[3] = changed, 0
     assert new(copy, toy) == {VOLUMES}
+    shard = copy / "volumes.zarr" / "c" / "0" / "0" / "0" / "0"
     assert failed(copy)[VOLUMES] == [
-        "case 3 (P000 rmlo): its values are missing",
-        "case 5 (P001 lmlo): its values do not have the SHA-256 of cases.csv",
+        f"case 3 (P000 rmlo): {shard}: the values of case 3 are missing",
+        f"case 5 (P001 lmlo): {shard}: the values of case 5 do not have the SHA-256 of cases.csv",
     ]
 
 
@@ -100,7 +101,7 @@ def test_a_store_that_is_none_is_a_failure(copy: Path, toy: DBTDataset, damage: 
         text = {"empty": "", "json": "[1, 2]", "cut": file.read_text()[:200]}[damage]
         file.write_text(text)
     assert new(copy, toy) == {VOLUMES}
-    assert failed(copy)[VOLUMES][0].startswith("volumes.zarr")
+    assert failed(copy)[VOLUMES][0].startswith(f"{store}: ")
 
 
 @pytest.fixture(scope="module")

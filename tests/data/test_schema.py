@@ -97,7 +97,7 @@ def test_columns_keep_the_types_that_they_were_written_with(toy: DBTDataset) -> 
 def test_a_data_set_without_boxes_has_an_empty_table_of_numbers(copy: Path) -> None:
     lines = (copy / "boxes.csv").read_text().splitlines()
     (copy / "boxes.csv").write_text(lines[0] + "\n")
-    dataset = DBTDataset.open(copy)
+    dataset = DBTDataset.read(copy)
     assert dataset.boxes_of(0).shape == (0, 6)
     assert dataset.boxes["x1"].dtype.kind == "f"
     assert dataset.boxes["case"].dtype.kind == "i"

@@ -33,7 +33,7 @@ def copy(toy: DBTDataset, tmp_path: Path) -> Path:
 def edited(folder: Path, **changes: Any) -> DBTDataset:
     file = folder / "dataset.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-    return DBTDataset.open(folder)
+    return DBTDataset.read(folder)
 
 
 def test_counts_by_split_class_and_view_add_up_to_the_tables(toy: DBTDataset) -> None:
@@ -55,7 +55,7 @@ def test_counts_by_split_class_and_view_add_up_to_the_tables(toy: DBTDataset) ->
 def test_several_boxes_of_one_volume_are_one_volume_with_boxes(copy: Path) -> None:
     boxes = pd.read_csv(copy / "boxes.csv")
     pd.concat([boxes, boxes[boxes["case"] == 0]]).to_csv(copy / "boxes.csv", index=False)
-    counts = summarise(DBTDataset.open(copy))["splits"]["train"]
+    counts = summarise(DBTDataset.read(copy))["splits"]["train"]
     assert (counts["boxes"], counts["volumes_with_boxes"]) == (9, 8)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS
+from dbtbench.data.words import is_identifier
 from dbtbench.errors import MissingError, UsageError
 from dbtbench.exchange.csv_columns import decode_table, read_bytes
 from dbtbench.exchange.import_report import UNREAD
@@ -149,15 +150,18 @@ def _make_row(root: Path, name: str, index: int, given: Mapping[str, str]) -> di
     view = given.get("View", "").lower() or (words[-1] if words else "")
     patient = given.get("PatientID", "") or f"{name}-{index:06d}"
     label, split = given.get("label", "").lower(), given.get("split", "").lower()
+    study = given.get("StudyUID", "") or patient
+    wrong = next((repr(text) for text in (patient, study) if not is_identifier(text)), "")
     problems = [
         (reason != "", reason, given["file"]),
+        (wrong != "", "not an identifier", wrong),
         (view == "", "no view in the name", file),
         (not re.fullmatch(VIEW_PATTERN, view), "not a view", view),
         (label not in ("", *LABELS), "not a label", label),
         (split not in ("", "train"), HELD_OUT, split),
     ]
     reason, detail = next(((why, what) for wrong, why, what in problems if wrong), ("", ""))
-    key = dict(zip(KEY, (patient, given.get("StudyUID", "") or patient, view), strict=True))
+    key = dict(zip(KEY, (patient, study, view), strict=True))
     return {**key, "file": file, "bytes": size, "label": label, "reason": reason, "detail": detail}
 
 

@@ -1,0 +1,91 @@
+"""The comparison of a data set's tables with the digests that were written when it was finished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dbtbench.runtime.files import digest
+
+TABLES = ("cases.csv", "boxes.csv")
+WITHOUT_VOLUMES = "without_volumes"
+"""The key, in `split` of dataset.json, of the patients of the split who have no volume in the data set, with
+their splits. With those of cases.csv they are the whole split."""
+
+
+def content_fingerprint(grid: Sequence[int], intensity: Mapping[str, Any], cases: str, boxes: str) -> str:
+    """SHA-256 of what a data set holds.
+
+    Args:
+        grid: slices, rows, columns.
+        intensity: how values became intensities, from `dataset.json`.
+        cases: text of cases.csv, which has each volume's own SHA-256.
+        boxes: text of boxes.csv.
+    """
+    return digest({"grid": list(grid), "intensity": intensity, "cases": cases, "boxes": boxes})
+
+
+def split_digest(splits: Mapping[str, str]) -> str:
+    """Compute the SHA-256 of `{PatientID: split}`."""
+    return digest(dict(splits))
+
+
+def compare_tables(folder: Path, meta: Mapping[str, Any]) -> str:
+    """Compare grid, intensity and the tables with the fingerprint.
+
+    Args:
+        folder: the data set's.
+        meta: its dataset.json.
+
+    Returns:
+        How they differ; empty when they do not, and for a table that may not be read.
+    """
+    try:
+        texts = [(folder / name).read_bytes().decode() for name in TABLES]
+        found = content_fingerprint(meta["grid"], meta["intensity"], *texts)
+    except PermissionError:
+        return ""
+    except (OSError, ValueError) as error:
+        return f"the fingerprint cannot be recomputed: {error}"
+    if found == meta["fingerprint"]:
+        return ""
+    return f"dataset.json has the fingerprint {meta['fingerprint'][:12]}, the tables give {found[:12]}"
+
+
+def compare_split(meta: Mapping[str, Any], cases: pd.DataFrame) -> str:
+    """Compare the patients and their splits with the split's hash.
+
+    A synthetic data set has the hash of the real one that its generator saw. Data sets of early versions do
+    not say which patients have no volume in them: those whose import left a volume out are not compared.
+
+    Args:
+        meta: dataset.json.
+        cases: cases.csv.
+
+    Returns:
+        How they differ; empty when they do not.
+    """
+    recorded, source = meta["split"]["hash"], meta["source"]
+    if source["kind"] == "synthetic":
+        seen = source.get("data", {}).get("split_hash", recorded)
+        differs = seen != recorded
+        return f"its generator saw the split {seen[:12]}, dataset.json has {recorded[:12]}" if differs else ""
+    others = meta["split"].get(WITHOUT_VOLUMES)
+    report = meta.get("import_report")
+    if others is None and (report is None or report["rejected"] or report["missing"]):
+        return ""
+    whole = dict(zip(cases["PatientID"], cases["split"], strict=True)) | (others or {})
+    found = split_digest(whole)
+    return (
+        ""
+        if found == recorded
+        else f"dataset.json has the hash {recorded[:12]}, cases.csv gives {found[:12]}"
+    )
+
+
+def remedy(folder: Path) -> str:
+    """Say what to do about a data set that is not what it was when it was finished."""
+    return f"`dbtbench data check --data {folder.name}` lists what is wrong; make it again with --fresh"
