@@ -87,7 +87,7 @@ def generate(
     from dbtbench.pipeline.generate import check_processes, configure
     from dbtbench.pipeline.request import GenerationRequest
     from dbtbench.pipeline.sweep import Sweep, parse
-    from dbtbench.runtime import distributed
+    from dbtbench.runtime import distributed, launching
     from dbtbench.workspace import Workspace
 
     count = _count(gpus, processes)
@@ -104,7 +104,7 @@ def generate(
             raise UsageError("--name and --sweep are both given", "a sweep names what it draws by itself")
         check_synthetic_name(work.datasets / checked_name(called))
     if (count > 1 or max_restarts) and not distributed.is_launched():
-        distributed.launch(count, sys.argv[1:], max_restarts=max_restarts)
+        launching.launch(count, sys.argv[1:], max_restarts=max_restarts)
     else:
         _generate(work, asked, fresh, called, json)
 
@@ -114,9 +114,9 @@ def _generate(
 ) -> None:
     """Do it in this process, together with the others if there are several; the first one prints."""
     from dbtbench.pipeline.request import GenerationRequest
-    from dbtbench.runtime import distributed
+    from dbtbench.runtime import distributed, launching
 
-    with distributed.worker():
+    with launching.worker():
         leader = distributed.rank() == 0
         if isinstance(asked, GenerationRequest):
             request, arm = asked, called or asked.generator
@@ -148,12 +148,15 @@ def _count(gpus: int | None, processes: int | None) -> int:
 
     Raises:
         MissingError: when fewer GPUs are visible than asked for.
-        UsageError: when GPUs and CPU processes are asked for.
+        UsageError: when GPUs and CPU processes are asked for, or a launcher started another number of them.
     """
-    from dbtbench.runtime import distributed
+    from dbtbench.runtime import distributed, launching
 
     if gpus is not None and processes is not None:
         raise UsageError("--gpus and --processes are both given", "--processes is for the CPU; leave one out")
+    for option, count in (("--gpus", gpus), ("--processes", processes)):
+        if count and count > 1:
+            launching.check_count(option, count)
     if processes is not None:
         distributed.check_gpus(0)
     elif gpus is not None and not distributed.is_launched():

@@ -231,8 +231,9 @@ def _draw_all(fitted: Fitted, layouts: Sequence[Layout], writer: DatasetWriter |
     In every round each process draws one block, in the last one perhaps an empty one. A block is what the
     generator draws together, so a kill costs nothing that a batch of the network would not cost anyway.
     """
-    state = (writer.folder, set(writer.entries)) if writer else None
-    folder, done = distributed.from_leader(state)
+    state = (str(writer.folder), list(writer.entries)) if writer else None
+    place, stored = distributed.from_leader(state)
+    folder, done = Path(place), set(stored)
     name, total = str(fitted.identity["generator"]), len(layouts)
     blocks = _blocks([layout for layout in layouts if layout.index not in done], fitted.generator.recipe)
     sources = _sources(fitted.data)
@@ -286,15 +287,15 @@ def _gather(entries: Iterator[Entry]) -> Iterator[Entry]:
         yield from entries
         return
     mine: list[Entry] = []
-    failure: SampleError | None = None
+    failure: tuple[str, str] | None = None
     try:
         mine = list(entries)
     except SampleError as error:
-        failure = error
+        failure = str(error), error.hint
     parts = distributed.to_leader((mine, failure))
     failure = distributed.from_leader(next((error for _, error in parts if error), None))
     if failure:
-        raise failure
+        raise SampleError(*failure)
     yield from chain.from_iterable(part for part, _ in parts)
 
 

@@ -1,4 +1,4 @@
-"""Processes and devices: which GPUs there are, training on several of them under torchrun, or on the CPU.
+"""Processes and devices: which GPUs there are, and what the processes of one training exchange.
 
 Everything else asks `device()`, `rank()` and `size()` and works the same on one process and on many.
 """
@@ -7,32 +7,20 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import os
-import signal
 import sys
-import time
-import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dbtbench.errors import DBTBenchError, MissingError, StaleError, UsageError
-from dbtbench.runtime.files import write_text
-from dbtbench.runtime.progress import Advance, log, progress
-from dbtbench.runtime.signals import TERMINATED, Terminated, exit_with_parent
+from dbtbench.errors import MissingError
+from dbtbench.runtime.progress import Advance, progress
 
 if TYPE_CHECKING:  # commands that train nothing need not wait for torch
     import torch
     from torch import nn
 
 Item = TypeVar("Item")
-
-ERRORS = {kind.exit_code: kind for kind in (DBTBenchError, UsageError, MissingError, StaleError)}
-"""Kinds of errors by exit code."""
-LOST_SECONDS = 10.0
-"""Seconds that a process which lost another one waits for torchrun to end it."""
 
 
 def _get_group() -> Any:
@@ -196,83 +184,42 @@ def share(items: Sequence[Item]) -> Sequence[Item]:
 
 
 def from_leader(value: Any) -> Any:
-    """The value that process 0 has; every process must ask."""
-    if size() == 1:
-        return value
-    box = [value]
-    _get_group().broadcast_object_list(box)
-    return box[0]
+    """The value that process 0 has, as JSON brings it: a tuple arrives as a list. Every process must ask."""
+    return value if size() == 1 else _read(_all_texts(_write(value) if rank() == 0 else b"")[0])
 
 
 def to_leader(value: Any) -> list[Any]:
-    """The values of all processes, by rank, on process 0; nothing on the others. Every process must ask."""
+    """The values of all processes, by rank, on process 0; nothing on the others. Every process must ask.
+
+    They travel as JSON, as in `from_leader`.
+    """
     if size() == 1:
         return [value]
-    values: list[Any] | None = [None] * size() if rank() == 0 else None
-    _get_group().gather_object(value, values)
-    return values or []
+    texts = _all_texts(_write(value))
+    return [_read(text) for text in texts] if rank() == 0 else []
 
 
-@contextmanager
-def worker() -> Iterator[None]:
-    """Join the other processes when this one was launched as one of several; else do nothing.
-
-    Uses NCCL where there are GPUs and gloo elsewhere. Under torchrun a failure is handed to the parent, which
-    reports it once for all; this process then only exits, with the failure's code. A process that only lost
-    another one leaves it to torchrun to name that one.
-
-    Raises:
-        UsageError: when the process has a rank, and no address of the process to meet.
-    """
-    if not is_launched():
-        yield
-        return
-    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
-        raise UsageError(
-            f"RANK and WORLD_SIZE are set in the environment, and {' and '.join(missing)} not",
-            "start several processes with torchrun or --processes; for one, `unset RANK WORLD_SIZE`",
-        )
-    try:
-        with exit_with_parent(), _process_group():
-            yield
-    except Exception as error:
-        if _lost_another(error):
-            time.sleep(LOST_SECONDS)
-        if "TORCHELASTIC_ERROR_FILE" not in os.environ:
-            raise
-        _record_failure(error, Path(os.environ["TORCHELASTIC_ERROR_FILE"]))
-        raise SystemExit(getattr(error, "exit_code", 1)) from None
+def _write(value: Any) -> bytes:
+    return json.dumps(value).encode()
 
 
-def _record_failure(error: Exception, path: Path) -> None:
-    """Write an error as torchrun reads it, and with it the hint and the exit code."""
-    known = isinstance(error, DBTBenchError)
-    message = {
-        "message": str(error) if known else f"{type(error).__name__}: {error}",
-        "hint": getattr(error, "hint", ""),
-        "exit_code": getattr(error, "exit_code", 1),
-        "extraInfo": {"py_callstack": traceback.format_exc(), "timestamp": str(int(time.time()))},
-    }
-    write_text(path, json.dumps({"message": message}))
+def _read(text: bytes) -> Any:
+    return json.loads(text)
 
 
-@contextmanager
-def _process_group() -> Iterator[None]:
+def _all_texts(mine: bytes) -> list[bytes]:
+    """The bytes of every process, by rank, as tensors: torch's own exchange of objects unpickles."""
     import torch
     import torch.distributed as dist
-    from monai.utils.dist import RankFilter
 
-    cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if cuda else "gloo")
-    leader = RankFilter()
-    log.addFilter(leader)
-    try:
-        yield
-    finally:
-        log.removeFilter(leader)
-        dist.destroy_process_group()
+    here = device()
+    lengths = [torch.zeros(1, dtype=torch.int64, device=here) for _ in range(size())]
+    dist.all_gather(lengths, torch.tensor([len(mine)], device=here))
+    longest = max(1, *map(int, lengths))
+    padded = torch.frombuffer(bytearray(mine.ljust(longest, b"\0")), dtype=torch.uint8).to(here)
+    parts = [torch.empty_like(padded) for _ in range(size())]
+    dist.all_gather(parts, padded)
+    return [part[: int(length)].cpu().numpy().tobytes() for part, length in zip(parts, lengths, strict=True)]
 
 
 @contextmanager
@@ -283,66 +230,3 @@ def leader_progress(title: str, total: int, unit: str = "volumes", done: int = 0
         return
     with progress(title, total, unit, done) as advance:
         yield advance
-
-
-def _lost_another(error: Exception) -> bool:
-    """Whether an exchange between processes failed; gloo has no class of errors of its own."""
-    import torch.distributed as dist
-
-    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
-
-
-def launch(
-    processes: int,
-    argv: Sequence[str],
-    program: Sequence[str] = ("-m", "dbtbench"),
-    max_restarts: int = 0,
-) -> None:
-    """Run a program again in several processes under torchrun, and wait for it.
-
-    Nothing is pickled: each process reads the same arguments, and `worker` connects them.
-
-    Args:
-        processes: how many.
-        argv: the program's arguments.
-        program: what `python` runs.
-        max_restarts: how often all are started again after one failed.
-
-    Raises:
-        DBTBenchError: when a process fails, naming the first one that did; with the exit code and the hint
-            of its error.
-        KeyboardInterrupt: when interrupted; the processes are stopped first.
-        Terminated: when SIGTERM came; the processes get it and are waited for.
-    """
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import parse_args, run
-
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    # Else `python -m` would import what lies in the current folder, and so whatever somebody put there.
-    os.environ["PYTHONSAFEPATH"] = "1"
-    # Else the processes of a second attempt find each other's addresses of the first in torchrun's own store.
-    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    # Its log repeats every process's exit and signal; the error below says it once.
-    for name in ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    options = ["--standalone", f"--nproc-per-node={processes}", f"--max-restarts={max_restarts}"]
-    asked = parse_args([*options, *program])  # type: ignore[no-untyped-call]
-    asked.training_script_args += argv  # parsed with the rest, `--n` would be taken for an option of torchrun
-    try:
-        run(asked)  # type: ignore[no-untyped-call]
-    except ChildFailedError as error:
-        number, failure = error.get_first_failure()
-        if failure.exitcode == TERMINATED:
-            raise Terminated from error
-        # A dictionary (annotated as text) where `worker` recorded an exception, text where it was killed.
-        message: Any = failure.message
-        record = message if isinstance(message, dict) else {"message": message}
-        kind = ERRORS.get(record.get("exit_code", 1), DBTBenchError)
-        raise kind(
-            f"rank {number} of {processes} processes failed: {record['message'].splitlines()[0]}",
-            record.get("hint")
-            or "the same command continues; with --debug, or on one process, it shows where",
-        ) from error
-    except SignalException as error:
-        raise (KeyboardInterrupt if error.sigval == signal.SIGINT else Terminated) from error

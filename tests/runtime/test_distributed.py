@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from dbtbench.data.dataset import DBTDataset
-from dbtbench.errors import MissingError, UsageError
-from dbtbench.runtime import distributed
+from dbtbench.errors import DBTBenchError, MissingError, UsageError
+from dbtbench.runtime import distributed, launching
 from dbtbench.version import __version__
 
 PROGRAM = """
@@ -25,14 +25,14 @@ from dbtbench.errors import MissingError
 from dbtbench.generators.ddpm import DDPM, DDPMRecipe
 from dbtbench.runtime.progress import log
 from dbtbench.runs import Run
-from dbtbench.runtime import distributed
+from dbtbench.runtime import distributed, launching
 
 data, folder, failing = sys.argv[1:]
 recipe = DDPMRecipe(
     steps=4, batch=4, micro_batch=2, lr=2e-4, warmup=0,
     base_channels=8, channel_mults=(1, 2), blocks=1, unshuffle=4, factorised=True,
 )
-with distributed.worker():
+with launching.worker():
     if distributed.rank() == int(failing):
         raise MissingError("the detector fell off", "screw it on")
     DDPM(recipe).fit(DBTDataset.open(Path(data)).select("train"), Run(Path(folder), {}))
@@ -46,7 +46,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dbtbench.runtime import distributed
+from dbtbench.runtime import distributed, launching
 from dbtbench.training import loop
 from dbtbench.training.recipe import TrainingRecipe
 
@@ -74,7 +74,7 @@ nn.Module.compile = lambda net: in_place(net, backend=keep)
 distributed.compiles = lambda: True
 loop.COMPILED_STEPS = 1
 torch.manual_seed(0)
-with distributed.worker():
+with launching.worker():
     recipe = TrainingRecipe(steps=6, batch=8, micro_batch=2, lr=1e-2, ema=0.9)
     loop.fit(Net(), loss, recipe, folder, seed=0, compiled=compiled)
     assert bool(graphs) == compiled
@@ -94,7 +94,7 @@ def test_two_processes_train_what_one_trains(
 ) -> None:
     """To rounding: each takes its share of the same global batch. Process 0 alone speaks."""
     for processes in (1, 2):
-        distributed.launch(processes, [str(toy.path), str(tmp_path / str(processes)), "-1"], program)
+        launching.launch(processes, [str(toy.path), str(tmp_path / str(processes)), "-1"], program)
     one, two = (
         [json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
         for n in ("1", "2")
@@ -115,7 +115,7 @@ def test_a_failing_process_is_named_once_with_its_cause(
 ) -> None:
     """With its exit code and its hint."""
     with pytest.raises(MissingError) as caught:
-        distributed.launch(2, [str(toy.path), str(tmp_path / "run"), "1"], program)
+        launching.launch(2, [str(toy.path), str(tmp_path / "run"), "1"], program)
     assert str(caught.value) == "rank 1 of 2 processes failed: the detector fell off"
     assert caught.value.hint == "screw it on"
     assert "Traceback" not in capfd.readouterr().err
@@ -134,7 +134,8 @@ def test_processes_import_nothing_from_the_current_folder(
     subprocess.run([sys.executable, "-m", "dbtbench"], check=True)
     assert (tmp_path / "executed").exists()  # `-m` alone does execute it
     (tmp_path / "executed").unlink()
-    distributed.launch(2, ["--version"])
+    with pytest.raises(DBTBenchError, match="without a result"):  # no worker has made anything
+        launching.launch(2, ["--version"])
     assert not (tmp_path / "executed").exists()
     assert capfd.readouterr().out.count(__version__) == 2
 
@@ -144,7 +145,7 @@ def test_processes_that_compile_train_the_same_under_the_same_names(tmp_path: Pa
     path = tmp_path / "compiled.py"
     path.write_text(COMPILED)
     for name in ("plain", "compiled"):
-        distributed.launch(2, [str(tmp_path / name), name], (str(path),))
+        launching.launch(2, [str(tmp_path / name), name], (str(path),))
     plain, compiled = (load_file(tmp_path / name / "weights.safetensors") for name in ("plain", "compiled"))
     assert sorted(compiled) == ["net.0.bias", "net.0.weight", "net.2.bias", "net.2.weight"]
     torch.testing.assert_close(compiled, plain)
@@ -162,7 +163,7 @@ def test_more_gpus_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch, g
 
 def test_a_process_that_was_not_launched_trains_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
-    with distributed.worker():
+    with launching.worker():
         assert (distributed.rank(), distributed.size()) == (0, 1)
 
 
@@ -170,17 +171,17 @@ def test_a_rank_of_one_process_that_nothing_launched_trains_alone(monkeypatch: p
     """Some job systems set both for every process."""
     set_ranks(monkeypatch, 1)
     assert not distributed.is_launched()
-    with distributed.worker():
+    with launching.worker():
         assert (distributed.rank(), distributed.size()) == (0, 1)
 
 
 def test_a_rank_without_an_address_is_refused_with_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     set_ranks(monkeypatch, 2)
-    with pytest.raises(UsageError, match="MASTER_ADDR and MASTER_PORT not") as caught, distributed.worker():
+    with pytest.raises(UsageError, match="MASTER_ADDR and MASTER_PORT not") as caught, launching.worker():
         pass
     assert "torchrun" in caught.value.hint
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    with pytest.raises(UsageError, match="and MASTER_PORT not"), distributed.worker():
+    with pytest.raises(UsageError, match="and MASTER_PORT not"), launching.worker():
         pass
 
 

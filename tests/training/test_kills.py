@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from dbtbench.errors import DBTBenchError
-from dbtbench.runtime import distributed
+from dbtbench.runtime import launching
 from dbtbench.runtime.signals import TERMINATED
 from dbtbench.training.log import METRICS
 from dbtbench.training.loop import STATE, WEIGHTS
@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dbtbench.runtime import distributed
+from dbtbench.runtime import distributed, launching
 from dbtbench.training.loop import fit
 from dbtbench.training.recipe import TrainingRecipe
 from dbtbench.runtime.signals import handle_sigterm
@@ -51,7 +51,7 @@ def loss(net, context):
     return (net(x)[:, 0] - x.sum(1)).square().mean()
 
 folder.mkdir(parents=True, exist_ok=True)
-with handle_sigterm(quiet=distributed.is_launched()), distributed.worker():
+with handle_sigterm(quiet=distributed.is_launched()), launching.worker():
     (folder / f"{{distributed.rank()}}.pid").write_text(str(os.getpid()))
     fit(network(), loss, recipe, folder, seed=0, checkpoint_seconds=0)
 """
@@ -63,7 +63,7 @@ import torch
 from torch import autograd, nn
 from torch.nn import functional as F
 
-from dbtbench.runtime import distributed
+from dbtbench.runtime import distributed, launching
 from dbtbench.training.loop import Network, fit_networks
 from dbtbench.training.recipe import TrainingRecipe
 
@@ -110,16 +110,16 @@ networks = dict(
     critic=Network(critic, critic_loss, betas=(0, 0.99), ema=0),
     generator=Network(generator, dict(plain=generator_loss, half=half), fitness, betas=(0, 0.99)),
 )
-with distributed.worker():
+with launching.worker():
     trained = fit_networks(networks, recipe, folder, seed=0, measure=measure, checkpoint_seconds=0)
     assert trained["generator"].measured == 7
 """
 LAUNCHER = """
 import sys
-from dbtbench.runtime import distributed
+from dbtbench.runtime import launching
 from dbtbench.runtime.signals import handle_sigterm
 with handle_sigterm():
-    distributed.launch(2, sys.argv[2:], (sys.argv[1],))
+    launching.launch(2, sys.argv[2:], (sys.argv[1],))
 """
 
 
@@ -205,12 +205,12 @@ def test_sigterm_keeps_the_step_and_exits_with_143(program: Path, tmp_path: Path
 def test_four_processes_train_what_one_trains(program: Path, tmp_path: Path) -> None:
     """To rounding; and to the bit when one of them is killed once and torchrun starts all again."""
     train(program, tmp_path / "1")
-    distributed.launch(4, [str(tmp_path / "4"), "-1", "0", "0"], (str(program),))
+    launching.launch(4, [str(tmp_path / "4"), "-1", "0", "0"], (str(program),))
     weights = load_file(tmp_path / "4" / WEIGHTS)
     for name, value in load_file(tmp_path / "1" / WEIGHTS).items():
         torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-4, msg=name)
     restarted = tmp_path / "restarted"
-    distributed.launch(4, [str(restarted), "7", "2", "0"], (str(program),), max_restarts=1)
+    launching.launch(4, [str(restarted), "7", "2", "0"], (str(program),), max_restarts=1)
     assert (restarted / "killed").exists()
     assert (restarted / WEIGHTS).read_bytes() == (tmp_path / "4" / WEIGHTS).read_bytes()
 
@@ -224,11 +224,11 @@ def test_two_processes_train_two_networks_as_one_does(tmp_path: Path) -> None:
     process = start(program, one, -1)
     _, err = process.communicate()
     assert process.returncode == 0, err
-    distributed.launch(2, [str(two), "-1"], (str(program),))
+    launching.launch(2, [str(two), "-1"], (str(program),))
     weights = load_file(two / WEIGHTS)
     for name, value in load_file(one / WEIGHTS).items():
         torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-4, msg=name)
-    distributed.launch(2, [str(restarted), "7"], (str(program),), max_restarts=1)
+    launching.launch(2, [str(restarted), "7"], (str(program),), max_restarts=1)
     assert (restarted / "killed").exists()
     assert (restarted / WEIGHTS).read_bytes() == (two / WEIGHTS).read_bytes()
 
@@ -236,7 +236,7 @@ def test_two_processes_train_two_networks_as_one_does(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_killed_rank_is_named_with_its_signal_and_no_other_stays(program: Path, tmp_path: Path) -> None:
     with pytest.raises(DBTBenchError, match=r"^rank 1 of 2 processes failed: Signal 9 \(SIGKILL\)"):
-        distributed.launch(2, [str(tmp_path), "7", "1", "0"], (str(program),))
+        launching.launch(2, [str(tmp_path), "7", "1", "0"], (str(program),))
     assert alive(tmp_path) == []
 
 
@@ -253,7 +253,7 @@ def test_every_rank_stops_at_the_same_step_on_sigterm_and_goes_on(program: Path,
     assert "Traceback" not in err
     assert alive(stopped) == []
     for folder in (stopped, whole):
-        distributed.launch(2, [str(folder), "-1", "0", "0"], (str(program),))
+        launching.launch(2, [str(folder), "-1", "0", "0"], (str(program),))
     assert (stopped / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
 
 
