@@ -19,6 +19,7 @@ from dbtbench.metrics.arrays import stack_volumes
 from dbtbench.metrics.mask import breast_mask
 from dbtbench.recipe import Recipe
 from dbtbench.runs import Run
+from dbtbench.runtime.csv_text import csv_text
 from dbtbench.runtime.files import write_text
 from dbtbench.runtime.progress import Advance, progress
 from dbtbench.task import Arm, Evaluation, Task
@@ -206,5 +207,4 @@ def _histograms(own: _Measurements, real: _Measurements) -> str:
             "reference_breast": real.breast,
         }
     )
-    text: str = table.to_csv(index=False, lineterminator="\n")
-    return text
+    return csv_text(table)

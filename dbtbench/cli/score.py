@@ -33,7 +33,8 @@ def score(
 
     Example: dbtbench score --labels labels.csv --boxes boxes.csv teams/*.csv --out board.csv
     """
-    from dbtbench.runtime.files import csv_text, write_text
+    from dbtbench.runtime.csv_text import csv_text
+    from dbtbench.runtime.files import write_text
     from dbtbench.submissions.ranking import score_submissions, summary
 
     if out is not None and (

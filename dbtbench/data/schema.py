@@ -14,6 +14,7 @@ from pandas.errors import ParserWarning
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from dbtbench.data.words import find_wrong_texts
+from dbtbench.runtime.csv_text import unescape_table
 
 FORMAT = 1
 EARLIER = "account"
@@ -123,6 +124,7 @@ def read_table(path: Path, text: Iterable[str], filled: Mapping[str, type]) -> p
                 index_col=False,
                 low_memory=False,
             )
+            table = unescape_table(table)
     except (ValueError, ParserWarning) as error:
         raise ValueError(f"{path.name}: {error}") from error
     for name, kind in filled.items():

@@ -27,7 +27,8 @@ from dbtbench.data.schema import FORMAT
 from dbtbench.data.verification import content_fingerprint
 from dbtbench.errors import DBTBenchError, MissingError, UsageError, explain_file_error
 from dbtbench.geometry.views import Volume
-from dbtbench.runtime.files import atomic_path, csv_text, digest, write_json, write_text
+from dbtbench.runtime.csv_text import csv_text
+from dbtbench.runtime.files import atomic_path, digest, write_json, write_text
 
 SHARD_BYTES = 2**23
 """Cases are packed together up to this size. One file per case would be 22,032 files of 64 KiB for BCS-DBT on

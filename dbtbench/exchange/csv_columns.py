@@ -17,6 +17,7 @@ from pandas.errors import ParserWarning
 
 from dbtbench.errors import MissingError, UsageError
 from dbtbench.exchange.tables import NO_REASON, reject_rows
+from dbtbench.runtime.csv_text import unescape, unescape_table
 from dbtbench.runtime.progress import log
 
 HINTS = {"VolumeSlices": "the first version of the BCS-DBT tables lacks it; use v2"}
@@ -52,12 +53,14 @@ def read_columns(path: Path, text: Sequence[str], numbers: Sequence[str] = ()) -
         raise UsageError(f"{path} is not CSV: it holds NUL characters", "save it as CSV in UTF-8")
     stream = io.StringIO(content, newline="")
     rows = _split_rows(path, stream, separator)
-    header = [cell.strip() for cell in next(rows, (0, []))[1]]
+    header = [unescape(cell.strip()) for cell in next(rows, (0, []))[1]]
     if not header:
         raise UsageError(f"{path} is empty", "a table has a heading, also when it has no rows")
     places = find_columns(str(path), header, [*text, *numbers])
     table = _parse_fast(content[stream.tell() :], separator, len(header), places, numbers)
-    return _parse_by_line(path, rows, len(header), places, numbers) if table is None else table
+    return unescape_table(
+        _parse_by_line(path, rows, len(header), places, numbers) if table is None else table
+    )
 
 
 def read_rows(name: str, raw: bytes, columns: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
@@ -87,11 +90,11 @@ def read_rows(name: str, raw: bytes, columns: Sequence[str], optional: Sequence[
         rows = [row for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise UsageError(f"{name} is not a CSV file: {error}", "download it again") from error
-    header = [cell.strip() for cell in rows.pop(0)] if rows else []
+    header = [unescape(cell.strip()) for cell in rows.pop(0)] if rows else []
     places = find_columns(name, header, columns, optional)
     cells = {column: [row[at] if at < len(row) else "" for row in rows] for column, at in places.items()}
     table = pd.DataFrame(cells, dtype=str).reindex(columns=[*columns], fill_value="")
-    table = table.apply(lambda column: column.str.strip(" ")).assign(**NO_REASON)
+    table = unescape_table(table.apply(lambda column: column.str.strip(" "))).assign(**NO_REASON)
     surplus = pd.Series([any(cell.strip() for cell in row[len(header) :]) for row in rows], dtype=bool)
     reject_rows(table, surplus, "more cells than columns", f"the heading has {len(header)}")
     return table

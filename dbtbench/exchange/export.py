@@ -35,7 +35,8 @@ from dbtbench.errors import UsageError
 from dbtbench.exchange.volumes.nifti import NOMINAL
 from dbtbench.geometry.orientation import affine_of
 from dbtbench.geometry.views import Volume, laterality
-from dbtbench.runtime.files import atomic_path, claim_folder, csv_text, write_text
+from dbtbench.runtime.csv_text import csv_text
+from dbtbench.runtime.files import atomic_path, claim_folder, write_text
 from dbtbench.runtime.progress import log, progress
 
 VERSION = 1

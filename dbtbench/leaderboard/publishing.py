@@ -19,7 +19,8 @@ from dbtbench.records import (
     read_result,
     read_results,
 )
-from dbtbench.runtime.files import atomic_path, csv_text
+from dbtbench.runtime.csv_text import csv_text
+from dbtbench.runtime.files import atomic_path
 from dbtbench.runtime.progress import log
 from dbtbench.workspace import Workspace
 

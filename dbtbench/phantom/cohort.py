@@ -28,7 +28,8 @@ from dbtbench.phantom.anatomy import Breast, draw_breasts
 from dbtbench.phantom.lesions import Lesion, draw_lesion
 from dbtbench.phantom.reconstruction import WINDOW
 from dbtbench.phantom.simulation import PRESETS, Box, Preset, box_of, simulate
-from dbtbench.runtime.files import claim_folder, csv_text, write_text
+from dbtbench.runtime.csv_text import csv_text
+from dbtbench.runtime.files import claim_folder, write_text
 from dbtbench.runtime.pool import Pool, one_thread
 from dbtbench.runtime.progress import progress
 

@@ -17,6 +17,7 @@ from dbtbench.errors import DBTBenchError
 from dbtbench.metrics.resampling import patients
 from dbtbench.records import Record, explain, outcomes_file, outcomes_files
 from dbtbench.runs import Run
+from dbtbench.runtime.csv_text import csv_text
 from dbtbench.runtime.files import write_text
 from dbtbench.task import Arm, Evaluation, Task
 
@@ -117,7 +118,7 @@ def check_outcomes(task: Task[Any], evaluation: Evaluation) -> None:
             raise DBTBenchError(f"the table {name!r} {said}", "return the tables of `metrics` as `outcomes`")
         with TemporaryDirectory() as folder:  # as its file will be read
             file = Path(folder) / f"{name}.csv"
-            write_text(file, _csv(evaluation.outcomes[name]))
+            write_text(file, csv_text(evaluation.outcomes[name]))
             try:
                 tables[name] = declared[name].read(file)
             except ValueError as error:
@@ -140,13 +141,13 @@ def write_tables(folder: Path, evaluation: Evaluation) -> None:
     """Write predictions, outcomes and scores.csv into a run's folder; tables of old are removed."""
     record = folder / "run.json"
     if evaluation.predictions is not None:
-        write_text(folder / "predictions.csv", _csv(evaluation.predictions))
+        write_text(folder / "predictions.csv", csv_text(evaluation.predictions))
     for name, table in evaluation.outcomes.items():
-        write_text(outcomes_file(record, name), _csv(table))
+        write_text(outcomes_file(record, name), csv_text(table))
     for name in outcomes_files(record).keys() - evaluation.outcomes.keys():
         outcomes_file(record, name).unlink()
-    lines = ["metric,value", *(f"{name},{_plain(v, math.nan)!r}" for name, v in evaluation.scores.items())]
-    write_text(folder / "scores.csv", "\n".join(lines) + "\n")
+    rows = [(name, repr(_plain(score, math.nan))) for name, score in evaluation.scores.items()]
+    write_text(folder / "scores.csv", csv_text(pd.DataFrame(rows, columns=["metric", "value"])))
 
 
 def has_tables(folder: Path, evaluation: Evaluation) -> bool:
@@ -154,12 +155,7 @@ def has_tables(folder: Path, evaluation: Evaluation) -> bool:
     found = {
         name: file.read_text(encoding="utf-8") for name, file in outcomes_files(folder / "run.json").items()
     }
-    return found == {name: _csv(table) for name, table in evaluation.outcomes.items()}
-
-
-def _csv(table: pd.DataFrame) -> str:
-    text: str = table.to_csv(index=False, lineterminator="\n")
-    return text
+    return found == {name: csv_text(table) for name, table in evaluation.outcomes.items()}
 
 
 def _plain(value: Any, undefined: Any = None) -> Any:

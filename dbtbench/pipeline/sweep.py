@@ -19,7 +19,8 @@ from dbtbench.generator import Generator
 from dbtbench.pipeline.evaluate import evaluate
 from dbtbench.pipeline.request import GenerationRequest
 from dbtbench.runtime import distributed
-from dbtbench.runtime.files import csv_text, read_json, short_digest, write_text
+from dbtbench.runtime.csv_text import csv_text
+from dbtbench.runtime.files import read_json, short_digest, write_text
 from dbtbench.runtime.progress import log
 from dbtbench.workspace import Workspace
 

@@ -8,15 +8,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dbtbench.errors import UsageError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-EXECUTABLE = ("=", "+", "-", "@", "\t", "\r")
-"""First characters of a cell that a spreadsheet would execute as a formula."""
 
 
 @contextmanager
@@ -71,14 +65,6 @@ def digest(value: Any) -> str:
 def short_digest(value: Any) -> str:
     """The first 12 hex digits of `digest`, as they name runs."""
     return digest(value)[:12]
-
-
-def csv_text(table: pd.DataFrame, float_format: str | None = None) -> str:
-    """Write a table as CSV with line feeds; a cell that a spreadsheet would execute gets an apostrophe."""
-    runs = table.map(lambda cell: isinstance(cell, str) and cell.startswith(EXECUTABLE))
-    safe = table.mask(runs, "'" + table.astype(str)) if runs.to_numpy().any() else table
-    text: str = safe.to_csv(index=False, float_format=float_format, lineterminator="\n")
-    return text
 
 
 def claim_folder(folder: Path, name: str, record: dict[str, Any], what: str) -> None:

@@ -64,9 +64,6 @@ def launch(
     os.environ["PYTHONSAFEPATH"] = "1"
     # Else torchrun would open a store of its own, on every interface.
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    # Its log repeats every process's exit and signal; the error below says it once.
-    for name in ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     with TemporaryDirectory(prefix="dbtbench-") as folder:
         os.environ[FOLDER] = folder
         try:
@@ -82,6 +79,9 @@ def _run(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
+    # torchrun's log repeats every process's exit and signal; the error below says it once.
+    for name in ("torch.distributed.elastic", "torch.distributed.elastic.agent.server.api"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint={folder / 'torchrun'}", "--rdzv-conf=store_type=file"]
     options = ["--nnodes=1", f"--nproc-per-node={processes}", f"--max-restarts={max_restarts}"]
     asked = parse_args([*meeting, "--local-addr=127.0.0.1", *options, *program])  # type: ignore[no-untyped-call]

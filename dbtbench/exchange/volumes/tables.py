@@ -22,6 +22,7 @@ from dbtbench.exchange.locating import locate_file
 from dbtbench.exchange.tables import reject_rows
 from dbtbench.exchange.volumes.arrays import SUFFIXES
 from dbtbench.geometry.views import VIEW_PATTERN
+from dbtbench.runtime.csv_text import unescape_table
 
 NATIVE = ["Slice", "X", "Y", "Width", "Height"]
 VIEW_WORD = re.compile(r"(?<![a-z])(?:lcc|lmlo|rcc|rmlo)(?![a-z])")
@@ -116,7 +117,7 @@ def _read_csv(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
         raise UsageError(
             f"{path.name} is not a CSV file: {error}", "write a table with one heading"
         ) from error
-    table = table.rename(columns=str.strip)
+    table = unescape_table(table.rename(columns=str.strip))
     missing = [column for column in wanted if column not in table]
     problems = [f"no column {column}" for column in missing[:1]]
     if not table.columns.is_unique or not isinstance(table.index, pd.RangeIndex):
