@@ -14,7 +14,8 @@ from dbtbench.data.dataset import KEY, REJECTED_COLUMNS
 from dbtbench.data.schema import NO_LABEL, NOT_DOWNLOADED
 from dbtbench.data.writer import Entry
 from dbtbench.errors import MissingError
-from dbtbench.runtime.files import csv_text, write_text
+from dbtbench.runtime.csv_text import csv_text
+from dbtbench.runtime.files import write_text
 from dbtbench.runtime.progress import log
 
 UNREAD = "its volume was rejected"
