@@ -9,8 +9,6 @@ from dbtbench.dicom.elements import Item, get_integer, get_numbers, get_texts
 from dbtbench.errors import UnreadableError
 
 NO_ORDER = "frames have no single order"
-LINKED = 0.5
-"""Correlation of stored order and place from which the direction of the stored order counts."""
 
 
 def place_frames(items: list[Item]) -> NDArray[np.float64] | None:
@@ -32,7 +30,7 @@ def place_frames(items: list[Item]) -> NDArray[np.float64] | None:
 
 
 def order_frames(items: list[Item], places: NDArray[np.float64] | None) -> tuple[int, ...]:
-    """Order frames by their positions, in the direction of their numbers or else of the stored order.
+    """Order frames by their positions: as they are numbered, or as stored if that is in order, else upwards.
 
     Args:
         items: of each frame, with InStackPositionNumber and StackID.
@@ -73,5 +71,4 @@ def _order_by_place(places: NDArray[np.float64], by_number: tuple[int, ...] | No
         if by_number not in (upwards, downwards):
             raise UnreadableError(NO_ORDER, "their numbers contradict their positions")
         return by_number
-    linked = np.corrcoef(np.arange(len(along)), along)[0, 1]
-    return downwards if linked < -LINKED else upwards
+    return downwards if (np.diff(along) < 0).all() else upwards
