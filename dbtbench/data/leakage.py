@@ -2,7 +2,8 @@
 
 A real data set has the SHA-256 of each volume in its cases.csv. So it need not be read: a synthetic volume is
 hashed as it is and in every mirror image that keeps the grid, and one of these digests is the original's.
-Volumes that were changed by a single value are not found.
+A volume that has no more grey levels than 8, 10 or 12 bits is compared with the real ones rounded to as many;
+only then are these read, once. Copies that were changed otherwise are not found.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from itertools import permutations, product
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dbtbench.data.columns import FULL_SCALE
 from dbtbench.data.dataset import DBTDataset
@@ -21,6 +23,9 @@ from dbtbench.errors import StaleError
 from dbtbench.geometry.views import Volume
 from dbtbench.runtime.progress import log, progress
 
+Known = dict[str, tuple[int, str]]
+"""Case and split of each real volume, by digest."""
+BITS = (8, 10, 12)
 AXES = ("slices", "rows", "columns")
 NAMED = 3
 """Copies that an error names one by one."""
@@ -34,7 +39,7 @@ class Copy:
         case: number of the synthetic volume, or the name of its file.
         original: number of the real one.
         split: the real one's.
-        change: how it was mirrored, such as `columns reversed`; empty for not at all.
+        change: how it was rounded and mirrored, such as `10 bits, columns reversed`; empty for not at all.
     """
 
     case: int | str
@@ -56,8 +61,11 @@ class CopyFinder:
     def __init__(self, real: DBTDataset) -> None:
         rows = real.cases[["sha256", "case", "split"]]
         ordered = rows.sort_values("split", key=lambda split: split != "train", kind="stable")
-        self._known = {digest: (int(case), str(split)) for digest, case, split in ordered.to_numpy().tolist()}
+        self._known: Known = {
+            digest: (int(case), str(split)) for digest, case, split in ordered.to_numpy().tolist()
+        }
         self._images = list(_list_mirror_images(real.grid))
+        self._real, self._rounded = real, dict[int, Known]()
 
     def find(self, case: int | str, volume: Volume) -> Copy | None:
         """Find the real volume that a volume is, mirrored or not; one that is held out comes first.
@@ -67,13 +75,45 @@ class CopyFinder:
             volume: (D, H, W) float32 in [0, 1].
         """
         stored = np.rint(np.clip(volume, 0, 1) * FULL_SCALE).astype(np.uint16)
+        tables = [("", self._known)]
+        tables += [(f"{n} bits", self._round(n)) for n in BITS if _has_levels(stored, n)]
         copies = []
         for order, step, change in self._images:
-            image = stored.transpose(order)[step]
-            known = self._known.get(hashlib.sha256(np.ascontiguousarray(image)).hexdigest())
-            if known is not None:
-                copies.append(Copy(case, *known, change))
+            name = _hash(stored.transpose(order)[step])
+            for rounded, known in tables:
+                if name in known:
+                    copies.append(Copy(case, *known[name], ", ".join(filter(None, (rounded, change)))))
         return min(copies, key=lambda copy: copy.split == "train", default=None)
+
+    def _round(self, bits: int) -> Known:
+        """Read the real volumes, and hash what rounding or cutting to some bits makes of them.
+
+        Single and double precision round a few voxels differently.
+        """
+        if bits not in self._rounded:
+            cases = dict(self._known.values())
+            found: Known = {}
+            for case in sorted(cases, key=lambda case: cases[case] != "train"):
+                volume = self._real.volumes([case])[0, 0]
+                for values in (volume * np.float32(2**bits - 1), volume.astype(float) * (2**bits - 1)):
+                    for levels in (np.rint(values), np.floor(values)):
+                        stored = np.rint(levels * (FULL_SCALE / (2**bits - 1))).astype(np.uint16)
+                        found[_hash(stored)] = (case, cases[case])
+            self._rounded[bits] = found
+        return self._rounded[bits]
+
+
+def _has_levels(stored: NDArray[np.uint16], bits: int) -> bool:
+    """Whether every value is a grey level of so few bits."""
+    step = FULL_SCALE / (2**bits - 1)
+    levels = np.arange(2**bits) * step
+    allowed = np.zeros(FULL_SCALE + 1, bool)
+    allowed[np.rint(levels).astype(int)] = True
+    return bool(allowed[stored].all())
+
+
+def _hash(stored: NDArray[np.uint16]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(stored).tobytes()).hexdigest()
 
 
 def _list_mirror_images(

@@ -117,3 +117,15 @@ def test_an_error_names_three_copies_at_most() -> None:
     with pytest.raises(StaleError) as caught:
         check_copies("gan", [Copy(n, n, "test", "") for n in range(9)])
     assert str(caught.value).endswith("2 is case 2 (test); …")
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+@pytest.mark.parametrize("cut", [np.rint, np.floor])
+def test_a_copy_of_fewer_grey_levels_is_found(toy: DBTDataset, bits: int, cut: Any) -> None:
+    largest = np.float32(2**bits - 1)
+    rounded = (cut(read(toy, TEST) * largest) / largest)[:, ::-1]
+    assert CopyFinder(toy).find(0, rounded) == Copy(0, TEST, "test", f"{bits} bits, rows reversed")
+
+
+def test_other_volumes_of_few_grey_levels_pass(toy: DBTDataset) -> None:
+    assert CopyFinder(toy).find(0, np.rint(other(toy) * 255) / 255) is None

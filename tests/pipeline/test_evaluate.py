@@ -221,5 +221,5 @@ def test_training_volumes_are_for_derived_data_sets_only(
     with pytest.raises(StaleError, match="gan is not derived, and holds 1 training volumes"):
         evaluate(work, "count", toy, ["gan"], 1, arms=[])
     runs = evaluate(work, "count", toy, ["turned", "classic"], 1, arms=[])
-    derived = [json.loads((run / "run.json").read_text()).get("derived") for run in runs]
-    assert derived == [None, True, True]
+    said = [json.loads((run / "run.json").read_text()).get("derived") for run in runs]
+    assert said == [None, True, True]

@@ -200,4 +200,4 @@ def _advise_scale(low: float, high: float) -> str:
 def fit_scale(largest: float) -> int:
     """Find the full scale that values probably have: the next 2^n - 1."""
     bits = next((n for n in USUAL_BITS if largest <= 2**n - 1), None)
-    return 2 ** (bits or int(largest).bit_length()) - 1
+    return (1 << (bits or int(largest).bit_length())) - 1

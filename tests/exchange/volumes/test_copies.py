@@ -112,3 +112,23 @@ def test_the_command_ends_with_4_and_names_the_copy(
     done = CliRunner().invoke(app, [*command, "--workspace", str(tmp_path / "work"), "--derived"])
     assert isinstance(done.exception, StaleError)
     assert "gan holds 8 real volumes that are held out" in str(done.exception)
+
+
+@pytest.mark.parametrize("format_", ["npz", "nifti", "dicom"])
+def test_an_export_of_the_test_split_is_refused_in_every_format(
+    toy: DBTDataset, tmp_path: Path, format_: str
+) -> None:
+    export_dataset(toy, tmp_path / "out", format_, "test")
+    (tmp_path / "out" / "volumes.csv").unlink()
+    with pytest.raises(StaleError, match="gan holds 8 real volumes that are held out"):
+        import_samples(tmp_path / "out", tmp_path / "gan", toy)
+
+
+@pytest.mark.parametrize("scale", [255, 1023])
+def test_a_held_out_volume_saved_in_whole_numbers_is_refused(
+    toy: DBTDataset, root: Path, tmp_path: Path, scale: int
+) -> None:
+    (root / "0-lcc.npy").unlink()
+    np.save(root / "1-lcc.npy", (read(toy, 28) * scale).astype(np.uint16))
+    with pytest.raises(StaleError, match=r"1-lcc\.npy is case 28 \(test, (8|10) bits\)"):
+        import_samples(root, tmp_path / "gan", toy, full_scale=scale)

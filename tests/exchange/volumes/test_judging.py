@@ -175,7 +175,7 @@ def test_a_constant_dicom_file_is_rejected(toy: DBTDataset, root: Path, tmp_path
 
 
 def test_every_array_of_a_file_is_listed_when_none_is_the_volume(tmp_path: Path) -> None:
-    many = {f"image{index:03d}": np.zeros((2, 3, 4), np.float32) for index in range(40)}
+    many: dict[str, Any] = {f"image{index:03d}": np.zeros((2, 3, 4), np.float32) for index in range(40)}
     np.savez(tmp_path / "a.npz", **many, mask=np.zeros((2, 3), np.uint8))
     with pytest.raises(UnreadableError, match="no array named volume") as caught:
         read_array(tmp_path / "a.npz")

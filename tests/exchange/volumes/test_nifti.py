@@ -58,14 +58,12 @@ def test_an_export_that_was_brought_to_ras_comes_back_voxel_for_voxel(
     export_dataset(toy, tmp_path / "out", "nifti", "train")
     for path in sorted((tmp_path / "out").glob("*.nii.gz")):
         if reorient == "torchio":
-            import torchio
-
+            torchio: Any = importlib.import_module("torchio")
             torchio.ToCanonical()(torchio.ScalarImage(path)).save(path)
         else:
-            from monai.transforms import LoadImage, Orientation, SaveImage
-
-            loaded = Orientation("RAS", labels=None)(LoadImage(ensure_channel_first=True)(path))
-            SaveImage(
+            monai: Any = importlib.import_module("monai.transforms")
+            loaded = monai.Orientation("RAS", labels=None)(monai.LoadImage(ensure_channel_first=True)(path))
+            monai.SaveImage(
                 tmp_path / "out", output_postfix="", separate_folder=False, resample=False, print_log=False
             )(loaded)
     other = make_toy(tmp_path / "other", 8, seed=1)
