@@ -102,7 +102,7 @@ def volumes(
     fresh: FreshOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Import volumes that were made elsewhere: NIfTI, NPZ, NPY or DICOM.
+    """Import volumes that were made elsewhere: NIfTI, NPZ, NPY, MAT or DICOM.
 
     They become a synthetic data set on the real one's grid, for `evaluate --aug NAME`. The split is taken on
     trust: you state that the maker of these volumes saw the real data set's training split only.

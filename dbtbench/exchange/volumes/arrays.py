@@ -1,9 +1,9 @@
-"""The reader of volumes that are plain arrays of intensities: NIfTI, NPZ and NPY files."""
+"""The reader of volumes that are plain arrays of intensities: NIfTI, NPZ, NPY and MAT files."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +16,8 @@ from dbtbench.errors import UnreadableError
 from dbtbench.exchange.volumes.nifti import UNKNOWN, orient
 from dbtbench.geometry.views import Volume
 
-SUFFIXES = (".nii.gz", ".nii", ".npz", ".npy")
+SUFFIXES = (".nii.gz", ".nii", ".npz", ".npy", ".mat")
+MAT_NUMBERS = ("double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 ROUNDING = 1e-6
 """The distance that a value may lie outside [0, 1]."""
 OVERSHOOT = 0.25
@@ -48,7 +49,7 @@ def read_array(path: Path, view: str | None = None, full_scale: float | None = N
     are slices, rows and columns. Further axes of length 1 are left out.
 
     Args:
-        path: its name ends with one of `SUFFIXES`; an NPZ file holds the volume as `volume`.
+        path: its name ends with one of `SUFFIXES`; an NPZ or MAT file holds the volume as `volume`.
         view: lcc, lmlo, rcc or rmlo: the view that a NIfTI file's axes are turned to; None to take them as
             they are.
         full_scale: the value that becomes 1; None for 1, and for whole numbers the largest of their type.
@@ -61,7 +62,7 @@ def read_array(path: Path, view: str | None = None, full_scale: float | None = N
         if _is_nifti(path):
             array, spacing, turned = _read_nifti(path, view)
         else:
-            array, spacing = _read_numpy(path)
+            array, spacing = (_read_mat if path.suffix.lower() == ".mat" else _read_numpy)(path)
     except UnreadableError:
         raise
     except Exception as error:  # damaged headers and streams raise nearly anything
@@ -104,18 +105,41 @@ def _read_numpy(path: Path) -> tuple[NDArray[Any], tuple[float, float, float]]:
         return arrays["volume"], (z, y, x)
 
 
+def _read_mat(path: Path) -> tuple[NDArray[Any], tuple[float, float, float]]:
+    """Read a file of MATLAB, up to version 7."""
+    from scipy.io import loadmat, whosmat
+
+    members = {name: (shape, kind) for name, shape, kind in whosmat(path)}
+    if "volume" not in members:
+        raise UnreadableError("no array named volume", _list_arrays(members))
+    shape, kind = members["volume"]
+    if kind not in MAT_NUMBERS:
+        raise UnreadableError("not grey values", kind)
+    _check_header(shape, np.dtype("f8"))
+    volume: NDArray[Any] = loadmat(path, variable_names=["volume"])["volume"]
+    _check_header(volume.shape, volume.dtype)
+    return volume, UNKNOWN
+
+
+def _list_arrays(members: Mapping[str, tuple[Sequence[int], object] | None]) -> str:
+    """List arrays by name, with shape and type where they are known, in printable characters."""
+    texts = []
+    for name, known in members.items():
+        size = f" ({' × '.join(map(str, known[0]))}, {known[1]})" if known else ""
+        texts.append("".join(c if c.isprintable() else "?" for c in name[:100]) + size)
+    return "it holds " + (", ".join(texts) or "nothing") + "; save the volume as `volume`"
+
+
 def _describe_members(archive: zipfile.ZipFile) -> str:
-    """List every array of an NPZ file with its shape and type, in printable characters."""
-    described = []
+    """List every array of an NPZ file."""
+    members: dict[str, tuple[Sequence[int], object] | None] = {}
     for name in archive.namelist():
         try:
             with archive.open(name) as member:
-                shape, kind = _read_npy_header(member)
-            size = f" ({' × '.join(map(str, shape))}, {kind})"
+                members[name] = _read_npy_header(member)
         except Exception:  # no array, or a damaged one
-            size = ""
-        described.append("".join(c if c.isprintable() else "?" for c in name[:100]) + size)
-    return "it holds " + (", ".join(described) or "nothing") + "; save the volume as `volume`"
+            members[name] = None
+    return _list_arrays(members)
 
 
 def _check_npy(file: IO[bytes]) -> None:

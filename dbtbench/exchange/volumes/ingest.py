@@ -1,6 +1,6 @@
 """The import of volumes that were made elsewhere: a synthetic data set, evaluated like any generator's.
 
-FOLDER/…            .nii, .nii.gz, .npz (`volume`), .npy or .dcm, one volume per file, as displayed
+FOLDER/…            .nii, .nii.gz, .npz or .mat (`volume`), .npy or .dcm, one volume per file, as displayed
 FOLDER/volumes.csv  optional: file; PatientID, StudyUID, View, label, split where known
 FOLDER/boxes.csv    optional: file, Class; z0, y0, x0, z1, y1, x1 or Slice, X, Y, Width, Height
 

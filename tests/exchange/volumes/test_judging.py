@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.io import savemat
 from typer.testing import CliRunner
 
 from dbtbench.cli import app
@@ -181,6 +182,16 @@ def test_every_array_of_a_file_is_listed_when_none_is_the_volume(tmp_path: Path)
         read_array(tmp_path / "a.npz")
     assert all(f"{name}.npy (2 × 3 × 4, float32)" in caught.value.detail for name in many)
     assert "mask.npy (2 × 3, uint8)" in caught.value.detail
+
+
+def test_every_array_of_a_matlab_file_is_listed_too(tmp_path: Path) -> None:
+    savemat(tmp_path / "a.mat", {"img": np.zeros((2, 3, 4)), "info": {"a": 1}})
+    with pytest.raises(UnreadableError, match="no array named volume") as caught:
+        read_array(tmp_path / "a.mat")
+    assert "it holds img (2 × 3 × 4, double), info (1 × 1, struct)" in caught.value.detail
+    savemat(tmp_path / "b.mat", {"volume": {"a": 1}})
+    with pytest.raises(UnreadableError, match="not grey values"):
+        read_array(tmp_path / "b.mat")
 
 
 # Against the real data set

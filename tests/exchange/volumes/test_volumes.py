@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.io import savemat
 from typer.testing import CliRunner
 
 from dbtbench import cli
@@ -47,6 +48,8 @@ def save(path: Path, array: Any, **others: Any) -> None:
         np.save(path, array)
     elif path.suffix == ".npz":
         np.savez(path, volume=array, **others)
+    elif path.suffix == ".mat":
+        savemat(path, {"volume": array})
     else:
         nibabel.save(nibabel.Nifti1Image(array.T, np.eye(4)), path)
 
@@ -360,7 +363,7 @@ def test_a_dicom_file_is_displayed_by_the_laterality_rule_and_its_boxes_with_it(
 # Values
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".nii", ".nii.gz"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".mat", ".nii", ".nii.gz"])
 def test_each_format_is_read_slices_first(tmp_path: Path, suffix: str) -> None:
     save(tmp_path / f"a{suffix}", volume(0, (3, 4, 5)))
     np.testing.assert_array_equal(read_array(tmp_path / f"a{suffix}").volume, volume(0, (3, 4, 5)))
@@ -480,13 +483,13 @@ def test_what_cannot_be_a_volume_is_a_row_with_its_reason(
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("originals")
-    for suffix in ("npy", "npz", "nii", "nii.gz"):
+    for suffix in ("npy", "npz", "mat", "nii", "nii.gz"):
         save(folder / f"a.{suffix}", volume(0, (2, 3, 4)))
     return folder
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(suffix=st.sampled_from(["npy", "npz", "nii", "nii.gz"]), data=st.data())
+@given(suffix=st.sampled_from(["npy", "npz", "mat", "nii", "nii.gz"]), data=st.data())
 def test_damaged_files_are_volumes_or_have_a_reason(
     originals: Path, tmp_path: Path, suffix: str, data: st.DataObject
 ) -> None:
@@ -497,7 +500,7 @@ def test_damaged_files_are_volumes_or_have_a_reason(
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(content)
     try:
-        found = read_array(path).volume
+        found = read_array(path, data.draw(st.sampled_from([None, "lcc", "rmlo"]))).volume
     except UnreadableError as error:
         assert error.reason  # noqa: PT017
     else:
