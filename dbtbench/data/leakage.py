@@ -2,8 +2,8 @@
 
 A real data set has the SHA-256 of each volume in its cases.csv. So it need not be read: a synthetic volume is
 hashed as it is and in every mirror image that keeps the grid, and one of these digests is the original's.
-A volume that has no more grey levels than 8, 10 or 12 bits is compared with the real ones rounded to as many;
-only then are these read, once. Copies that were changed otherwise are not found.
+A volume with the grey levels of 8, 10, 12, 14 or 15 bits, or of half precision, is compared with real ones
+rounded alike; only then are these read, once. Copies that were changed otherwise are not found.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import permutations, product
 from typing import Any
 
@@ -25,7 +26,9 @@ from dbtbench.runtime.progress import log, progress
 
 Known = dict[str, tuple[int, str]]
 """Case and split of each real volume, by digest."""
-BITS = (8, 10, 12)
+BITS = {f"{n} bits": n for n in (8, 10, 12, 14, 15)}
+KINDS = (*BITS, "float16", "bfloat16")
+"""Coarser numbers in which copies may have been kept."""
 AXES = ("slices", "rows", "columns")
 NAMED = 3
 """Copies that an error names one by one."""
@@ -65,7 +68,7 @@ class CopyFinder:
             digest: (int(case), str(split)) for digest, case, split in ordered.to_numpy().tolist()
         }
         self._images = list(_list_mirror_images(real.grid))
-        self._real, self._rounded = real, dict[int, Known]()
+        self._real, self._rounded = real, dict[str, Known]()
 
     def find(self, case: int | str, volume: Volume) -> Copy | None:
         """Find the real volume that a volume is, mirrored or not; one that is held out comes first.
@@ -74,9 +77,9 @@ class CopyFinder:
             case: names the volume.
             volume: (D, H, W) float32 in [0, 1].
         """
-        stored = np.rint(np.clip(volume, 0, 1) * FULL_SCALE).astype(np.uint16)
+        stored = _quantise(volume)
         tables = [("", self._known)]
-        tables += [(f"{n} bits", self._round(n)) for n in BITS if _has_levels(stored, n)]
+        tables += [(kind, self._round(kind)) for kind in KINDS if _find_levels(kind)[stored].all()]
         copies = []
         for order, step, change in self._images:
             name = _hash(stored.transpose(order)[step])
@@ -85,31 +88,53 @@ class CopyFinder:
                     copies.append(Copy(case, *known[name], ", ".join(filter(None, (rounded, change)))))
         return min(copies, key=lambda copy: copy.split == "train", default=None)
 
-    def _round(self, bits: int) -> Known:
-        """Read the real volumes, and hash what rounding or cutting to some bits makes of them.
-
-        Single and double precision round a few voxels differently.
-        """
-        if bits not in self._rounded:
+    def _round(self, kind: str) -> Known:
+        """Read the real volumes, and hash what rounding makes of them."""
+        if kind not in self._rounded:
             cases = dict(self._known.values())
             found: Known = {}
             for case in sorted(cases, key=lambda case: cases[case] != "train"):
-                volume = self._real.volumes([case])[0, 0]
-                for values in (volume * np.float32(2**bits - 1), volume.astype(float) * (2**bits - 1)):
-                    for levels in (np.rint(values), np.floor(values)):
-                        stored = np.rint(levels * (FULL_SCALE / (2**bits - 1))).astype(np.uint16)
-                        found[_hash(stored)] = (case, cases[case])
-            self._rounded[bits] = found
-        return self._rounded[bits]
+                for rounded in _list_roundings(self._real.volumes([case])[0, 0], kind):
+                    found[_hash(_quantise(rounded))] = (case, cases[case])
+            self._rounded[kind] = found
+        return self._rounded[kind]
 
 
-def _has_levels(stored: NDArray[np.uint16], bits: int) -> bool:
-    """Whether every value is a grey level of so few bits."""
-    step = FULL_SCALE / (2**bits - 1)
-    levels = np.arange(2**bits) * step
+@lru_cache
+def _find_levels(kind: str) -> NDArray[np.bool_]:
+    """Find the stored values that a kind of number can have, (65536,)."""
+    if kind == "float16":
+        levels = np.arange(0x3C01, dtype=np.uint16).view(np.float16)
+    elif kind == "bfloat16":
+        levels = (np.arange(0x3F81, dtype=np.uint32) << 16).view(np.float32)
+    else:
+        largest = 2 ** BITS[kind] - 1
+        levels = np.arange(largest + 1) / largest
     allowed = np.zeros(FULL_SCALE + 1, bool)
-    allowed[np.rint(levels).astype(int)] = True
-    return bool(allowed[stored].all())
+    allowed[_quantise(levels)] = True
+    return allowed
+
+
+def _list_roundings(volume: Volume, kind: str) -> Iterator[NDArray[Any]]:
+    """Yield what rounding or cutting makes of a volume; double precision rounds a few voxels differently."""
+    if kind == "float16":
+        yield volume.astype(np.float16)
+    elif kind == "bfloat16":
+        bits = np.ascontiguousarray(volume).view(np.uint32)
+        for half in (0, 0x7FFF + (bits >> 16 & 1)):
+            yield ((bits + half) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+    else:
+        largest = 2 ** BITS[kind] - 1
+        for values in (volume * np.float32(largest), volume.astype(float) * largest):
+            yield np.rint(values) / largest
+            yield np.floor(values) / largest
+
+
+def _quantise(volume: NDArray[Any]) -> NDArray[np.uint16]:
+    """Give the values with which a volume is stored; the writer multiplies in single precision, too."""
+    single = np.asarray(volume, np.float32)
+    stored: NDArray[np.uint16] = np.rint(np.clip(single, 0, 1) * FULL_SCALE).astype(np.uint16)
+    return stored
 
 
 def _hash(stored: NDArray[np.uint16]) -> str:

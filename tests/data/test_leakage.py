@@ -119,7 +119,7 @@ def test_an_error_names_three_copies_at_most() -> None:
     assert str(caught.value).endswith("2 is case 2 (test); …")
 
 
-@pytest.mark.parametrize("bits", [8, 10, 12])
+@pytest.mark.parametrize("bits", [8, 10, 15])
 @pytest.mark.parametrize("cut", [np.rint, np.floor])
 def test_a_copy_of_fewer_grey_levels_is_found(toy: DBTDataset, bits: int, cut: Any) -> None:
     largest = np.float32(2**bits - 1)
@@ -129,3 +129,11 @@ def test_a_copy_of_fewer_grey_levels_is_found(toy: DBTDataset, bits: int, cut: A
 
 def test_other_volumes_of_few_grey_levels_pass(toy: DBTDataset) -> None:
     assert CopyFinder(toy).find(0, np.rint(other(toy) * 255) / 255) is None
+
+
+def test_a_copy_of_half_precision_is_found(toy: DBTDataset) -> None:
+    finder, volume = CopyFinder(toy), read(toy, TEST)
+    assert finder.find(0, volume.astype(np.float16).astype(np.float32)) == Copy(0, TEST, "test", "float16")
+    torch = pytest.importorskip("torch")
+    rounded = torch.from_numpy(volume[:, :, ::-1].copy()).bfloat16().float().numpy()
+    assert finder.find(0, rounded) == Copy(0, TEST, "test", "bfloat16, columns reversed")
