@@ -76,6 +76,47 @@ def bcs_dbt(
     print_report(dataset.meta["import_report"], path, json)
 
 
+@app.command("t-synth")
+def t_synth(
+    root: Annotated[Path, typer.Argument(help="Folder of device_data_VICTREPhantoms_spic_…, or one inside.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the data set.")] = "t-synth",
+    grid: Annotated[str, typer.Option("--grid", help="Slices × rows × columns.")] = "8x64x64",
+    reserve: Annotated[
+        float,
+        typer.Option(
+            "--reserve",
+            help="Share of the training phantoms to set aside, for the arm `more-real` of evaluate.",
+        ),
+    ] = 0.0,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", help="Processes; one per core by default. 1: all in this process.")
+    ] = None,
+    dask: Annotated[
+        str | None, typer.Option("--dask", metavar="tcp://HOST:PORT", help="Use a Dask cluster's workers.")
+    ] = None,
+    workspace: WorkspaceOption = None,
+    fresh: FreshOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Import T-SYNTH, simulated DBT with masses; CC0, so anyone may use it.
+
+    Any part of the collection will do. The report counts all of its 9,000 examples: imported, rejected for a
+    reason, or not downloaded. Killed at any moment, the same command continues; it also adds what came later.
+
+    Example: dbtbench data import t-synth /data/T-SYNTH
+    """
+    from joblib import cpu_count
+
+    from dbtbench.exchange.t_synth.ingest import import_t_synth
+    from dbtbench.runtime.pool import Pool
+    from dbtbench.workspace import Workspace
+
+    path = Workspace.find(workspace).datasets / checked_name(name)
+    with Pool(cpu_count() if jobs is None else jobs, dask) as pool:
+        dataset = import_t_synth(root, path, _grid(grid), pool, fresh, reserve)
+    print_report(dataset.meta["import_report"], path, json)
+
+
 @app.command("volumes")
 def volumes(
     root: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the volumes.")],

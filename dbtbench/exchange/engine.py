@@ -8,7 +8,7 @@ on every row. CONTRIBUTING.md shows a whole reader.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,26 +17,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dbtbench.data.dataset import GRID_BOX, KEY, NATIVE_BOX, DBTDataset, sizes
+from dbtbench.data.dataset import GRID_BOX, KEY, NATIVE_BOX, DBTDataset
 from dbtbench.data.schema import NOT_DOWNLOADED
 from dbtbench.data.verification import WITHOUT_VOLUMES, split_digest
-from dbtbench.data.writer import (
-    DatasetWriter,
-    Entry,
-    entry_of,
-    find_finished,
-    make_unread_entry,
-    store_volume,
-)
+from dbtbench.data.writer import DatasetWriter, Entry, find_finished
 from dbtbench.dicom.volume import ORIENTATIONS, WINDOWS, read_volume
 from dbtbench.errors import MissingError, UnreadableError, UsageError
 from dbtbench.exchange.import_report import OUTSIDE, make_rejected_row, summarise_import
 from dbtbench.exchange.locating import locate_files
 from dbtbench.exchange.splits import assign_splits
 from dbtbench.exchange.tables import Tables
+from dbtbench.exchange.volume_job import GridVolume, VolumeJob, reject_job, store_case
 from dbtbench.geometry.boxes import rotate_box, to_grid, touches_volume
 from dbtbench.geometry.resample import METHODS
-from dbtbench.geometry.views import Volume
 from dbtbench.runtime.files import digest
 from dbtbench.runtime.pool import Pool
 from dbtbench.runtime.progress import log, progress
@@ -49,7 +42,8 @@ MAX_CHUNK = 2**30
 """Voxels of a stored volume; the compressor takes less than 2 GiB at a time."""
 
 FileFinder = Callable[[pd.DataFrame], pd.DataFrame]
-"""Adds `file` and `bytes` to `Tables.volumes`, and reasons for rows without a file (see `locate_files`)."""
+"""Adds `file` and `bytes` to `Tables.volumes`, and reasons for rows without a file (see `locate_files`). Rows
+that it appends have a reason."""
 
 
 @dataclass(frozen=True)
@@ -97,50 +91,9 @@ class ImportSettings:
         return settings
 
 
-@dataclass(frozen=True)
-class VolumeJob:
-    """One volume that is to be read.
-
-    Attributes:
-        index: its row in the store.
-        key: PatientID, StudyUID, View.
-        label, split: of the volume.
-        file: relative to the collection's folder.
-        bytes: size of the file.
-        boxes: its rows of the table of boxes.
-        copies: path and size of further copies of the file, for when it cannot be read.
-    """
-
-    index: int
-    key: dict[str, str]
-    label: str
-    split: str
-    file: str
-    bytes: int
-    boxes: list[dict[str, Any]]
-    copies: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def files(self) -> list[list[Any]]:
-        """Path and size of every copy, as a journal has them."""
-        return [[self.file, self.bytes], *map(list, self.copies)]
-
-
-@dataclass(frozen=True)
-class GridVolume:
-    """A file's volume on the data set's grid.
-
-    Attributes:
-        volume: (D, H, W) float32 in [0, 1].
-        size: slices, rows, columns of the file.
-        spacing: mm between its slices, rows and columns; NaN where it does not give them.
-        flipped: whether both in-plane axes were flipped, by the official laterality rule for DICOM files.
-    """
-
-    volume: Volume
-    size: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    flipped: bool = False
+FileImporter = Callable[[Path, Path, VolumeJob], Entry]
+"""Reads one volume of a collection and stores it: the collection's folder, the writer's, the volume. Returns
+what `import_one` does; it can be imported by its name, or is a `functools.partial` of such a function."""
 
 
 def import_collection(
@@ -154,6 +107,9 @@ def import_collection(
     kind: str,
     find_files: FileFinder | None = None,
     compare_files: FileFinder | None = None,
+    import_file: FileImporter | None = None,
+    described: Mapping[str, Mapping[str, Any]] | None = None,
+    hint: str = "paths in the tables are relative to the folder you name",
 ) -> DBTDataset:
     """Import a collection; volumes that an earlier call read are kept, and new files are added.
 
@@ -170,6 +126,10 @@ def import_collection(
         find_files: finds the files of the volumes; by default each row's `file`, relative to `root`.
         compare_files: compares the files that were found with their rows; it adds reasons, and a `notice` to
             rows that are imported all the same.
+        import_file: reads and stores a volume that is no DICOM file, in any process.
+        described: `intensity` and `split` of dataset.json, where they are not those of DICOM files; other
+            values are another data set.
+        hint: what to look at when nothing was imported.
 
     Raises:
         MissingError: when no volume can be read.
@@ -178,7 +138,7 @@ def import_collection(
     """
     root, path, pool = root.resolve(), path.resolve(), pool or Pool()
     splits = assign_splits(tables, settings.seed, settings.reserve)
-    identity = {"import": VERSION, "tables": tables.digest, **settings.identity}
+    identity = {"import": VERSION, "tables": tables.digest, **settings.identity, **(described or {})}
     finished = find_finished(path, identity, fresh)
     volumes = (find_files or partial(locate_files, root))(tables.volumes)
     files = digest(_list_files(volumes))
@@ -194,21 +154,29 @@ def import_collection(
         planned = {job.index: job.files for job in jobs}
         writer.forget([i for i, entry in writer.entries.items() if not _is_of(entry, planned.get(i))])
         todo = [job for job in jobs if job.index not in writer.entries]
-        read_one = partial(import_one, root, writer.folder, settings, tables.boxes_displayed)
+        read_one = (
+            partial(import_file, root, writer.folder)
+            if import_file
+            else partial(import_one, root, writer.folder, settings, tables.boxes_displayed)
+        )
         with progress("import", len(jobs), done=len(jobs) - len(todo)) as advance:
             for job, entry in pool.run(read_one, todo):
                 writer.record(entry or reject_job(job, UnreadableError("the process that read it died")))
                 advance()
-        hints = {NOT_DOWNLOADED: "paths in the tables are relative to the folder you name"}
+        hints = {NOT_DOWNLOADED: hint}
         report, rejected = summarise_import(volumes, tables.boxes, writer.entries, root, hints, path)
         there = {entry["case"]["PatientID"] for entry in writer.entries.values() if entry["case"]}
         others = {patient: split for patient, split in splits.items() if patient not in there}
         meta = {
             "intensity": {"window": settings.window, "resample": settings.resample, "exact": settings.exact},
             "source": {"kind": kind, "tables": tables.digest, "files": files},
-            "split": {**_describe_split(tables, settings), WITHOUT_VOLUMES: others},
-            "import_report": report | {"orientation": _describe_orientation(writer, settings)},
+            "split": _describe_split(tables, settings),
+            "import_report": report,
+            **(described or {}),
         }
+        meta["split"] = {**meta["split"], WITHOUT_VOLUMES: others}
+        if import_file is None:
+            meta["import_report"] = report | {"orientation": _describe_orientation(writer, settings)}
         return writer.finish(meta, split_digest(splits), rejected)
 
 
@@ -246,7 +214,9 @@ def _describe_split(tables: Tables, settings: ImportSettings) -> dict[str, Any]:
 def _list_jobs(volumes: pd.DataFrame, boxes: pd.DataFrame, splits: Mapping[str, str]) -> list[VolumeJob]:
     """List the volumes that have a file, with their boxes."""
     wanted = volumes[volumes["reason"] == ""]
-    by_volume = {key: rows.to_dict("records") for key, rows in boxes[boxes["reason"] == ""].groupby(KEY)}
+    by_volume: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for box in boxes[boxes["reason"] == ""].to_dict("records"):
+        by_volume.setdefault(tuple(box[name] for name in KEY), []).append(box)
     return [
         VolumeJob(
             index=row.Index,
@@ -344,41 +314,6 @@ def _import_copy(
     found = GridVolume(read.volume, size, read.header.spacing, read.flipped)
     entry = store_case(folder, job, found, settings.grid, lesions)
     return entry | {"rejected": rejected, "undecided": read.undecided}
-
-
-def store_case(
-    folder: Path,
-    job: VolumeJob,
-    found: GridVolume,
-    grid: tuple[int, int, int],
-    lesions: Iterable[Mapping[str, Any]],
-) -> Entry:
-    """Store a volume that was read, and make the entry of its case.
-
-    Args:
-        folder: the writer's.
-        job: the volume that was wanted.
-        found: the volume that was read.
-        grid: slices, rows, columns as stored.
-        lesions: for each of its boxes `GRID_BOX` and `NATIVE_BOX`.
-    """
-    case = {
-        **job.key,
-        "label": job.label,
-        "split": job.split,
-        **sizes(found.size, found.spacing, grid),
-        "flipped": found.flipped,
-        "file": job.file,
-        "bytes": job.bytes,
-        "sha256": store_volume(folder, job.index, found.volume),
-    }
-    return entry_of(job.index, case, lesions)
-
-
-def reject_job(job: VolumeJob, error: UnreadableError) -> Entry:
-    """Make the entry of a volume that could not be read."""
-    row = make_rejected_row("labels", job.key, error.reason, error.detail, job.file, job.bytes)
-    return make_unread_entry(job.index, row)
 
 
 def _describe_box(box: Mapping[str, Any]) -> str:

@@ -23,8 +23,8 @@ from dbtbench.data.leakage import Copy, CopyFinder, check_copies
 from dbtbench.data.writer import DatasetWriter, Entry, check_not_real, find_finished
 from dbtbench.dicom.volume import read_volume
 from dbtbench.errors import DBTBenchError, UnreadableError, UsageError
-from dbtbench.exchange.engine import GridVolume, VolumeJob, reject_job, store_case
 from dbtbench.exchange.import_report import OUTSIDE, make_rejected_row, summarise_import
+from dbtbench.exchange.volume_job import GridVolume, VolumeJob, reject_job, store_case
 from dbtbench.exchange.volumes.arrays import SUFFIXES, read_array
 from dbtbench.exchange.volumes.judging import check_axes, check_integers, list_notices, measure
 from dbtbench.exchange.volumes.tables import NATIVE, SampleTables, read_sample_tables

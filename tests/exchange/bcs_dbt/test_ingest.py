@@ -25,7 +25,8 @@ from dbtbench.dicom.volume import image_laterality, read_volume
 from dbtbench.errors import DBTBenchError, MissingError, UsageError
 from dbtbench.exchange.bcs_dbt.header_index import read_identity
 from dbtbench.exchange.bcs_dbt.ingest import import_bcs_dbt
-from dbtbench.exchange.engine import ImportSettings, VolumeJob
+from dbtbench.exchange.engine import ImportSettings
+from dbtbench.exchange.volume_job import VolumeJob
 from dbtbench.runtime.files import digest
 from dbtbench.runtime.pool import Pool
 
