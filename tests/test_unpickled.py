@@ -14,7 +14,12 @@ from dbtbench import plugins
 
 MODULES = ("pickle", "_pickle", "cPickle", "cloudpickle", "dill", "shelve", "marshal", "joblib.numpy_pickle")
 CALLS = ("read_pickle", "unsafe_load", "full_load", "load_pickle")
-OBJECTS = ("broadcast_object_list", "gather_object", "all_gather_object", "scatter_object_list")
+OBJECTS: tuple[str, ...] = (
+    "broadcast_object_list",
+    "gather_object",
+    "all_gather_object",
+    "scatter_object_list",
+)
 OBJECTS += ("send_object_list", "recv_object_list")
 """Exchanges of torch that pickle; MONAI's gather tensors and bytes."""
 SAFE = {("torch", "load"): ("weights_only", True), ("np", "load"): ("allow_pickle", False)}

@@ -167,7 +167,7 @@ def import_collection(
         report, rejected = summarise_import(volumes, tables.boxes, writer.entries, root, hints, path)
         there = {entry["case"]["PatientID"] for entry in writer.entries.values() if entry["case"]}
         others = {patient: split for patient, split in splits.items() if patient not in there}
-        meta = {
+        meta: dict[str, Any] = {
             "intensity": {"window": settings.window, "resample": settings.resample, "exact": settings.exact},
             "source": {"kind": kind, "tables": tables.digest, "files": files},
             "split": _describe_split(tables, settings),

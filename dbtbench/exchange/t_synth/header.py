@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from dbtbench.dicom.header import MAX_VOXELS
+from dbtbench.dicom.preconditions import MAX_VOXELS
 from dbtbench.errors import UnreadableError
 
 MAX_BYTES = 2**16

@@ -42,7 +42,7 @@ class Window:
     def apply(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map values to [0, 1]; what lies outside the window is clipped."""
         scaled = (values - np.float32(self.low)) / np.float32(self.high - self.low)
-        return np.clip(scaled, 0, 1, dtype=np.float32)
+        return np.clip(scaled, 0, 1, dtype=np.float32)  # type: ignore[no-any-return]
 
     def describe(self) -> dict[str, Any]:
         """Describe it for `intensity` of dataset.json."""

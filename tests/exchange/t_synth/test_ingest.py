@@ -16,7 +16,7 @@ from dbtbench.cli import app
 from dbtbench.data.check import check_dataset
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import MissingError, UsageError
-from dbtbench.exchange.t_synth import ingest
+from dbtbench.exchange.t_synth import ingest, reconstruction, window
 from dbtbench.exchange.t_synth.examples import CONTRADICTION, UNKNOWN_FOLDER
 from dbtbench.exchange.t_synth.finding import DICOM_ONLY, NO_HEADER, NO_PLACE, NOT_LESION_FREE, SEVERAL
 from dbtbench.exchange.t_synth.header import BAD_HEADER, BAD_PLACE, OUTSIDE
@@ -114,7 +114,7 @@ def test_a_call_that_was_stopped_is_continued_to_the_same_bytes(
     class Killed(BaseException):
         """What no handler catches."""
 
-    read, count = ingest.read_reconstruction, iter(range(100))
+    read, count = reconstruction.read_reconstruction, iter(range(100))
 
     def read_three(*given: object) -> object:
         if next(count) == 3:
@@ -122,8 +122,13 @@ def test_a_call_that_was_stopped_is_continued_to_the_same_bytes(
         return read(*given)  # type: ignore[arg-type]
 
     measured: list[object] = []
-    measure = ingest.measure_window
-    monkeypatch.setattr(ingest, "measure_window", lambda *given: measured.append(given) or measure(*given))
+    measure = window.measure_window
+
+    def measure_and_count(*given: object) -> object:
+        measured.append(given)
+        return measure(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ingest, "measure_window", measure_and_count)
     monkeypatch.setattr(ingest, "read_reconstruction", read_three)
     with pytest.raises(Killed):
         import_t_synth(small, tmp_path / "t-synth", GRID)
