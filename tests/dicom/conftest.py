@@ -182,7 +182,7 @@ def change_lengths(r: Random, raw: bytes) -> bytes:
         at = r.randrange(132, pixels)
         if r.random() < 0.7:  # at a tag of a group that every file has
             found = [k for k in range(132, pixels - 8) if data[k] in (0x08, 0x28, 0x18) and data[k + 1] == 0]
-            at = r.choice(found) + r.choice([0, 4, 6, 8])
+            at = r.choice(found or [at]) + r.choice([0, 4, 6, 8])
         kind = r.randrange(4)
         if kind == 0:
             data[at : at + 4] = r.choice([ENDLESS, bytes(4), ITEM, END[:4], PIXELS, GROUPS, r.randbytes(4)])
