@@ -22,7 +22,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -355,7 +355,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         work = (chosen.keep or Path(made)).resolve()
         found = try_verb(chosen.verb, work, chosen.points, signal.Signals[chosen.signal], chosen.seed)
-    sys.stdout.write(json.dumps({"signal": chosen.signal, **asdict(found)}) + "\n")
+    sys.stdout.write(json.dumps({"signal": chosen.signal, **vars(found)}) + "\n")
     sys.exit(found.identical != found.kills)
 
 
