@@ -69,7 +69,8 @@ def test_the_box_is_where_the_ball_is(imported: DBTDataset) -> None:
         [box] = imported.boxes_of(case)
         low, high = bright.min(axis=0), bright.max(axis=0) + 1
         np.testing.assert_allclose([low[1:], high[1:]], [box[1:3], box[4:6]], atol=0.5)
-        widest = int(np.bincount(bright[:, 0]).argmax()) + 0.5
+        counts = np.bincount(bright[:, 0])
+        widest = np.flatnonzero(counts == counts.max()).mean() + 0.5  # a few slices are equally wide
         assert box[0] <= widest <= box[3]
     assert imported.boxes["Width"].value_counts().to_dict() == {
         5.0: 4,
