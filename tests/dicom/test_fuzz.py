@@ -75,9 +75,11 @@ def _show_frame(frame: Any, *places: Dataset) -> Any:
     for keyword, missing in (("RescaleSlope", 1), ("RescaleIntercept", 0)):
         found = _find("PixelValueTransformationSequence", keyword, *places)
         setattr(plain, keyword, missing if found is None else found)
-    for keyword in ("WindowCenter", "WindowWidth"):
-        setattr(plain, keyword, _find("FrameVOILUTSequence", keyword, *places))
-    function = _find("FrameVOILUTSequence", "VOILUTFunction", *places)
+    macros = [item for place in places for item in (*(place.get("FrameVOILUTSequence") or ()), place)]
+    needed = ("WindowCenter", "WindowWidth")
+    whole = [item for item in macros if not any(item.get(keyword) in (None, "") for keyword in needed)]
+    plain.WindowCenter, plain.WindowWidth = whole[0].WindowCenter, whole[0].WindowWidth
+    function = whole[0].get("VOILUTFunction")
     plain.VOILUTFunction = function.upper().strip() if function else "LINEAR"
     ends = apply_rescale(np.array([0, 2**ds.BitsStored - 1], np.uint16), plain).astype(float)
     shown = (apply_windowing(apply_rescale(frame, plain), plain) - ends[0]) / (ends[1] - ends[0])
