@@ -26,16 +26,19 @@ def linear(frames: Any, centre: float = 500, width: float = 600) -> Any:
 
 def item(**values: Any) -> Sequence:
     made = Dataset()
-    made.update(values)
+    for keyword, value in values.items():
+        setattr(made, keyword, value)
     return Sequence([made])
 
 
 def shared(ds: pydicom.Dataset) -> Dataset:
-    return ds.SharedFunctionalGroupsSequence[0]
+    group: Dataset = ds.SharedFunctionalGroupsSequence[0]
+    return group
 
 
 def read(file: Path, **how: Any) -> Any:
-    return read_volume(file, "lcc", None, **{"exact": True, "orientation": "stored"} | how).volume
+    options: dict[str, Any] = {"exact": True, "orientation": "stored"}
+    return read_volume(file, "lcc", None, **options | how).volume
 
 
 def refusal(file: Path) -> str:
