@@ -215,9 +215,10 @@ def _process_group() -> Iterator[None]:
     # torchrun of several nodes opens a store of its own; None takes that.
     store = None if "TORCHELASTIC_RUN_ID" in os.environ else _meet(rank, size)
     if folder := os.environ.get(FOLDER):
-        store = dist.FileStore(str(Path(folder) / f"store.{_attempt()}"), size)
-    place = {} if store is None else {"rank": rank, "world_size": size}
-    dist.init_process_group("nccl" if cuda else "gloo", store=store, **place)
+        store = dist.FileStore(str(Path(folder) / f"store.{_attempt()}"), size)  # type: ignore[attr-defined]
+    if store is None:
+        rank = size = -1  # read from the environment
+    dist.init_process_group("nccl" if cuda else "gloo", store=store, rank=rank, world_size=size)
     leader = RankFilter()
     log.addFilter(leader)
     try:
@@ -243,7 +244,7 @@ def _meet(rank: int, size: int) -> Any:
     log.info(f"{_found()}: waiting for the other processes; {_unset()}")
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:
-        return dist.TCPStore(host, port, size, rank == 0, timedelta(seconds=MEETING_SECONDS))
+        return dist.TCPStore(host, port, size, rank == 0, timedelta(seconds=MEETING_SECONDS))  # type: ignore[attr-defined]
     except dist.DistError as error:
         raise UsageError(
             f"{_found()} are set in the environment, and the {size} processes did not meet within "

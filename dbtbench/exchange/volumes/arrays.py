@@ -194,7 +194,7 @@ def _to_unit_range(array: NDArray[Any], full_scale: float | None) -> Volume:
         wrong = int(array.size - np.isfinite(array).sum())
         raise UnreadableError("values are not finite", f"{wrong} of {array.size} are NaN or infinite")
     if low == high:
-        raise UnreadableError("all values are the same", f"{low:g}")
+        raise UnreadableError("every voxel has the same value", f"{low:g}")
     whole = array.dtype.kind != "f"
     largest = full_scale or (float(np.iinfo(array.dtype).max) if whole else 1.0)
     rounding = 0.0 if whole else ROUNDING * largest

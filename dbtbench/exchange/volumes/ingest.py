@@ -214,7 +214,7 @@ def _read(
         how = {key: value for key, value in data.meta["intensity"].items() if key in DICOM_SETTINGS}
         read = read_volume(path, view, data.grid, **how)
         if np.ptp(read.volume) == 0:
-            raise UnreadableError("all values are the same", f"{read.volume.flat[0]:g}, as displayed")
+            raise UnreadableError("every voxel has the same value", f"{read.volume.flat[0]:g}, as displayed")
         found = GridVolume(read.volume, read.header.shape, read.header.spacing, read.flipped)
         return found, {"turned": False, "integers": None}
     if not name.endswith(SUFFIXES):

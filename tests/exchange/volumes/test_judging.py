@@ -151,8 +151,8 @@ def test_what_is_no_full_scale_is_refused(toy: DBTDataset, root: Path, tmp_path:
         (np.linspace(-0.1, 1, 8), "values are not in [0, 1]", "they run from -0.1 to 1; clip them"),
         (np.linspace(0, 1000, 8), "values are not in [0, 1]", "`--full-scale 1023`"),
         (np.linspace(-1000, 3000, 8), "values are not in [0, 1]", "0 is air"),
-        (np.full(8, 0.3), "all values are the same", "0.3"),
-        (np.zeros(8, np.uint8), "all values are the same", "0"),
+        (np.full(8, 0.3), "every voxel has the same value", "0.3"),
+        (np.zeros(8, np.uint8), "every voxel has the same value", "0"),
         (np.array([0, np.nan] * 4), "values are not finite", "4 of 8"),
         (np.array([0, -np.inf] * 4), "values are not finite", "4 of 8"),
     ],
@@ -172,7 +172,7 @@ def test_a_constant_dicom_file_is_rejected(toy: DBTDataset, root: Path, tmp_path
     names: dict[str, Any] = {"patient_id": "P", "study_id": "S", "uid_seed": "test"}
     sizes: dict[str, Any] = {"pixel_mm": (3.0, 3.0), "slice_mm": 5.0, "window": (512.0, 1024.0)}
     write_tomosynthesis(root / "b-lcc.dcm", np.full(GRID, 9, np.uint16), view="lcc", **names, **sizes)
-    assert rejected(import_samples(root, tmp_path / "gan", toy)) == {"b-lcc.dcm": "all values are the same"}
+    assert rejected(import_samples(root, tmp_path / "gan", toy)) == {"b-lcc.dcm": "every voxel has the same value"}
 
 
 def test_every_array_of_a_file_is_listed_when_none_is_the_volume(tmp_path: Path) -> None:
