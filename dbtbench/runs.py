@@ -1,13 +1,19 @@
-"""Run folders: found again by what they are, locked while written, finished with a record."""
+"""Run folders: found again by what they are, locked while written, finished with a record.
+
+A record (`run.json`) holds the SHA-256 of every file that its run kept, and of itself, so that what was
+changed after the run was finished is found where it is used.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
+import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,11 +22,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dbtbench.errors import DBTBenchError
-from dbtbench.runtime.files import read_json, short_digest, write_json
+from dbtbench.errors import DBTBenchError, StaleError
+from dbtbench.runtime.files import digest, read_json, short_digest, write_json
+from dbtbench.runtime.progress import log
 from dbtbench.version import __version__
 
 PACKAGES = ("torch", "monai", "torchio", "pydicom", "scikit-learn", "scipy", "pandas", "numpy", "zarr")
+LOGS = re.compile(r"(.*/)?(log\.txt|metrics\.jsonl|preview\.png|events\.out\..*|state/.*|\..*)|run\.json")
+"""Files of a run that no result depends on: they say how it went, or are needed until it is finished."""
+CHANGED = "it was changed after the run was finished; run it again with --fresh"
 
 
 @dataclass
@@ -53,8 +63,18 @@ class Run:
         return (self.path / "run.json").is_file()
 
     def record(self) -> dict[str, Any]:
-        """The finished run's record (`run.json`)."""
-        record: dict[str, Any] = read_json(self.path / "run.json")
+        """The finished run's record (`run.json`).
+
+        Raises:
+            StaleError: when it cannot be read.
+        """
+        file = self.path / "run.json"
+        try:
+            record = read_json(file)
+        except ValueError as error:
+            raise StaleError(f"{file} cannot be read: {error}", CHANGED) from error
+        if not isinstance(record, dict):
+            raise StaleError(f"{file} is no record", CHANGED)
         return record
 
     def describe(self, **results: Any) -> dict[str, Any]:
@@ -63,8 +83,23 @@ class Run:
         return {**self.identity, **results, "seconds": seconds, **provenance()}
 
     def finish(self, **results: Any) -> None:
-        """Write the record (`describe`), which makes the run finished."""
-        write_json(self.path / "run.json", self.describe(**results))
+        """Write the record (`describe`) with its digests, which makes the run finished."""
+        files = digest_files(self.path)
+        write_json(self.path / "run.json", add_digest({**self.describe(**results), "files": files}))
+
+    def check(self) -> None:
+        """Compare a finished run's record and files with their digests, before they are used.
+
+        Raises:
+            StaleError: naming the file that was changed or is missing.
+        """
+        file = self.path / "run.json"
+        record = self.record()
+        check_digest(file, record)
+        if "files" not in record:
+            log.info(f"{file} has no digests, as earlier versions wrote it: its files are not compared")
+        for name in compare_files(self.path, record.get("files", {})):
+            raise StaleError(f"{self.path / name} is missing, and {file} names it", CHANGED)
 
 
 @contextmanager
@@ -98,6 +133,60 @@ def open_run(folder: Path, identity: dict[str, Any], fresh: bool = False) -> Ite
         yield run
     finally:
         lock.release()
+
+
+def digest_files(folder: Path) -> dict[str, str]:
+    """Compute the SHA-256 of every file of a run that something may be computed from, by its name."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {name: digest_file(folder / name) for name in names if not LOGS.fullmatch(name)}
+
+
+def digest_file(path: Path) -> str:
+    """Compute the SHA-256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def compare_files(folder: Path, files: Mapping[str, str]) -> list[str]:
+    """Compare the files of a run with their digests.
+
+    Args:
+        folder: the run's.
+        files: SHA-256 of each, by name.
+
+    Returns:
+        Names of those that are not there.
+
+    Raises:
+        StaleError: naming the first that differs.
+    """
+    there = [name for name in files if (folder / name).is_file()]
+    for name in there:
+        if digest_file(folder / name) != files[name]:
+            raise StaleError(f"{folder / name} does not match its digest in run.json", CHANGED)
+    return [name for name in files if name not in there]
+
+
+def add_digest(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a record the SHA-256 of all that it says, as its last key."""
+    said = {key: value for key, value in record.items() if key != "sha256"}
+    return {**said, "sha256": digest(said)}
+
+
+def check_digest(file: Path, record: Mapping[str, Any]) -> None:
+    """Compare a record with its own digest; one of an earlier version has none.
+
+    Raises:
+        StaleError: when it was changed.
+    """
+    if "sha256" not in record:
+        return
+    try:
+        same = add_digest(record)["sha256"] == record["sha256"]
+    except (ValueError, RecursionError):  # it holds NaN, or a hundred brackets
+        same = False
+    if not same:
+        raise StaleError(f"{file} does not match its digest", CHANGED)
 
 
 def provenance() -> dict[str, Any]:

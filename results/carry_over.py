@@ -16,6 +16,7 @@ from typing import Any
 
 from dbtbench import plugins
 from dbtbench.records import Record, outcomes_file, outcomes_files
+from dbtbench.runs import add_digest
 from dbtbench.runtime.files import read_json, write_json
 from dbtbench.task import RENAMED
 
@@ -72,6 +73,8 @@ def carry_over(results: Path) -> dict[str, str]:
         record = renew(old)
         if record == old:
             continue
+        if "sha256" in record:
+            record = add_digest(record)
         target = file.with_name(f"{Record.model_validate(record).hash}.json")
         for name, table in outcomes_files(file).items():  # first: a record that is there is whole
             table.rename(outcomes_file(target, name))

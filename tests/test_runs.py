@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from dbtbench.errors import DBTBenchError
+from dbtbench.errors import DBTBenchError, StaleError
 from dbtbench.runs import open_run
 
 
@@ -68,3 +68,37 @@ def test_a_finished_run_needs_no_lock(tmp_path: Path) -> None:
         assert again.finished
         assert not run.path.with_suffix(".lock").exists()
     assert {path.name for path in before} >= {"run.json"}
+
+
+def test_what_was_changed_after_a_run_was_finished_is_found_by_its_name(tmp_path: Path) -> None:
+    with open_run(tmp_path, {"seed": 0}) as run:
+        (run.path / "encoder").mkdir()
+        for name in ("weights.safetensors", "encoder/weights.safetensors", "log.txt"):
+            (run.path / name).write_bytes(b"\0\1")
+        run.finish(scores={"x": 1.0})
+    assert run.record()["files"].keys() == {"weights.safetensors", "encoder/weights.safetensors"}
+    (run.path / "log.txt").write_text("a log may grow")
+    run.check()
+    for name in ("weights.safetensors", "encoder/weights.safetensors"):
+        (run.path / name).write_bytes(b"\0\2")
+        with pytest.raises(StaleError, match=f"{run.path / name} does not match its digest"):
+            run.check()
+        (run.path / name).unlink()
+        with pytest.raises(StaleError, match=f"{run.path / name} is missing"):
+            run.check()
+        (run.path / name).write_bytes(b"\0\1")
+    record = run.path / "run.json"
+    text = record.read_text()
+    for changed in (text.replace("1.0", "0.0", 1), text.replace("1.0", "NaN", 1), text[:-9], "[]"):
+        record.write_text(changed)
+        with pytest.raises(StaleError, match=r"run\.json"):
+            run.check()
+
+
+def test_a_run_of_an_earlier_version_has_no_digests_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_run(tmp_path, {}) as run:
+        (run.path / "run.json").write_text('{"seconds": 1}')
+        run.check()
+    assert "has no digests, as earlier versions wrote it" in capsys.readouterr().err

@@ -64,7 +64,7 @@ def _key(record: Record) -> str:
 def arms_of(results: Iterable[Result]) -> Arms:
     """Sort runs of one board by arm and synthetic fingerprint, and by seed; the first of the same stands."""
     arms: Arms = {}
-    for result in sorted(results, key=lambda result: (result.record.created, result.record.hash)):
+    for result in sorted(results, key=lambda result: (result.record.moment, result.record.hash)):
         record = result.record
         arms.setdefault((record.arm, record.synthetic), {}).setdefault(record.seed, result)
     return dict(sorted(arms.items()))
@@ -112,7 +112,7 @@ def _board_rows(results: list[Result]) -> list[dict[str, Any]]:
 def _newest_metrics(results: Sequence[Result], board: str) -> dict[str, Metric]:
     """Find the metrics of a board in their newest version, as the last run that has it declares them."""
     newest: dict[str, Metric] = {}
-    for result in sorted(results, key=lambda result: (result.record.created, result.record.hash)):
+    for result in sorted(results, key=lambda result: (result.record.moment, result.record.hash)):
         for name, metric in result.metrics.items():
             if name not in newest or metric.version >= newest[name].version:
                 newest[name] = metric
@@ -254,7 +254,7 @@ def _by_seed(metric: Metric, runs: Runs) -> pd.Series:
 
 
 def _last(runs: Runs) -> Record:
-    return max((run.record for run in runs.values()), key=lambda record: (record.created, record.hash))
+    return max((run.record for run in runs.values()), key=lambda record: (record.moment, record.hash))
 
 
 def _describe_arm(runs: Runs) -> dict[str, Any]:

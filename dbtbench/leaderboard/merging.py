@@ -8,10 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from dbtbench.errors import MissingError, StaleError
-from dbtbench.leaderboard.board import build_board
-from dbtbench.leaderboard.publishing import read_published, write
+from dbtbench.leaderboard.publishing import build_runs, changed_files, copy_run, read_published, target_of
+from dbtbench.leaderboard.staging import open_results, write_all
 from dbtbench.records import InstalledMetrics, Record, Result, outcomes_file, outcomes_files, read_result
-from dbtbench.runtime.files import atomic_path
 
 
 def add(results: Path, paths: Sequence[Path]) -> pd.DataFrame:
@@ -31,25 +30,30 @@ def add(results: Path, paths: Sequence[Path]) -> pd.DataFrame:
             same arm and seed is there with other content, or when its outcomes do not give its score.
         UsageError: when a record or its outcomes are not as they should be.
     """
-    standing = read_published(results)
+    with open_results(results):
+        standing = read_published(results)
+        new = _read_new(results, standing, paths)
+        board = build_runs(results, [*standing, *(run for _, run in new)])
+        contents = {
+            name: content for source, run in new for name, content in copy_run(source, results, run).items()
+        }
+        write_all(results, contents | changed_files(results, board))
+    return board
+
+
+def _read_new(results: Path, standing: Sequence[Result], paths: Sequence[Path]) -> list[tuple[Path, Result]]:
+    """Read the runs that are not there yet, and check that they may stand next to those that are."""
     contents: dict[Path, tuple[Path, Result]] = {}
     installed = InstalledMetrics()
     for source in _records(paths):
         result = read_result(source, installed)
-        # The names of folder and file are the record's task and hash, which the schema holds to plain names.
-        target = results / "runs" / result.record.task / f"{result.record.hash}.json"
+        target = results / target_of(result)
         _check_comparable(source, result.record, [run.record for run in standing])
         _check_content(source, contents[target][0] if target in contents else target)
         contents[target] = (source, result)
-    new = {target: pair for target, pair in contents.items() if not target.is_file()}
-    _check_seeds(standing, new.values())
-    board = build_board([*standing, *(result for _, result in new.values())])
-    for target, (source, _) in new.items():
-        for name, table in outcomes_files(source).items():  # first: a record that is there is whole
-            _copy(table, outcomes_file(target, name))
-        _copy(source, target)
-    write(results, board)
-    return board
+    new = [pair for target, pair in contents.items() if not target.is_file()]
+    _check_seeds(standing, new)
+    return new
 
 
 def _records(paths: Iterable[Path]) -> list[Path]:
@@ -119,8 +123,3 @@ def _check_seeds(standing: Iterable[Result], new: Iterable[tuple[Path, Result]])
 
 def _place(record: Record) -> tuple[str, ...]:
     return (*record.comparable.values(), record.arm, record.synthetic, str(record.seed))
-
-
-def _copy(source: Path, target: Path) -> None:
-    with atomic_path(target) as temporary:
-        temporary.write_bytes(source.read_bytes())

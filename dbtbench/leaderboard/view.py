@@ -106,15 +106,15 @@ def _short(value: float) -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Format the boards as Markdown: the primary metric, its difference with interval, and the verdict."""
+    """Format the boards as Markdown: the primary metric, difference, verdict, and whether it is verified."""
     parts = []
     for board, rows in table[table["primary"] == 1].groupby("board", sort=False):
         lines = [
             f"**{_escape(board)}**",
             "",
             f"| arm | seeds | {_escape(_heading_of(rows.iloc[0]))} | difference from {BASELINE} [95 %] "
-            "| Holm p | verdict |",
-            "|---|---|---|---|---|---|",
+            "| Holm p | verdict | verified |",
+            "|---|---|---|---|---|---|---|",
         ]
         labels = wide(rows).index.get_level_values("arm")
         for label, (_, row) in zip(labels, rows.iterrows(), strict=True):
@@ -123,6 +123,7 @@ def markdown(table: pd.DataFrame) -> str:
                 difference += f" [{_with_sign(row['difference_low'])}, {_with_sign(row['difference_high'])}]"
             p = "" if pd.isna(row["p_holm"]) else f"{row['p_holm']:.3f}"
             cells = [label, str(row["seeds"]), _short(row["value"]), difference, p, row["verdict"]]
+            cells.append("by its outcomes" if row["verified"] == "outcomes" else "no")
             lines.append(f"| {' | '.join(map(_escape, cells))} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)

@@ -96,6 +96,7 @@ def fit(
     Raises:
         DBTBenchError: when the generator's own code fails.
         MissingError: for an unknown generator, or one that cannot be loaded.
+        StaleError: when weights, or another file of a finished training, are not those that it left.
         UsageError: for a wrong recipe or setting, or one that does not go with the data set's grid.
     """
     return fit_configured(workspace, name, configure(name, recipe_name, overrides), data, fresh)
@@ -115,6 +116,8 @@ def fit_configured(
         "data": data.identity,
     }
     with _shared_run(workspace, name, identity, fresh) as run:
+        if distributed.rank() == 0 and run.finished:
+            run.check()
         with plugins.blame("generators", name):
             generator.fit(data.select("train"), run)
         if distributed.rank() == 0 and not run.finished:

@@ -22,6 +22,7 @@ from dbtbench.runtime.files import write_text
 from dbtbench.task import Arm, Evaluation, Task
 
 TOLERANCE = 1e-9
+PREDICTIONS = "predictions.csv"
 
 
 def same_score(found: float | None, said: float | None) -> bool:
@@ -141,7 +142,7 @@ def write_tables(folder: Path, evaluation: Evaluation) -> None:
     """Write predictions, outcomes and scores.csv into a run's folder; tables of old are removed."""
     record = folder / "run.json"
     if evaluation.predictions is not None:
-        write_text(folder / "predictions.csv", csv_text(evaluation.predictions))
+        write_text(folder / PREDICTIONS, csv_text(evaluation.predictions))
     for name, table in evaluation.outcomes.items():
         write_text(outcomes_file(record, name), csv_text(table))
     for name in outcomes_files(record).keys() - evaluation.outcomes.keys():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from dbtbench.errors import DBTBenchError, MissingError, StaleError, UsageError
 from dbtbench.pipeline import catalogue
 from dbtbench.pipeline.arms import make_arm
 from dbtbench.pipeline.outputs import (
+    PREDICTIONS,
     check_outcomes,
     check_record,
     describe_evaluation,
@@ -23,13 +25,16 @@ from dbtbench.pipeline.outputs import (
     same_score,
     write_tables,
 )
-from dbtbench.records import Record, read_record
-from dbtbench.runs import open_run, provenance
+from dbtbench.records import TABLE, Record, read_record
+from dbtbench.runs import add_digest, compare_files, digest_files, open_run, provenance
 from dbtbench.runtime.files import read_json, write_json
 from dbtbench.runtime.pool import one_thread
 from dbtbench.runtime.progress import log, progress
 from dbtbench.task import Arm, ArmName, Evaluation, Task
 from dbtbench.workspace import Workspace
+
+DERIVED = re.compile(rf"scores\.csv|{TABLE}\.csv")
+"""Files that `write_tables` makes from an evaluation."""
 
 
 def rescore(workspace: Workspace, task_name: str) -> list[Path]:
@@ -106,7 +111,7 @@ def score_again(workspace: Workspace, folder: Path, record: Record, task: Task[A
         UsageError: when the predictions cannot be read.
     """
     real = find_real(workspace, record)
-    file, predictions = folder / "predictions.csv", None
+    file, predictions = folder / PREDICTIONS, None
     if file.is_file():
         try:
             predictions = read_table(file, KEY, dict.fromkeys(KEY, str))
@@ -169,6 +174,12 @@ def _rescore_one(workspace: Workspace, folder: Path) -> None:
     record, old = read_record(file), read_json(file)
     who = f"{record.task}, arm {record.arm}, seed {record.seed}"
     with one_thread(), open_run(folder.parent, record.identity) as run:
+        # Outcomes and scores.csv are made from these; a call that was killed may have written them already.
+        predictions = {name: said for name, said in (record.files or {}).items() if name == PREDICTIONS}
+        for name in compare_files(folder, predictions):
+            raise StaleError(
+                f"{folder / name} is missing, and run.json names it", "evaluate again with --fresh"
+            )
         task = make_task(record)
         evaluation = score_again(workspace, folder, record, task)
         with plugins.blame("tasks", who), name_task(who):
@@ -182,4 +193,6 @@ def _rescore_one(workspace: Workspace, folder: Path) -> None:
             renewed = {**old, **new, "rescored": provenance()}
             check_record(renewed)
         write_tables(run.path, replace(evaluation, scores=new["scores"], predictions=None))
-        write_json(file, renewed)
+        # What was not written just now keeps the digest that it was finished with.
+        old_files = {name: said for name, said in (record.files or {}).items() if not DERIVED.fullmatch(name)}
+        write_json(file, add_digest({**renewed, "files": digest_files(run.path) | old_files}))

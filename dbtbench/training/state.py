@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
@@ -136,13 +136,20 @@ class State:
             save_file(weights, temporary, {"identity": self.identity})
 
     def load_weights(self, path: Path) -> dict[str, nn.Module]:
-        """Load the networks of a finished training; gives them by name, in evaluation mode and frozen."""
-        with safe_open(path, "pt") as file:
-            self._check((file.metadata() or {}).get("identity"), path)
-        weights = load_file(path)
-        for learner in self.learners:
-            own = {key: weights[learner.qualify(key)] for key in learner.module.state_dict()}
-            learner.module.load_state_dict(own)
+        """Load the networks of a finished training; gives them by name, in evaluation mode and frozen.
+
+        Raises:
+            StaleError: when they are another training's, or are damaged.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                self._check((file.metadata() or {}).get("identity"), path)
+            weights = load_file(path)
+            for learner in self.learners:
+                own = {key: weights[learner.qualify(key)] for key in learner.module.state_dict()}
+                learner.module.load_state_dict(own)
+        except (SafetensorError, KeyError, RuntimeError) as error:
+            raise StaleError(f"{path} is damaged: {str(error)[:200]}", "start over with --fresh") from error
         return {name: module.eval().requires_grad_(False) for name, module in self.modules.items()}
 
     def _check(self, identity: str | None, path: Path) -> None:

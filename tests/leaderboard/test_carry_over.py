@@ -31,6 +31,8 @@ def old(tmp_path: Path, make_record: Callable[..., Any], make_outcomes: Callable
         for arm, found in (("none", 4), ("ddpm:only", 6)):
             record = make_record("real" if arm == "none" else "ddpm", seed)
             record = record | {"arm": arm, "scores": {"mean_sensitivity_positive": found / 10}}
+            if arm == "ddpm:only":
+                record["counts"] = record["counts"] | {"training_real": 0}
             del record["metrics"]
             if record["augmentation"]:
                 record["augmentation"] = record["augmentation"] | {"recipe": settings}

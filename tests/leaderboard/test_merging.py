@@ -161,7 +161,7 @@ def test_the_same_hash_with_other_content_is_refused(published: Path, tmp_path: 
     with pytest.raises(StaleError, match="another run of the same hash"):
         leaderboard.add(published, [copy])
     write_json(tmp_path / "ffffffffffff.json", record)
-    with pytest.raises(UsageError, match="another hash than its content"):
+    with pytest.raises(StaleError, match="another hash than its content"):
         leaderboard.add(published, [tmp_path / "ffffffffffff.json"])
     assert contents(published) == before
 
@@ -197,3 +197,47 @@ def test_a_path_that_is_not_there_or_holds_nothing_is_an_error(published: Path, 
     for path in (tmp_path / "nothing", tmp_path / "absent"):
         with pytest.raises(MissingError):
             leaderboard.add(published, [path])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"created": "0001-01-01T00:00:00Z"}, "created"),
+        ({"created": "2026-99-99T99:99:99Z"}, "created"),
+        ({"created": "9999-12-31T23:59:59Z"}, "created"),
+        ({"seed": 10**300}, "seed"),
+        ({"seconds": 1e308}, "seconds"),
+        ({"counts": {"boxes": 10**400}}, "counts.boxes"),
+        ({"scores": {"mean_sensitivity_positive": 1e308}}, "scores.mean_sensitivity_positive"),
+        ({"arm": "more-real"}, "augmentation"),
+        ({"arm": "oversample"}, "augmentation"),
+        ({"augmentation": None}, "augmentation"),
+        ({"counts": {"training_synthetic": 25}}, "counts.training_synthetic"),
+        ({"arm": "gan:synthetic-only"}, "counts.training_real"),
+        ({"data": {"name": "../d", "fingerprint": "a" * 64, "split_hash": "b" * 64}}, "data.name"),
+        ({"versions": {"torch": "2/../3"}}, "versions.torch"),
+        ({"files": {"../outcomes.csv": "a" * 64}}, "files"),
+    ],
+)
+def test_a_record_that_cannot_be_is_refused_by_its_field(
+    published: Path, theirs: list[Path], change: dict[str, Any], said: str
+) -> None:
+    before = contents(published)
+    changed(theirs[4], **change)
+    with pytest.raises(UsageError, match=f"is not a run's record: .*{said}"):
+        leaderboard.add(published, theirs)
+    assert contents(published) == before
+
+
+def test_a_run_that_found_what_another_arm_found_is_a_copy(
+    tmp_path: Path, make_record: Make, make_outcomes: Make, write_run: Make
+) -> None:
+    table = make_outcomes(6)
+    table["Score"] = [0.9 - 0.01 * n if score > 0 else score for n, score in enumerate(table["Score"])]
+    write_run(tmp_path / "work" / "evaluations", make_record("real"), table)
+    leaderboard.publish(Workspace(tmp_path / "work"), tmp_path / "results")
+    before = contents(tmp_path / "results")
+    copy = write_run(tmp_path / "theirs", make_record("gan"), table.iloc[::-1])
+    with pytest.raises(StaleError, match="the same outcomes"):
+        leaderboard.add(tmp_path / "results", [copy])
+    assert contents(tmp_path / "results") == before

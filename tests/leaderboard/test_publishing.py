@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import pytest
 
 from dbtbench import leaderboard
 from dbtbench.errors import StaleError, UsageError
+from dbtbench.leaderboard import staging
+from dbtbench.runtime import files
+from dbtbench.runtime.files import atomic_path, read_json, write_json
 from dbtbench.workspace import Workspace
 
 Make = Callable[..., Any]
@@ -127,7 +131,7 @@ def test_check_sees_a_published_record_of_which_the_identity_was_changed(
 ) -> None:
     file = next((published / "runs").glob("*/*.json"))
     file.write_text(file.read_text().replace('"seed": ', '"seed": 1'))
-    with pytest.raises(UsageError, match="another hash than its content"):
+    with pytest.raises(StaleError, match="another hash than its content"):
         leaderboard.check(evaluated, published)
 
 
@@ -153,3 +157,72 @@ def test_the_published_board_is_what_its_records_give(tmp_path: Path) -> None:
     board = leaderboard.check(Workspace(tmp_path), Path(__file__).parents[2] / "results")
     assert {"detection", "realism"} <= set(board["task"])
     assert {"real", "classic", "ddpm"} <= set(board["arm"])
+
+
+def test_a_run_that_is_wrong_is_not_published_and_nothing_else_is(
+    evaluated: Workspace, published: Path, make_record: Make, make_outcomes: Make, write_run: Make
+) -> None:
+    before = contents(published)
+    write_run(evaluated.evaluations, make_record("aaa"), make_outcomes(5))
+    wrong = write_run(evaluated.evaluations, make_record("gan"), make_outcomes(5))
+    shutil.copyfile(next(iter(published.glob("runs/*/*.outcomes.csv"))), wrong / "outcomes.csv")
+    record = read_json(wrong / "run.json")
+    write_json(wrong / "run.json", record | {"scores": record["scores"] | {record["primary"]: 0.99}})
+    with pytest.raises(StaleError, match=wrong.name):
+        leaderboard.publish(evaluated, published)
+    assert contents(published) == before
+    leaderboard.check(Workspace(evaluated.root / "none"), published)
+
+
+def test_a_kill_at_any_write_leaves_all_old_or_all_new(
+    evaluated: Workspace,
+    published: Path,
+    make_record: Make,
+    make_outcomes: Make,
+    write_run: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(published, tmp_path / "copy")
+    write_run(evaluated.evaluations, make_record("gan"), make_outcomes(5))
+    old = contents(published)
+    leaderboard.publish(evaluated, published)
+    new = contents(published)
+    left = set()
+    for last in range(6):
+        results = tmp_path / str(last)
+        shutil.copytree(tmp_path / "copy", results)
+        calls = 0
+
+        @contextmanager
+        def killed(path: Path, last: int = last) -> Iterator[Path]:
+            nonlocal calls
+            calls += 1
+            if calls > last:
+                raise KeyboardInterrupt
+            with atomic_path(path) as temporary:
+                yield temporary
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(staging, "atomic_path", killed)
+            patched.setattr(files, "atomic_path", killed)
+            leaderboard.publish(evaluated, results)
+        pending = staging.is_pending(results)
+        if pending:
+            with pytest.raises(StaleError, match="half written"):
+                leaderboard.check(evaluated, results)
+        with staging.open_results(results):
+            assert contents(results) == (new if pending else old)
+        left.add(pending)
+        if calls <= last:
+            break
+    assert left == {False, True}
+
+
+def test_a_list_of_staged_files_leads_nowhere_else(evaluated: Workspace, published: Path) -> None:
+    (published / staging.STAGE).mkdir()
+    (published / staging.STAGE / "0").write_text("x")
+    write_json(published / staging.STAGE / staging.LIST, {"../../escape": "0"})
+    with pytest.raises(StaleError, match="names a file that is not published"):
+        leaderboard.publish(evaluated, published)
+    assert not (published.parent.parent / "escape").exists()

@@ -25,6 +25,7 @@ from dbtbench.runs import Run
 from dbtbench.task import Arm, Evaluation, Task
 from dbtbench.workspace import Workspace
 
+CHANGING = ("scores", "metrics", "files", "sha256")
 TABLE = Outcomes({"positive": int, "p": float}, lambda table: table[[*KEY, "positive"]])
 
 
@@ -139,9 +140,10 @@ def test_scoring_again_keeps_what_is_as_it_was_and_says_when_the_rest_was_scored
     old, new = json.loads(files[first / "run.json"]), json.loads((first / "run.json").read_text())
     assert new["scores"]["log_loss"] == old["scores"]["log_loss"]
     assert (first / "scores.csv").read_text().splitlines()[2].startswith("brier,")
-    assert {key: new[key] for key in old if key not in ("scores", "metrics")} == {
-        key: value for key, value in old.items() if key not in ("scores", "metrics")
+    assert {key: new[key] for key in old if key not in CHANGING} == {
+        key: value for key, value in old.items() if key not in CHANGING
     }
+    assert new["files"].keys() == old["files"].keys()
     assert new["rescored"]["dbtbench"] == old["dbtbench"]
 
 

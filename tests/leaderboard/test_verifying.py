@@ -39,6 +39,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, make_toy: Make, make_rec
         data=real.identity,
         version=Detection.version,
         scores=evaluation.scores,
+        counts=dict(evaluation.counts),
     )
     run = work.evaluations / "detection" / Record.model_validate(made).hash
     write_json(run / "run.json", made)
@@ -92,7 +93,7 @@ def test_changed_outcomes_are_found(work: Workspace, run: Path) -> None:
 
 
 def test_a_changed_identity_is_found(work: Workspace, run: Path) -> None:
-    write_json(run / "run.json", read_json(run / "run.json") | {"arm": "ddpm"})
+    write_json(run / "run.json", read_json(run / "run.json") | {"seed": 9})
     with pytest.raises(StaleError, match="another hash"):
         leaderboard.verify(work, run.name)
 

@@ -83,11 +83,13 @@ def test_a_score_that_is_not_defined_is_shown_as_a_dash(board: pd.DataFrame) -> 
 
 def test_the_markdown_row_has_gain_interval_p_and_verdict(board: pd.DataFrame) -> None:
     row = next(line for line in markdown(board).splitlines() if line.startswith("| ddpm |"))
-    _, arm, seeds, value, gain, p, verdict, _ = row.split(" | ".strip())
+    _, arm, seeds, value, gain, p, verdict, verified, _ = row.split(" | ".strip())
     assert [arm.strip(), seeds.strip(), value.strip()] == ["ddpm", "5", "0.680"]
     assert gain.strip().startswith(r"+0.200 \[")
     assert 0 <= float(p) <= 1
     assert verdict.strip().startswith("ddpm: +0.20 mean sensitivity over real")
+    assert verified.strip() == "by its outcomes"
+    assert "| no |" in markdown(board.assign(verified="no"))
 
 
 def test_what_somebody_wrote_cannot_become_markdown_or_html(board: pd.DataFrame) -> None:
@@ -97,7 +99,7 @@ def test_what_somebody_wrote_cannot_become_markdown_or_html(board: pd.DataFrame)
     assert "\n#" not in text
     rows = [line for line in text.splitlines() if line.startswith("| ddpm |")]
     assert len(rows) == 1
-    assert rows[0].replace(r"\|", "").count("|") == 7
+    assert rows[0].replace(r"\|", "").count("|") == 8
     assert "](" not in text.replace(r"\](", "")
 
 

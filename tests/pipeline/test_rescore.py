@@ -15,6 +15,7 @@ from dbtbench.errors import DBTBenchError, MissingError, UsageError
 from dbtbench.pipeline import generate
 from dbtbench.pipeline.evaluate import evaluate
 from dbtbench.pipeline.rescore import rescore
+from dbtbench.runs import add_digest
 from dbtbench.runtime.files import read_json, write_json
 from dbtbench.workspace import Workspace
 
@@ -41,7 +42,7 @@ def forget(run: Path, metric: str) -> None:
     record = read_json(run / "run.json")
     for part in ("scores", "metrics"):
         del record[part][metric]
-    write_json(run / "run.json", record)
+    write_json(run / "run.json", add_digest(record))
 
 
 @pytest.mark.parametrize("task", ["realism", "detection"])
@@ -53,7 +54,10 @@ def test_a_metric_that_a_run_lacks_is_computed_from_what_it_kept(work: Workspace
         forget(run, metric)
     assert rescore(work, task) == runs
     after = [read_json(run / "run.json") for run in runs]
-    assert [{k: v for k, v in record.items() if k != "rescored"} for record in after] == before
+    added = ("rescored", "sha256")
+    assert [{k: v for k, v in record.items() if k not in added} for record in after] == [
+        {k: v for k, v in record.items() if k not in added} for record in before
+    ]
     board = leaderboard.rank(runs)
     assert board["board"].nunique() == 1
     assert board.loc[board["metric"] == metric, "value"].notna().all()

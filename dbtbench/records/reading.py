@@ -1,175 +1,25 @@
-"""Records of finished runs: what one holds, how it is read, and which ones may be compared.
-
-A record may come from anyone, so everything in it is checked: names are short and plain, numbers are finite,
-and the run's hash is computed from what the record says instead of being believed. A record carries the
-declarations of its metrics, so that a board can be built where its task is not installed.
-"""
+"""Reading of finished runs: a record, and the outcomes next to it, compared with their digests."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self
 
 import pandas as pd
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    NonNegativeFloat,
-    NonNegativeInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import ValidationError
 
 from dbtbench import plugins
-from dbtbench.errors import DBTBenchError, MissingError, UsageError
-from dbtbench.metric import Direction, Metric
-from dbtbench.runtime.files import short_digest
+from dbtbench.errors import DBTBenchError, MissingError, StaleError, UsageError
+from dbtbench.metric import Metric
+from dbtbench.records.schema import TABLE, Record, explain
+from dbtbench.runs import CHANGED, check_digest, compare_files, digest_file
 from dbtbench.runtime.progress import log
-from dbtbench.task import BASELINE, ArmName
 
 MOST_BYTES = 2**25
-TABLE = r"outcomes(-[a-z0-9]{1,40})?"
-RESULTS = {"scores", "metrics", "counts", "seconds", "dbtbench", "commit", "versions", "device", "created"}
-RESULTS |= {"rescored", "derived"}
-"""Keys that a finished run adds to its identity."""
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("holds characters that cannot be printed")
-    return text
-
-
-def _arm(text: str) -> str:
-    try:
-        plain = str(ArmName.parse(text))
-    except UsageError as error:
-        raise ValueError(f"{error}: {error.hint}") from error
-    if plain != text:
-        raise ValueError(f"is written {plain}")
-    return text
-
-
-Text = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}$")]
-Table = Annotated[str, Field(pattern=f"^{TABLE}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-RunHash = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
-Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}\+?$")]
-Moment = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$")]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Data(_Part):
-    """The real data set of a run."""
-
-    name: Text
-    fingerprint: Sha256
-    split_hash: Sha256
-
-
-class Augmentation(_Part):
-    """The synthetic data set of a run, and what drew it."""
-
-    name: Text
-    fingerprint: Sha256
-    generator: Text
-    version: NonNegativeInt
-    run: RunHash
-    recipe: dict[str, JsonValue]
-    volumes: NonNegativeInt
-
-
-class Declaration(_Part):
-    """A metric as a record keeps it: `Metric.describe`."""
-
-    title: Text
-    unit: Text
-    direction: Direction
-    version: NonNegativeInt
-    headline: bool
-    distance: bool
-    outcomes: Table | None
-
-
-class Provenance(_Part):
-    """Versions, commit, machine and time of one piece of work."""
-
-    dbtbench: Text
-    commit: Commit | None
-    versions: dict[Name, Text]
-    device: Text
-    created: Moment
-
-
-class Record(Provenance):
-    """A finished run's `run.json`: its identity, its scores and its provenance."""
-
-    task: Name
-    version: NonNegativeInt
-    primary: Name
-    recipe: dict[str, JsonValue]
-    data: Data
-    arm: Annotated[str, AfterValidator(_arm)]
-    augmentation: Augmentation | None
-    seed: NonNegativeInt
-    scores: dict[Name, float | None]
-    metrics: dict[Name, Declaration]
-    counts: dict[Name, NonNegativeInt]
-    seconds: NonNegativeFloat
-    derived: bool | None = None
-    rescored: Provenance | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.primary not in self.scores:
-            raise ValueError(f"has no score {self.primary}, its primary metric")
-        if self.metrics.keys() != self.scores.keys():
-            names = ", ".join(sorted(self.metrics.keys() ^ self.scores.keys()))
-            raise ValueError(f"scores and declared metrics differ: {names}")
-        if self.arm == BASELINE and self.augmentation is not None:
-            raise ValueError(f"the arm {BASELINE} has no augmentation")
-        try:
-            assert self.hash
-        except ValueError as error:
-            raise ValueError(f"a recipe holds what JSON does not: {error}") from error
-        return self
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """Everything that the run's scores depend on, as `dbtbench.runs` has it."""
-        return self.model_dump(mode="json", exclude=RESULTS)
-
-    @cached_property
-    def hash(self) -> str:
-        """The run's name: the first 12 hex digits of its identity's SHA-256, as `dbtbench.runs` gives it."""
-        return short_digest(self.identity)
-
-    @cached_property
-    def comparable(self) -> dict[str, str]:
-        """Properties that runs of one board have in common."""
-        return {
-            "task": self.task,
-            "task version": str(self.version),
-            "recipe hash": short_digest(self.recipe),
-            "data fingerprint": self.data.fingerprint,
-            "split hash": self.data.split_hash,
-        }
-
-    @property
-    def synthetic(self) -> str:
-        """Fingerprint of the synthetic data set; empty where there is none."""
-        return self.augmentation.fingerprint if self.augmentation else ""
 
 
 class InstalledMetrics(dict[str, dict[str, Metric]]):
@@ -238,24 +88,37 @@ def read_record(path: Path) -> Record:
 
     Raises:
         MissingError: when there is none.
-        UsageError: when it is not as it should be, or the file is named by another hash than its own.
+        StaleError: when it does not match its digest, or the file is named by another hash than its own.
+        UsageError: when it is not as it should be.
     """
     file = path / "run.json" if path.is_dir() else path
     if not file.is_file():
         raise MissingError(f"{file} is not there", "name a finished run's folder or its run.json")
     _check_size(file)
+    text = file.read_bytes()
+    _check_digest(file, text)
     try:
-        record = Record.model_validate_json(file.read_bytes())
+        record = Record.model_validate_json(text)
     except ValidationError as error:
         raise UsageError(
             f"{file} is not a run's record: {explain(error)}",
             "evaluate again; results/carry_over.py of dbtbench's repository renews records of older versions",
         ) from error
     if file.name != "run.json" and file.stem != record.hash:
-        raise UsageError(
+        raise StaleError(
             f"{file} is named by another hash than its content's, {record.hash}", "it was changed or renamed"
         )
     return record
+
+
+def _check_digest(file: Path, text: bytes) -> None:
+    """Compare a record's text with the digest in it; what is no JSON object is left to the schema."""
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(said, dict):
+        check_digest(file, said)
 
 
 def read_result(path: Path, installed: InstalledMetrics | None = None) -> Result:
@@ -267,10 +130,12 @@ def read_result(path: Path, installed: InstalledMetrics | None = None) -> Result
 
     Raises:
         MissingError: when there is no record.
+        StaleError: when a file does not match its digest, or its outcomes are missing.
         UsageError: when the record or its outcomes are not as they should be.
     """
     file = path / "run.json" if path.is_dir() else path
     record = read_record(file)
+    _check_files(file, record)
     metrics = _metrics(record, (InstalledMetrics() if installed is None else installed)[record.task])
     try:
         return Result(record, metrics, _read_outcomes(file, metrics))
@@ -287,11 +152,37 @@ def read_results(paths: Iterable[Path]) -> list[Result]:
     return [read_result(path, installed) for path in paths]
 
 
-def explain(error: ValidationError) -> str:
-    """Say the first thing that is wrong with a record, in text that is safe on a terminal."""
-    first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}"[:200].encode("unicode_escape").decode()
+def _check_files(file: Path, record: Record) -> None:
+    """Compare what lies next to a record with the digests in it.
+
+    Its outcomes must be there, and no others. Its other files are compared where they are there: a copy of a
+    run comes without them.
+    """
+    if record.files is None:
+        return
+    tables = {
+        m[1]: said for name, said in record.files.items() if (m := re.fullmatch(rf"({TABLE})\.csv", name))
+    }
+    found = outcomes_files(file)
+    for name in tables.keys() | found.keys():
+        place = outcomes_file(file, name)
+        if name not in found:
+            raise StaleError(f"{place} is missing, and {file} names it", CHANGED)
+        if name not in tables or digest_file(place) != tables[name]:
+            raise StaleError(f"{place} does not match its digest in {file.name}", CHANGED)
+    if file.name == "run.json":
+        compare_files(file.parent, record.files)
+
+
+def check_kept(folder: Path, record: Record) -> None:
+    """Check that a run's folder holds what its record names; weights may have been removed to save room.
+
+    Raises:
+        StaleError: naming a table that is missing, or a file that does not match its digest.
+    """
+    for name in compare_files(folder, record.files or {}):
+        if name.endswith(".csv"):
+            raise StaleError(f"{folder / name} is missing, and run.json names it", CHANGED)
 
 
 def _metrics(record: Record, installed: Mapping[str, Metric]) -> dict[str, Metric]:
