@@ -33,6 +33,10 @@ LOGS = re.compile(r"(.*/)?(log\.txt|metrics\.jsonl|preview\.png|events\.out\..*|
 CHANGED = "it was changed after the run was finished; run it again with --fresh"
 
 
+class TakenError(DBTBenchError):
+    """A run that another living process is working on."""
+
+
 @dataclass
 class Run:
     """One piece of work in its folder.
@@ -112,7 +116,7 @@ def open_run(folder: Path, identity: dict[str, Any], fresh: bool = False) -> Ite
         fresh: throw away what an earlier call left.
 
     Raises:
-        DBTBenchError: when another process is working on the same run.
+        TakenError: when another process is working on the same run.
     """
     run = Run.of(folder, identity)
     if run.finished and not fresh:  # nothing is written, so that it needs no lock, nor a disk to write to
@@ -123,7 +127,7 @@ def open_run(folder: Path, identity: dict[str, Any], fresh: bool = False) -> Ite
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        raise DBTBenchError(
+        raise TakenError(
             f"{run.path} is being worked on by another process", "wait for it, or stop it"
         ) from error
     try:

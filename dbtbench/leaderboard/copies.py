@@ -42,7 +42,7 @@ def check_copies(results: Sequence[Result]) -> None:
 
 
 def _found(result: Result) -> object:
-    """What a run found, as something that can be compared; None where it is too little to tell copies."""
+    """Make something comparable of what a run found; None where it is too little to tell copies."""
     if result.outcomes:
         numbers = [table[name] for table in result.outcomes.values() for name in table.select_dtypes("float")]
         if sum(column.nunique() for column in numbers) < DISTINCT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from dbtbench.errors import DBTBenchError, UsageError
 from dbtbench.pipeline.arms import default_arms, make_arm
 from dbtbench.pipeline.generate import find_augmentation
 from dbtbench.pipeline.outputs import check_evaluation, name_task, write_tables
-from dbtbench.runs import Run, open_run
+from dbtbench.runs import Run, TakenError, open_run
 from dbtbench.runtime.pool import Pool, one_thread, worker_number
 from dbtbench.runtime.progress import log, progress
 from dbtbench.task import ARMS_OF_REAL, BASELINE, Arm, ArmName, Task
 from dbtbench.workspace import Workspace
+
+POLL_SECONDS = 1.0
+"""Time between two looks at a run that another process works on."""
 
 
 def evaluate(
@@ -148,6 +152,9 @@ def _describe_augmentation(arm: Arm) -> dict[str, Any] | None:
 def _run_all(jobs: Sequence[_Job], pool: Pool, fresh: bool) -> None:
     """Run what is not done; a process that dies costs its own run only.
 
+    Runs that other processes work on are left to them, and waited for at the end; one whose process dies is
+    taken over.
+
     Raises:
         DBTBenchError: at the end, naming the runs whose process died twice.
         UsageError: when a cluster's workers have threads: random numbers and log are the process's own.
@@ -164,16 +171,26 @@ def _run_all(jobs: Sequence[_Job], pool: Pool, fresh: bool) -> None:
         else:
             log.info(f"{job}: already done")
     if pool.here:
-        for job in todo:
-            log.info(f"{job}: {job.run.path}")
-            _evaluate(job, fresh)
+        while todo:
+            log.info(f"{todo[0]}: {todo[0].run.path}")
+            todo = [job for job in todo if not _evaluate(job, fresh)]
+            # What another process makes at the moment is not thrown away when it is done.
+            fresh = False
+            _wait_for_any(todo)
         return
     died = []
     with progress(jobs[0].task_name, len(jobs), "runs", done=len(jobs) - len(todo)) as advance:
-        for job, done in pool.run(partial(_evaluate_quietly, fresh=fresh), todo):
-            advance(1, str(job))
-            if done is None:
-                died.append(str(job))
+        while todo:
+            taken = []
+            for job, done in pool.run(partial(_evaluate_quietly, fresh=fresh), todo):
+                if done is False:
+                    taken.append(job)
+                    continue
+                advance(1, str(job))
+                if done is None:
+                    died.append(str(job))
+            todo, fresh = taken, False
+            _wait_for_any(todo)
     if died:
         raise DBTBenchError(
             f"the process of {', '.join(died)} died", "is there enough memory? Use fewer --jobs"
@@ -188,11 +205,37 @@ def _evaluate_quietly(job: _Job, fresh: bool) -> bool:
         torch.cuda.set_device(worker_number() % torch.cuda.device_count())
     job.run.path.mkdir(parents=True, exist_ok=True)
     with (job.run.path / "log.txt").open("a", encoding="utf-8") as file, redirect_stderr(file):
-        _evaluate(job, fresh)
+        return _evaluate(job, fresh)
+
+
+def _wait_for_any(taken: Sequence[_Job]) -> None:
+    """Wait until one of the runs that other processes work on is finished, or given up by a dead process."""
+    if taken:
+        log.info(f"{len(taken)} runs are being worked on by other processes: waiting for them")
+    while taken and not any(job.run.finished or _is_free(job) for job in taken):
+        time.sleep(POLL_SECONDS)
+
+
+def _is_free(job: _Job) -> bool:
+    """Test whether no process works on a run."""
+    try:
+        with open_run(job.folder, job.identity):
+            return True
+    except TakenError:
+        return False
+
+
+def _evaluate(job: _Job, fresh: bool) -> bool:
+    """Do one run, unless another process does; False then."""
+    try:
+        _evaluate_one(job, fresh)
+    except TakenError as error:
+        log.info(f"{job}: {error}")
+        return False
     return True
 
 
-def _evaluate(job: _Job, fresh: bool) -> None:
+def _evaluate_one(job: _Job, fresh: bool) -> None:
     """Do one run, on one thread, so that its numbers do not depend on the number of cores."""
     with one_thread(), open_run(job.folder, job.identity, fresh) as run:
         if fresh or not run.finished:

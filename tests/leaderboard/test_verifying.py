@@ -81,7 +81,7 @@ def test_the_first_score_that_differs_is_named(work: Workspace, run: Path) -> No
 def test_changed_predictions_are_found(work: Workspace, run: Path) -> None:
     predictions = pd.read_csv(run / "predictions.csv")
     predictions.iloc[1:].to_csv(run / "predictions.csv", index=False)
-    with pytest.raises(StaleError, match="what it kept gives"):
+    with pytest.raises(StaleError, match="is not what the run's predictions give"):
         leaderboard.verify(work, run.name)
 
 

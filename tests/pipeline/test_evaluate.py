@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -14,10 +16,12 @@ from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.metric import Metric
 from dbtbench.metrics import froc
+from dbtbench.pipeline import evaluate as evaluation
 from dbtbench.pipeline import generate
 from dbtbench.pipeline.evaluate import evaluate
 from dbtbench.recipe import Recipe
-from dbtbench.runs import Run
+from dbtbench.records.schema import RESULTS
+from dbtbench.runs import Run, open_run
 from dbtbench.runtime.pool import Pool
 from dbtbench.task import Arm, Evaluation, Task
 from dbtbench.tasks.detection import Detection, DetectionRecipe
@@ -223,3 +227,31 @@ def test_training_volumes_are_for_derived_data_sets_only(
     runs = evaluate(work, "count", toy, ["turned", "classic"], 1, arms=[])
     said = [json.loads((run / "run.json").read_text()).get("derived") for run in runs]
     assert said == [None, True, True]
+
+
+def test_a_run_that_another_process_works_on_is_left_to_it_and_waited_for(
+    work: Workspace, toy: DBTDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "POLL_SECONDS", 0.05)
+    first, second = evaluate(work, "count", toy)
+    identity = {k: v for k, v in json.loads((first / "run.json").read_text()).items() if k not in RESULTS}
+    for run in (first, second):
+        (run / "run.json").unlink()
+    Count.evaluated = 0
+    begun, done = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with open_run(first.parent, identity) as run:
+            begun.set()
+            while not (second / "run.json").is_file():  # the next free run is done meanwhile
+                time.sleep(0.01)
+            run.finish(scores={})
+            done.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    begun.wait(10)
+    assert evaluate(work, "count", toy) == [first, second]
+    assert done.is_set()
+    assert Count.evaluated == 1
+    thread.join()

@@ -172,7 +172,8 @@ def test_a_constant_dicom_file_is_rejected(toy: DBTDataset, root: Path, tmp_path
     names: dict[str, Any] = {"patient_id": "P", "study_id": "S", "uid_seed": "test"}
     sizes: dict[str, Any] = {"pixel_mm": (3.0, 3.0), "slice_mm": 5.0, "window": (512.0, 1024.0)}
     write_tomosynthesis(root / "b-lcc.dcm", np.full(GRID, 9, np.uint16), view="lcc", **names, **sizes)
-    assert rejected(import_samples(root, tmp_path / "gan", toy)) == {"b-lcc.dcm": "every voxel has the same value"}
+    made = import_samples(root, tmp_path / "gan", toy)
+    assert rejected(made) == {"b-lcc.dcm": "every voxel has the same value"}
 
 
 def test_every_array_of_a_file_is_listed_when_none_is_the_volume(tmp_path: Path) -> None:
