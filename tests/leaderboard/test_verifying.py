@@ -12,6 +12,7 @@ import pytest
 
 from dbtbench import leaderboard
 from dbtbench.data.dataset import DBTDataset
+from dbtbench.data.verification import WITHOUT_VOLUMES, split_digest
 from dbtbench.errors import MissingError, StaleError
 from dbtbench.leaderboard import Record
 from dbtbench.runtime.files import read_json, write_json
@@ -125,10 +126,12 @@ def test_another_split_or_version_of_the_task_is_stale(
         patched.setattr(Detection, "version", 99)
         with pytest.raises(StaleError, match="this is 99"):
             leaderboard.verify(work, run.name)
-    file = work.datasets / "toy" / "dataset.json"
-    meta = read_json(file)
-    write_json(file, meta | {"split": meta["split"] | {"hash": "c" * 64}})
-    with pytest.raises(StaleError, match="the split of toy is cccccccccccc now"):
+    data = DBTDataset.open(work.datasets / "toy")
+    others = {"a patient without a volume": "test"}
+    splits = dict(zip(data.cases["PatientID"], data.cases["split"], strict=True)) | others
+    split = data.meta["split"] | {WITHOUT_VOLUMES: others, "hash": split_digest(splits)}
+    write_json(data.path / "dataset.json", data.meta | {"split": split})
+    with pytest.raises(StaleError, match=f"the split of toy is {split['hash'][:12]} now"):
         leaderboard.verify(work, run.name)
 
 
