@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 import typer
 
@@ -22,6 +23,7 @@ from dbtbench.cli import (
 )
 from dbtbench.errors import DBTBenchError, explain_file_error
 from dbtbench.runtime.signals import handle_sigterm
+from dbtbench.runtime.text import one_line, printable_output
 
 INTERRUPTED = 130
 CLOSED_PIPE = 128 + 13
@@ -61,7 +63,12 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; errors become two lines and an exit code."""
+    """Run the command line; errors become two lines and an exit code, and no text controls the terminal."""
+    with printable_output():
+        _main()
+
+
+def _main() -> None:
     # OpenMP's threads spin while they wait: next to other busy processes a training step took five
     # times as long. This many turns cost nothing on an idle machine (sleeping at once costs 70 %).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -76,7 +83,7 @@ def main() -> None:
         raise
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()  # in printable text, which the interpreter's own would not be
         code = _report(error)
     if code == INTERRUPTED:
         typer.echo("interrupted: the same command continues", err=True)
@@ -103,7 +110,7 @@ def _report(error: Exception) -> int:
         message = f"{type(error).__name__}: {error}"
         hint = "this is a defect in dbtbench (or in a plug-in); run with --debug and report it"
         code = 1
-    typer.echo(f"error: {message.rstrip('.')}", err=True)
+    typer.echo(f"error: {one_line(message).rstrip('.')}", err=True)
     if hint:
-        typer.echo(f"hint: {hint}", err=True)
+        typer.echo(f"hint: {one_line(hint)}", err=True)
     return code

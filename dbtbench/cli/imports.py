@@ -170,9 +170,10 @@ def print_report(report: dict[str, Any], path: Path, json: bool) -> None:
         typer.echo(json_.dumps(report, indent=1))
         return
     from dbtbench.data.summary import report_lines
+    from dbtbench.runtime.text import one_line
 
     for line in report_lines(report):
-        typer.echo(line)
+        typer.echo(one_line(line))
     if report["rows"] > report["imported"]:
         typer.echo(f"row by row: {path / 'rejected.csv'}")
     typer.echo(f"next: dbtbench data info --data {path.name}")

@@ -33,10 +33,18 @@ def list_(
         for row in rows:
             typer.echo(
                 "  "
-                + "  ".join(f"{value:<14}" if i == 0 else str(value) for i, value in enumerate(row.values()))
+                + "  ".join(
+                    f"{value:<14}" if i == 0 else value for i, value in enumerate(map(_as_cell, row.values()))
+                )
             )
         if not rows:
             typer.echo("  none yet")
+
+
+def _as_cell(value: Any) -> str:
+    from dbtbench.runtime.text import one_line
+
+    return one_line(str(value))
 
 
 def _rows(kind: str, workspace: Path | None) -> list[dict[str, Any]]:

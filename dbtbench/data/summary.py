@@ -10,6 +10,7 @@ import pandas as pd
 
 from dbtbench.data.dataset import LABELS, SPLITS, DBTDataset
 from dbtbench.data.verification import WITHOUT_VOLUMES
+from dbtbench.runtime.text import one_line
 
 WIDTH = 80
 DIGEST = 64
@@ -74,7 +75,7 @@ def as_text(summary: Mapping[str, Any]) -> str:
         "split": _join_settings(summary["split"]),
     }
     lines = [
-        f"{summary['name']}: {summary['volumes']:,} volumes of {grid} (slices × rows × columns)",
+        f"{one_line(summary['name'])}: {summary['volumes']:,} volumes of {grid} (slices × rows × columns)",
         f"in {summary['path']}",
         "",
         *(fill(f"{title:<10} {words}", WIDTH, subsequent_indent=" " * 11) for title, words in made.items()),
@@ -83,12 +84,13 @@ def as_text(summary: Mapping[str, Any]) -> str:
         "",
         *_view_lines(summary["views"]),
         "",
-        *(
+        *map(
+            one_line,
             report_lines(summary["import_report"])
             if summary["import_report"]
-            else _reason_lines(summary["rejected"])
+            else _reason_lines(summary["rejected"]),
         ),
-        f"fingerprint {summary['fingerprint'][:12]}",
+        f"fingerprint {one_line(summary['fingerprint'][:12])}",
     ]
     return "\n".join(lines)
 

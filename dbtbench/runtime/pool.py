@@ -16,6 +16,7 @@ from multiprocessing.sharedctypes import Synchronized
 from typing import Any, TypeVar
 
 from dbtbench.errors import MissingError, UsageError
+from dbtbench.runtime.text import make_output_printable
 from dbtbench.version import __version__
 
 _number = 0
@@ -204,6 +205,7 @@ def _begin(begun: Synchronized[int]) -> None:
         _number = begun.value
         begun.value += 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    make_output_printable()
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from dbtbench.runtime.text import find_terminal, one_line, printable_output
+
 PLAIN_SECONDS = 10.0
 
 Advance = Callable[..., None]
@@ -23,7 +25,7 @@ class _Stderr(logging.Handler):
     """A handler that looks up `sys.stderr` for each message: a run in a sweep has a file of its own there."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.write(one_line(self.format(record)) + "\n")
         sys.stderr.flush()
 
 
@@ -52,18 +54,19 @@ def _bar(title: str, total: int, unit: str, done: int) -> Iterator[Advance]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn(one_line(unit), markup=False),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total, completed=done, note="")
+    # The bar controls the terminal; what others print while it is shown does not.
+    with Progress(*columns, console=Console(file=find_terminal(sys.stderr))) as bar, printable_output():
+        task = bar.add_task(one_line(title), total=total, completed=done, note="")
 
         def advance(n: int = 1, note: str = "") -> None:
-            bar.update(task, advance=n, note=note)
+            bar.update(task, advance=n, note=one_line(note))
 
         yield advance
 

@@ -48,7 +48,7 @@ def forget(run: Path, metric: str) -> None:
 
 def read_record_and_scores(run: Path) -> dict[str, Any]:
     """Read `run.json`, with the lines of scores.csv, in any order, in place of its digest."""
-    record = read_json(run / "run.json")
+    record: dict[str, Any] = read_json(run / "run.json")
     record["files"]["scores.csv"] = sorted((run / "scores.csv").read_text().splitlines())
     return record
 
