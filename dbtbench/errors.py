@@ -23,6 +23,10 @@ class DBTBenchError(Exception):
             self.add_note(f"hint: {hint}")  # a traceback ends with it
 
 
+class HeldError(DBTBenchError):
+    """Something that another process is working on (exit code 1)."""
+
+
 class UsageError(DBTBenchError):
     """A request that makes no sense as it stands (exit code 2)."""
 

@@ -20,7 +20,7 @@ WORDS = re.compile(
 )
 """In backticks such a word may be the name of something."""
 PARTICIPLE = re.compile(r"_?[a-z]+(?:ed|wn|ken|ept|old|ade)")
-NOT_PARTICIPLES = {"_accept", "_shade", "markdown", "speed"}
+NOT_PARTICIPLES = {"hold", "_accept", "_shade", "markdown", "speed"}
 RELATIVE = re.compile(r'"""(?:What|Where|Which|How|Why|Who|Whose)\b')
 
 

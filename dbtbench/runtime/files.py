@@ -5,12 +5,66 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dbtbench.errors import UsageError
+from filelock import FileLock, Timeout
+
+from dbtbench.errors import HeldError, UsageError
+
+
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+_TEMPORARY = re.compile(rf"\..*\.{_HOST}\.(\d+)\.tmp")
+_swept: set[Path] = set()
+
+
+@contextmanager
+def hold(path: Path, wait: bool = False) -> Iterator[None]:
+    """Keep every other process, and every other `hold`, away from a file or folder.
+
+    The lock is a file in `.locks` next to `path`, so that it outlives the folder and is never inside it. It
+    is never deleted: a lock whose file is deleted can be held twice. A process that dies lets go of it.
+
+    Args:
+        path: what is worked on; it need not exist.
+        wait: wait until it is free.
+
+    Raises:
+        HeldError: when another holds it, and `wait` is not set.
+    """
+    locks = path.parent / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / f"{path.name}.lock")
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout as error:
+        raise HeldError(f"{path} is being worked on by another process", "wait for it, or stop it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files in a folder whose process, on this machine, is dead."""
+    for path in folder.iterdir():
+        found = _TEMPORARY.fullmatch(path.name)
+        if found and not _is_alive(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # of another user
+    return True
 
 
 @contextmanager
@@ -18,10 +72,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary name next to `path` to write to; on success it is renamed to `path`.
 
     The file is on the disk before it has its name, and the name is before this returns: what is recorded
-    after it, a journal's line or a `run.json`, never outlives it when the power fails.
+    after it, a journal's line or a `run.json`, never outlives it when the power fails. The first file of a
+    process in a folder also removes what processes that are dead left there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    make_folder(path.parent)
+    if path.parent not in _swept:
+        remove_leftovers(path.parent)
+        _swept.add(path.parent)
+    temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
     try:
         yield temporary
         sync(temporary)
@@ -29,6 +87,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents where they are missing; their names are on the disk afterwards."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync(folder.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until everything in a folder, its own name included, is on the disk."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+    sync(folder.parent)
 
 
 def sync(path: Path) -> None:
