@@ -6,7 +6,6 @@ changed after the run was finished is found where it is used.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import platform
 import re
@@ -20,10 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from dbtbench.errors import DBTBenchError, StaleError
-from dbtbench.runtime.files import digest, read_json, short_digest, write_json
+from dbtbench.errors import StaleError
+from dbtbench.runtime.files import digest, digest_file, hold, read_json, short_digest, write_json
 from dbtbench.runtime.progress import log
 from dbtbench.version import __version__
 
@@ -31,10 +28,6 @@ PACKAGES = ("torch", "monai", "torchio", "pydicom", "scikit-learn", "scipy", "pa
 LOGS = re.compile(r"(.*/)?(log\.txt|metrics\.jsonl|preview\.png|events\.out\..*|state/.*|\..*)|run\.json")
 """Files of a run that no result depends on: they say how it went, or are needed until it is finished."""
 CHANGED = "it was changed after the run was finished; run it again with --fresh"
-
-
-class TakenError(DBTBenchError):
-    """A run that another living process is working on."""
 
 
 @dataclass
@@ -116,39 +109,24 @@ def open_run(folder: Path, identity: dict[str, Any], fresh: bool = False) -> Ite
         fresh: throw away what an earlier call left.
 
     Raises:
-        TakenError: when another process is working on the same run.
+        HeldError: when another process is working on the same run.
     """
     run = Run.of(folder, identity)
     if run.finished and not fresh:  # nothing is written, so that it needs no lock, nor a disk to write to
         yield run
         return
     run.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run.path.with_suffix(".lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise TakenError(
-            f"{run.path} is being worked on by another process", "wait for it, or stop it"
-        ) from error
-    try:
+    with hold(run.path):
         if fresh:
             shutil.rmtree(run.path)
             run.path.mkdir()
         yield run
-    finally:
-        lock.release()
 
 
 def digest_files(folder: Path) -> dict[str, str]:
     """Compute the SHA-256 of every file of a run that something may be computed from, by its name."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return {name: digest_file(folder / name) for name in names if not LOGS.fullmatch(name)}
-
-
-def digest_file(path: Path) -> str:
-    """Compute the SHA-256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def compare_files(folder: Path, files: Mapping[str, str]) -> list[str]:

@@ -68,7 +68,7 @@ VERBS: dict[str, list[list[str]]] = {
 """For each verb the commands that come first, and then the one that is killed."""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGING = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
-TIMES = {"seconds", "created", "per_second", "volumes_per_second", "steps_per_second", "time"}
+TIMES = {"seconds", "created", "per_second", "volumes_per_second", "steps_per_second", "time", "sha256"}
 LIMIT = 400
 """Seconds that a run may take before it counts as hanging."""
 

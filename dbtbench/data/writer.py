@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import zarr
-from filelock import FileLock, Timeout
 
 from dbtbench.data.dataset import (
     BOX_COLUMNS,
@@ -24,11 +25,21 @@ from dbtbench.data.dataset import (
     DBTDataset,
 )
 from dbtbench.data.schema import FORMAT
+from dbtbench.data.store import STORE, VolumeStore
 from dbtbench.data.verification import content_fingerprint
-from dbtbench.errors import DBTBenchError, MissingError, UsageError, explain_file_error
+from dbtbench.errors import DBTBenchError, MissingError, StaleError, UsageError, explain_file_error
 from dbtbench.geometry.views import Volume
 from dbtbench.runtime.csv_text import csv_text
-from dbtbench.runtime.files import atomic_path, digest, write_json, write_text
+from dbtbench.runtime.files import (
+    atomic_path,
+    digest,
+    digest_file,
+    hold,
+    sync,
+    sync_tree,
+    write_json,
+    write_text,
+)
 
 SHARD_BYTES = 2**23
 """Cases are packed together up to this size. One file per case would be 22,032 files of 64 KiB for BCS-DBT on
@@ -70,49 +81,82 @@ class DatasetWriter:
         self.identity = digest(dict(identity))
         self.folder = path.with_name(f".{path.name}.{self.identity[:12]}.partial")
         self._journal = self.folder / "journal.jsonl"
-        self._lock = FileLock(self.folder.with_suffix(".lock"))
+        self._held = ExitStack()
 
     def __enter__(self) -> DatasetWriter:
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout as error:
-            message = f"another process is writing the data set {self.path.name}"
-            raise DBTBenchError(message, "wait for it, or stop it") from error
-        if self.fresh:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self._open()
+        """Keep other writers of this name away, whatever they write, and continue.
+
+        Raises:
+            HeldError: when another process is writing a data set of this name.
+            UsageError: when a finished one of this name is another, and `fresh` is not set.
+        """
+        with ExitStack() as held:
+            held.enter_context(hold(self.path))
+            if self.fresh:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self._open()
+            self._held = held.pop_all()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Release the lock.
+        """Let go of the name.
 
         Raises:
             DBTBenchError: when a file could not be written, as on a full disk; what was done is kept.
         """
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._held.close()
         if isinstance(error, OSError) and (explained := explain_file_error(error, self.path)):
             raise explained from error
 
     def _open(self) -> None:
-        """Make the folder, or continue in it; only the holder of the lock may."""
-        if not self.fresh and not self.folder.is_dir() and find_finished(self.path, self.identity):
+        """Make the folder, or continue in it."""
+        finished = find_finished(self.path, self.identity, self.fresh)
+        if finished and not self.folder.is_dir():
             self.path.replace(self.folder)
         self.folder.mkdir(exist_ok=True)
+        sync(self.folder.parent)
+        for file in self.folder.glob(f"{STORE}/**/*.partial"):  # what zarr was writing when it was killed
+            file.unlink()
         if not self._journal.is_file() and (self.folder / "dataset.json").is_file():
             _write_journal(self._journal, _list_entries(DBTDataset.open(self.folder)))
         self.entries = _read_journal(self._journal)
-        if not (self.folder / "volumes.zarr" / "zarr.json").is_file():
+        sync(self.folder)
+        self._open_store()
+        self.forget(self._find_damaged())
+
+    def _open_store(self) -> None:
+        """Make the store, or its description if that was lost; its chunks stay."""
+        try:
+            zarr.open_array(self.folder / STORE, mode="r")
+        except Exception:  # a damaged zarr.json can raise any error
+            (self.folder / STORE / "zarr.json").unlink(missing_ok=True)
             packed = min(SHARD_BYTES // (2 * int(np.prod(self.grid))), self.capacity)
             zarr.create_array(
-                self.folder / "volumes.zarr",
+                self.folder / STORE,
                 shape=(self.capacity, *self.grid),
                 chunks=(1, *self.grid),
                 shards=(packed, *self.grid) if packed > 1 else None,
                 dtype="uint16",
                 fill_value=0,
             )
+            sync_tree(self.folder / STORE)
+
+    def _find_damaged(self) -> list[int]:
+        """Find the recorded volumes that are not what was stored, as after a power failure."""
+        store, damaged = VolumeStore(self.folder, self.grid), []
+        for index, entry in self.entries.items():
+            if entry["case"] is None:
+                continue
+            staged = self.folder / "staged" / f"{index}.u2"
+            if staged.is_file():
+                if digest_file(staged) != entry["case"]["sha256"]:
+                    damaged.append(index)
+                continue
+            try:
+                store.read(index, entry["case"]["sha256"])
+            except StaleError:
+                damaged.append(index)
+        return damaged
 
     def add(
         self, index: int, volume: Volume, case: Mapping[str, Any], boxes: Sequence[Mapping[str, Any]]
@@ -139,10 +183,16 @@ class DatasetWriter:
         """Remove cases, so that they are added or rejected again."""
         if not indices:
             return
-        volumes = zarr.open_array(self.folder / "volumes.zarr", mode="r+")
+        store = VolumeStore(self.folder, self.grid)
+        volumes = zarr.open_array(self.folder / STORE, mode="r+")
         for index in indices:
             del self.entries[index]
-            volumes[index] = 0
+            (self.folder / "staged" / f"{index}.u2").unlink(missing_ok=True)
+            try:
+                volumes[index] = 0
+            except Exception:  # a damaged shard: it is read before a part of it is written
+                (self.folder / store.file_of(index)).unlink()
+                sync_tree(self.folder / STORE)
         _write_journal(self._journal, self.entries.values())
 
     def finish(
@@ -154,8 +204,18 @@ class DatasetWriter:
             meta: `intensity`, `source`, `split` and anything else that describes the contents.
             split_hash: digest of the whole split (`split_digest`).
             rejected: further rows for rejected.csv, which belong to no case.
+
+        Raises:
+            DBTBenchError: when volumes are not what was stored; the same command makes them again.
         """
         _pack(self.folder)
+        if damaged := self._find_damaged():
+            self.forget(damaged)
+            raise DBTBenchError(
+                f"{self.path.name}: {len(damaged)} stored volumes changed, the first is case {damaged[0]}",
+                "the same command makes them again; look at the disk",
+            )
+        shutil.rmtree(self.folder / "staged", ignore_errors=True)
         entries = [self.entries[index] for index in sorted(self.entries)]
         tables = {
             "cases": _format_table([e["case"] for e in entries if e["case"]], CASE_COLUMNS),
@@ -179,11 +239,23 @@ class DatasetWriter:
             ),
         }
         write_json(self.folder / "dataset.json", described)
+        self._journal.unlink(missing_ok=True)  # from here on, work continues by dataset.json and the tables
+        sync(self.folder)
+        replaced = self.path.with_name(f".{self.path.name}.replaced")
+        shutil.rmtree(replaced, ignore_errors=True)
         if self.path.exists():
-            shutil.rmtree(self.path)
+            self.path.replace(replaced)
         self.folder.replace(self.path)
-        (self.path / self._journal.name).unlink()  # last: until the folder has its name, work continues by it
+        sync(self.path.parent)
+        self._remove_leftovers()
         return DBTDataset.open(self.path)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what this data set replaced, and half-done ones that cannot get its name any more."""
+        half_done = re.compile(rf"\.{re.escape(self.path.name)}\.([0-9a-f]{{12}}\.partial|replaced)")
+        for folder in self.path.parent.iterdir():
+            if half_done.fullmatch(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def entry_of(index: int, case: Mapping[str, Any], boxes: Iterable[Mapping[str, Any]]) -> Entry:
@@ -219,9 +291,13 @@ def store_volume(folder: Path, index: int, volume: Volume) -> str:
     if not folder.is_dir():
         raise MissingError(f"{folder} is not there", "every worker must see the workspace at the same path")
     stored = np.rint(np.clip(volume, 0, 1) * FULL_SCALE).astype(np.uint16)
-    volumes = zarr.open_array(folder / "volumes.zarr", mode="r+")
+    volumes = zarr.open_array(folder / STORE, mode="r+")
     if volumes.shards is None:
         volumes[index] = stored
+        path = folder / STORE / volumes.metadata.encode_chunk_key((index, 0, 0, 0))
+        while path != folder and path.exists():  # zarr stores no chunk of zeros
+            sync(path)
+            path = path.parent
     else:  # each write of a case would write its shard again, and processes would overwrite each other's
         with atomic_path(folder / "staged" / f"{index}.u2") as temporary:
             temporary.write_bytes(stored.tobytes())  # numpy's own writers do not report a full disk
@@ -229,17 +305,20 @@ def store_volume(folder: Path, index: int, volume: Volume) -> str:
 
 
 def _pack(folder: Path) -> None:
-    """Move the staged volumes into the store, shard by shard; it may be repeated after a kill."""
-    volumes = zarr.open_array(folder / "volumes.zarr", mode="r+")
+    """Copy the staged volumes into the store, shard by shard; it may be repeated after a kill."""
+    volumes = zarr.open_array(folder / STORE, mode="r+")
     if volumes.shards is not None:
         staged = {int(file.stem): file for file in (folder / "staged").glob("[0-9]*.u2")}
         for first in sorted({index - index % volumes.shards[0] for index in staged}):
             inside = range(first, min(first + volumes.shards[0], volumes.shape[0]))
-            block = np.asarray(volumes[inside.start : inside.stop])
+            try:
+                block = np.asarray(volumes[inside.start : inside.stop])
+            except Exception:  # half-written when the power failed; what was in it is staged still
+                block = np.zeros((len(inside), *volumes.shape[1:]), np.uint16)
             for index in staged.keys() & set(inside):
                 block[index - first] = np.fromfile(staged[index], np.uint16).reshape(block.shape[1:])
             volumes[inside.start : inside.stop] = block
-    shutil.rmtree(folder / "staged", ignore_errors=True)
+    sync_tree(folder / STORE)
 
 
 def _list_entries(dataset: DBTDataset) -> Iterable[Entry]:
@@ -269,8 +348,10 @@ def _read_journal(path: Path) -> dict[int, Entry]:
     if not path.is_file():
         return {}
     whole = path.read_bytes()
-    whole = whole[: whole.rfind(b"\n") + 1]
-    path.write_bytes(whole)
+    length = whole.rfind(b"\n") + 1
+    if length < len(whole):
+        os.truncate(path, length)
+    whole = whole[:length]
     return {entry["index"]: entry for entry in map(json.loads, whole.splitlines())}
 
 

@@ -12,10 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from dbtbench.errors import DBTBenchError, StaleError
-from dbtbench.runtime.files import atomic_path, read_json, sync, write_json
+from dbtbench.errors import StaleError
+from dbtbench.runtime.files import atomic_path, hold, read_json, sync, write_json
 
 STAGE = ".publishing"
 LIST = "files.json"
@@ -30,19 +28,14 @@ def open_results(results: Path) -> Iterator[None]:
     """Lock a folder of results, and finish or throw away what a killed command staged there.
 
     Raises:
-        DBTBenchError: when another process is writing there.
+        HeldError: when another process is writing there.
         StaleError: when what was staged is not what a command of this version stages.
     """
-    whole = results.resolve()
-    whole.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(whole.with_name(f".{whole.name}.lock"), timeout=0):
-            if is_pending(results):
-                _put_in_place(results)
-            shutil.rmtree(results / STAGE, ignore_errors=True)
-            yield
-    except Timeout as error:
-        raise DBTBenchError(f"{results} is being written by another process", "wait for it") from error
+    with hold(results.resolve()):
+        if is_pending(results):
+            _put_in_place(results)
+        shutil.rmtree(results / STAGE, ignore_errors=True)
+        yield
 
 
 def is_pending(results: Path) -> bool:

@@ -13,11 +13,11 @@ from typing import Any
 from dbtbench import plugins, recipe
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.data.leakage import check_leakage, is_derived
-from dbtbench.errors import DBTBenchError, UsageError
+from dbtbench.errors import DBTBenchError, HeldError, UsageError
 from dbtbench.pipeline.arms import default_arms, make_arm
 from dbtbench.pipeline.generate import find_augmentation
 from dbtbench.pipeline.outputs import check_evaluation, name_task, write_tables
-from dbtbench.runs import Run, TakenError, open_run
+from dbtbench.runs import Run, open_run
 from dbtbench.runtime.pool import Pool, one_thread, worker_number
 from dbtbench.runtime.progress import log, progress
 from dbtbench.task import ARMS_OF_REAL, BASELINE, Arm, ArmName, Task
@@ -221,7 +221,7 @@ def _is_free(job: _Job) -> bool:
     try:
         with open_run(job.folder, job.identity):
             return True
-    except TakenError:
+    except HeldError:
         return False
 
 
@@ -229,7 +229,7 @@ def _evaluate(job: _Job, fresh: bool) -> bool:
     """Do one run, unless another process does; False then."""
     try:
         _evaluate_one(job, fresh)
-    except TakenError as error:
+    except HeldError as error:
         log.info(f"{job}: {error}")
         return False
     return True

@@ -16,7 +16,8 @@ from dbtbench import plugins
 from dbtbench.errors import DBTBenchError, MissingError, StaleError, UsageError
 from dbtbench.metric import Metric
 from dbtbench.records.schema import TABLE, Record, explain
-from dbtbench.runs import CHANGED, check_digest, compare_files, digest_file
+from dbtbench.runs import CHANGED, check_digest, compare_files
+from dbtbench.runtime.files import digest_file
 from dbtbench.runtime.progress import log
 
 MOST_BYTES = 2**25

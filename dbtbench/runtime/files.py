@@ -16,7 +16,6 @@ from filelock import FileLock, Timeout
 
 from dbtbench.errors import HeldError, UsageError
 
-
 _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 _TEMPORARY = re.compile(rf"\..*\.{_HOST}\.(\d+)\.tmp")
 _swept: set[Path] = set()
@@ -26,8 +25,8 @@ _swept: set[Path] = set()
 def hold(path: Path, wait: bool = False) -> Iterator[None]:
     """Keep every other process, and every other `hold`, away from a file or folder.
 
-    The lock is a file in `.locks` next to `path`, so that it outlives the folder and is never inside it. It
-    is never deleted: a lock whose file is deleted can be held twice. A process that dies lets go of it.
+    The lock is the file `.NAME.lock` next to `path`: it outlives a folder and is never inside it. It is never
+    deleted: a lock whose file is deleted can be held twice. A process that dies lets go of it.
 
     Args:
         path: what is worked on; it need not exist.
@@ -36,9 +35,8 @@ def hold(path: Path, wait: bool = False) -> Iterator[None]:
     Raises:
         HeldError: when another holds it, and `wait` is not set.
     """
-    locks = path.parent / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{path.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(blocking=wait)
     except Timeout as error:
@@ -134,6 +132,12 @@ def digest(value: Any) -> str:
     """Compute the SHA-256 (hex) of a value's canonical JSON: equal values have equal digests."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """Compute the SHA-256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def short_digest(value: Any) -> str:

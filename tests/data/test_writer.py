@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
-import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,7 +16,7 @@ import zarr
 from dbtbench.data import writer as writer_module
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.data.writer import DatasetWriter, entry_of, find_finished, make_unread_entry, store_volume
-from dbtbench.errors import DBTBenchError, MissingError, UsageError
+from dbtbench.errors import DBTBenchError, HeldError, MissingError, UsageError
 
 CASE: dict[str, Any] = {
     "PatientID": "P1",
@@ -71,29 +71,64 @@ def test_a_killed_writer_continues_and_ends_with_the_same_bytes(tmp_path: Path, 
     assert files(again.path) == files(undisturbed.path)
 
 
-def test_a_power_cut_loses_no_volume_of_which_the_journal_speaks(
-    tmp_path: Path, volume: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", ["gone", "empty", "other"])
+@pytest.mark.parametrize("where", ["staged", "store", "packed"])
+def test_a_volume_that_changed_since_it_was_stored_is_made_again(
+    tmp_path: Path, volume: Any, monkeypatch: pytest.MonkeyPatch, where: str, how: str
 ) -> None:
-    """Without power, a volume that was never synced is an empty file."""
+    if where == "store":
+        monkeypatch.setattr(writer_module, "SHARD_BYTES", volume.size)
     volumes = {0: volume, 1: volume / 2}
-    undisturbed = write(tmp_path / "a" / "d", volumes, 2)
-    synced: set[int] = set()
-    fsync = os.fsync
-
-    def record(opened: int) -> None:
-        synced.add(os.fstat(opened).st_ino)
-        fsync(opened)
-
-    monkeypatch.setattr(os, "fsync", record)
+    undisturbed = files(write(tmp_path / "a" / "d", volumes, 2).path)
     with DatasetWriter(tmp_path / "b" / "d", GRID, 2, {}) as first:
         first.add(0, volume, CASE, [])
-        staged = list((first.folder / "staged").iterdir())
-    assert len(staged) == 1
-    for file in staged:
-        if file.stat().st_ino not in synced:
-            file.write_bytes(b"")
-    again = write(tmp_path / "b" / "d", volumes, 2)
-    assert files(again.path) == files(undisturbed.path)
+        if where == "packed":
+            first.add(1, volume / 2, CASE, [])
+            writer_module._pack(first.folder)
+            shutil.rmtree(first.folder / "staged")
+    chunk = next(
+        p for p in first.folder.rglob("*") if p.is_file() and (p.suffix == ".u2" or "/c/0" in p.as_posix())
+    )
+    if how == "gone":
+        chunk.unlink()
+    else:
+        chunk.write_bytes(b"" if how == "empty" else chunk.read_bytes()[:-9] + b"something")
+    with DatasetWriter(tmp_path / "b" / "d", GRID, 2, {}) as second:
+        assert not second.entries
+    assert files(write(tmp_path / "b" / "d", volumes, 2).path) == undisturbed
+
+
+def test_a_volume_that_changes_before_the_end_is_an_error_and_is_made_again(
+    tmp_path: Path, volume: Any
+) -> None:
+    with DatasetWriter(tmp_path / "d", GRID, 2, {}) as writer:
+        writer.add(0, volume, CASE, [])
+        writer.add(1, volume / 2, CASE, [])
+        staged = writer.folder / "staged" / "1.u2"
+        staged.write_bytes(staged.read_bytes()[::-1])
+        with pytest.raises(DBTBenchError, match="1 stored volumes changed, the first is case 1"):
+            writer.finish(META, "h")
+    dataset = write(tmp_path / "d", {0: volume, 1: volume / 2}, 2)
+    np.testing.assert_allclose(dataset.volumes([1])[0, 0], volume / 2, atol=1e-5)
+
+
+def test_a_name_is_one_writers_whatever_it_writes(tmp_path: Path, volume: Any) -> None:
+    with DatasetWriter(tmp_path / "d", GRID, 1, {"settings": "A"}) as one:
+        with pytest.raises(HeldError, match="another process"):
+            DatasetWriter(tmp_path / "d", (2, 4, 4), 1, {"settings": "B"}).__enter__()
+        one.add(0, volume, CASE, [])
+        finished = one.finish(META, "h")
+    with pytest.raises(UsageError, match="exists"):
+        DatasetWriter(tmp_path / "d", (2, 4, 4), 1, {"settings": "B"}).__enter__()
+    assert DBTDataset.open(finished.path).fingerprint == finished.fingerprint
+
+
+def test_a_finished_data_set_leaves_no_other_half_done_one_of_its_name(tmp_path: Path, volume: Any) -> None:
+    for name in ("d", "d.x"):
+        with DatasetWriter(tmp_path / name, GRID, 1, {"settings": "A"}) as abandoned:
+            abandoned.add(0, volume, CASE, [])
+    write(tmp_path / "d", {0: volume}, 1)
+    assert {p.name for p in tmp_path.iterdir()} == {"d", ".d.lock", ".d.x.lock", abandoned.folder.name}
 
 
 def test_a_kill_after_the_volumes_were_packed_does_no_harm(

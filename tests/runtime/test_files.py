@@ -46,12 +46,12 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: 
 
 def test_what_is_held_is_refused_until_it_is_free_and_its_lock_stays(tmp_path: Path) -> None:
     with hold(tmp_path / "d"), hold(tmp_path / "other"):
-        lock = (tmp_path / ".locks" / "d.lock").stat().st_ino
+        lock = (tmp_path / ".d.lock").stat().st_ino
         with pytest.raises(HeldError, match="another process"), hold(tmp_path / "d"):
             pass
     with hold(tmp_path / "d", wait=True):
-        assert (tmp_path / ".locks" / "d.lock").stat().st_ino == lock
-    assert (tmp_path / ".locks" / "d.lock").stat().st_ino == lock
+        assert (tmp_path / ".d.lock").stat().st_ino == lock
+    assert (tmp_path / ".d.lock").stat().st_ino == lock
 
 
 def test_another_process_is_kept_away(tmp_path: Path) -> None:
