@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,7 +137,13 @@ def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset = pydicom.dcmread(path)
     encoded = list(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=DISTINCT))
     dataset.NumberOfFrames = SHAPE[0]
-    dataset.PerFrameFunctionalGroupsSequence = list(dataset.PerFrameFunctionalGroupsSequence) * 4
+    groups = [deepcopy(group) for group in list(dataset.PerFrameFunctionalGroupsSequence) * 4]
+    for number, group in enumerate(groups):
+        group.FrameContentSequence[0].InStackPositionNumber = number + 1
+        group.FrameContentSequence[0].DimensionIndexValues = [1, number + 1]
+        position = group.PlanePositionSequence[0].ImagePositionPatient
+        position[2] = number  # 1 mm between slices
+    dataset.PerFrameFunctionalGroupsSequence = groups
     dataset.PixelData = encapsulate(encoded * 4)
     dataset.save_as(path)
     return path
