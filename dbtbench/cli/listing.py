@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,30 +50,40 @@ def _as_cell(value: Any) -> str:
 
 def _rows(kind: str, workspace: Path | None) -> list[dict[str, Any]]:
     from dbtbench import plugins
-    from dbtbench.runtime.files import read_json
     from dbtbench.workspace import Workspace
 
     work = Workspace.find(workspace)
     if kind in plugins.KINDS:
         return [{"name": p.name, "summary": p.summary or p.origin} for p in plugins.find(kind).values()]
     if kind == "datasets":
-        metas = [read_json(work.datasets / name / "dataset.json") for name in work.dataset_names()]
-        return [
-            {
-                "name": m["name"],
-                "kind": m["source"]["kind"],
-                "volumes": m["cases"],
-                "grid": "×".join(map(str, m["grid"])),
-            }
-            for m in metas
-        ]
-    records = [(path, read_json(path)) for path in sorted(work.root.glob("*/*/*/run.json"))]
-    return [
-        {
-            "run": path.parent.name,
-            "of": path.parent.parent.name,
-            "arm": r.get("arm", ""),
-            "seed": r.get("seed", ""),
-        }
-        for path, r in records
-    ]
+        folders = [work.datasets / name for name in work.dataset_names()]
+        return [_describe(folder / "dataset.json", _describe_dataset) for folder in folders]
+    return [_describe(path, _describe_run) for path in sorted(work.root.glob("*/*/*/run.json"))]
+
+
+def _describe(path: Path, describe: Callable[[Path, Any], dict[str, Any]]) -> dict[str, Any]:
+    """Describe what lies in a folder; a file that is damaged does not keep the others from being listed."""
+    from dbtbench.runtime.files import read_json
+
+    try:
+        return describe(path.parent, read_json(path))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {"name": path.parent.name, "problem": f"{path.name} cannot be read"}
+
+
+def _describe_dataset(folder: Path, meta: Any) -> dict[str, Any]:
+    return {
+        "name": folder.name,
+        "kind": meta["source"]["kind"],
+        "volumes": meta["cases"],
+        "grid": "×".join(map(str, meta["grid"])),
+    }
+
+
+def _describe_run(folder: Path, record: Any) -> dict[str, Any]:
+    return {
+        "run": folder.name,
+        "of": folder.parent.name,
+        "arm": record.get("arm", ""),
+        "seed": record.get("seed", ""),
+    }

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dbtbench.cli import _report
+from dbtbench.cli.listing import list_
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.pipeline import evaluate, generate
 from dbtbench.workspace import Workspace
@@ -92,3 +93,30 @@ def test_anything_else_is_a_defect(capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert _report(OSError("not a picture")) == 1
     assert "defect" in capsys.readouterr().err
+
+
+DAMAGED = [
+    b"[]",
+    b"\xed\xff",
+    b'{"source": null}',
+    b"[" * 300,
+    b"\xef\xbb\xbf{}",
+    b"",
+    b'{"source": {"kind": "a"}, "cases": 1}',
+]
+
+
+def test_one_damaged_file_does_not_keep_the_others_from_being_listed(
+    tmp_path: Path, toy: DBTDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, content in (*enumerate(DAMAGED), ("toy", (toy.path / "dataset.json").read_bytes())):
+        (tmp_path / "datasets" / str(name)).mkdir(parents=True)
+        (tmp_path / "datasets" / str(name) / "dataset.json").write_bytes(content)
+        run = tmp_path / "evaluations" / "realism" / f"00000000000{str(name)[0]}"
+        run.mkdir(parents=True)
+        (run / "run.json").write_bytes(content)
+    for kind, damaged in (("datasets", len(DAMAGED)), ("runs", 5)):
+        list_(kind, workspace=tmp_path)
+        said = capsys.readouterr().out
+        assert said.count(" cannot be read") == damaged
+        assert len(said.splitlines()) == 2 + len(DAMAGED)
