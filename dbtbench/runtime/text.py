@@ -58,10 +58,12 @@ def printable_output() -> Iterator[None]:
     """Let `sys.stdout` and `sys.stderr` write printable text: prints, warnings and tracebacks as well."""
     before = sys.stdout, sys.stderr
     make_output_printable()
+    made = sys.stdout, sys.stderr
     try:
         yield
-    finally:
-        sys.stdout, sys.stderr = before
+    finally:  # what somebody else put there meanwhile stays, as for a reader that has gone
+        sys.stdout = before[0] if sys.stdout is made[0] else sys.stdout
+        sys.stderr = before[1] if sys.stderr is made[1] else sys.stderr
 
 
 def make_output_printable() -> None:
