@@ -192,7 +192,7 @@ class DatasetWriter:
                 volumes[index] = 0
             except Exception:  # a damaged shard: it is read before a part of it is written
                 (self.folder / store.file_of(index)).unlink()
-                sync_tree(self.folder / STORE)
+        sync_tree(self.folder / STORE)
         _write_journal(self._journal, self.entries.values())
 
     def finish(
@@ -318,7 +318,7 @@ def _pack(folder: Path) -> None:
             for index in staged.keys() & set(inside):
                 block[index - first] = np.fromfile(staged[index], np.uint16).reshape(block.shape[1:])
             volumes[inside.start : inside.stop] = block
-    sync_tree(folder / STORE)
+        sync_tree(folder / STORE)
 
 
 def _list_entries(dataset: DBTDataset) -> Iterable[Entry]:
