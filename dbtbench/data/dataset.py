@@ -36,7 +36,13 @@ from dbtbench.data.columns import (
 )
 from dbtbench.data.schema import read_description, read_table
 from dbtbench.data.spacing import sizes
-from dbtbench.data.verification import compare_split, compare_tables, content_fingerprint, remedy
+from dbtbench.data.verification import (
+    compare_split,
+    compare_tables,
+    content_fingerprint,
+    explain_unread,
+    remedy,
+)
 from dbtbench.data.words import describe_corners, find_wrong_cells, fit_grid
 from dbtbench.errors import DBTBenchError, StaleError, UsageError
 from dbtbench.geometry.views import Boxes, Volume
@@ -134,7 +140,7 @@ class DBTDataset:
             cases = read_table(path / "cases.csv", [*KEY, "label", "split", "file", "sha256"], CASE_FILLED)
             boxes = read_table(path / "boxes.csv", [*KEY, "Class"], BOX_FILLED)
         except (OSError, ValueError) as error:
-            raise DBTBenchError(f"{path} is not a data set: {error}", "import it again") from error
+            raise explain_unread(path, error) from error
         return cls(path, meta, cases, boxes)
 
     @staticmethod
@@ -147,7 +153,7 @@ class DBTDataset:
         try:
             return read_description(Path(path) / "dataset.json")
         except (OSError, ValueError) as error:
-            raise DBTBenchError(f"{path} is not a data set: {error}", "import it again") from error
+            raise explain_unread(Path(path), error) from error
 
     def _check_cells(self) -> None:
         """Check that every cell holds what such a cell can hold; `volumes` and paths rely on it.
@@ -318,7 +324,7 @@ class DBTDataset:
         try:
             rows = read_table(path, REJECTED_COLUMNS, {"reason": str})
         except (OSError, ValueError) as error:
-            raise DBTBenchError(f"{self.path}: {error}", "import it again") from error
+            raise explain_unread(self.path, error) from error
         return rows if "table" in rows else rows.assign(table="labels")
 
     def boxes_of(self, case: int) -> Boxes:

@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from dbtbench.data.verification import remedy
+from dbtbench.data.verification import is_of_system, remedy
 from dbtbench.errors import StaleError
 
 STORE = "volumes.zarr"
@@ -26,7 +26,7 @@ class VolumeStore:
 
     Raises:
         StaleError: when the store is gone or damaged, or is not one of volumes on this grid.
-        OSError: when it cannot be read, as without permission.
+        OSError: when the system does not let it be read: no permission, a broken disk.
     """
 
     def __init__(self, folder: Path, grid: Sequence[int]) -> None:
@@ -34,9 +34,9 @@ class VolumeStore:
         try:
             self.array: zarr.Array[Any] = zarr.open_array(folder / STORE, mode="r")
             shape, chunks, kind = self.array.shape, self.array.chunks, self.array.dtype
-        except PermissionError:
-            raise
         except Exception as error:  # a damaged zarr.json can raise any error
+            if is_of_system(error):
+                raise
             raise self._refuse(STORE, f"cannot be opened: {type(error).__name__}: {error}") from error
         if shape[1:] != self.grid or chunks != (1, *self.grid) or kind != np.uint16:
             found = f"{kind} {shape} in chunks {chunks}"
@@ -56,13 +56,13 @@ class VolumeStore:
 
         Raises:
             StaleError: when it is missing, cut, damaged or another one; the chunk's file is named.
-            OSError: when it cannot be read, as without permission.
+            OSError: when the system does not let it be read: no permission, a broken disk.
         """
         try:
             values: NDArray[np.uint16] = np.ascontiguousarray(self.array[case], dtype="<u2")
-        except PermissionError:
-            raise
         except Exception as error:  # every codec has its own way of refusing a damaged chunk
+            if is_of_system(error):
+                raise
             problem = f"case {case} cannot be read: {type(error).__name__}: {error}"
             raise self._refuse(self.file_of(case), problem) from error
         if hashlib.sha256(values.tobytes()).hexdigest() != sha256:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from dbtbench.errors import DBTBenchError, explain_file_error
 from dbtbench.runtime.files import digest
 
 TABLES = ("cases.csv", "boxes.csv")
@@ -41,14 +42,14 @@ def compare_tables(folder: Path, meta: Mapping[str, Any]) -> str:
         meta: its dataset.json.
 
     Returns:
-        How they differ; empty when they do not, and for a table that may not be read.
+        How they differ; empty when they do not, and for a table that the system does not let be read.
     """
     try:
         texts = [(folder / name).read_bytes().decode() for name in TABLES]
         found = content_fingerprint(meta["grid"], meta["intensity"], *texts)
-    except PermissionError:
-        return ""
     except (OSError, ValueError) as error:
+        if is_of_system(error):
+            return ""
         return f"the fingerprint cannot be recomputed: {error}"
     if found == meta["fingerprint"]:
         return ""
@@ -89,3 +90,17 @@ def compare_split(meta: Mapping[str, Any], cases: pd.DataFrame) -> str:
 def remedy(folder: Path) -> str:
     """Say what to do about a data set that is not what it was when it was finished."""
     return f"`dbtbench data check --data {folder.name}` lists what is wrong; make it again with --fresh"
+
+
+def is_of_system(error: Exception) -> bool:
+    """Test whether it is the system that keeps a file from being read: permission, disk, too many open files.
+
+    A file that is missing or damaged is made whole by making the data set again; this is not.
+    """
+    return isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError)
+
+
+def explain_unread(folder: Path, error: OSError | ValueError) -> DBTBenchError:
+    """Say what the system reports of a data set's files, or else why they are none."""
+    explained = explain_file_error(error) if isinstance(error, OSError) and is_of_system(error) else None
+    return explained or DBTBenchError(f"{folder} is not a data set: {error}", "import it again")

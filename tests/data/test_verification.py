@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -22,7 +24,7 @@ from dbtbench.data.check import check_dataset
 from dbtbench.data.dataset import DBTDataset, content_fingerprint, sizes
 from dbtbench.data.verification import WITHOUT_VOLUMES, split_digest
 from dbtbench.data.words import is_identifier
-from dbtbench.errors import DBTBenchError, StaleError
+from dbtbench.errors import DBTBenchError, StaleError, explain_file_error
 
 Rows = list[list[str]]
 SHARD = "c/0/0/0/0"
@@ -196,6 +198,41 @@ def test_every_way_of_reading_compares_the_volume(
         with pytest.raises(StaleError, match=r"volumes\.zarr") as error:
             read(DBTDataset.open(copy))
         assert file in str(error.value), name
+
+
+@pytest.mark.parametrize(
+    ("number", "message", "hint"),
+    [
+        (errno.EIO, "the disk reports an error", "check the disk"),
+        (errno.EMFILE, "too many files are open", "ulimit"),
+        (errno.EACCES, "permission denied", "ls -ld"),
+    ],
+)
+@pytest.mark.parametrize("name", ["dataset.json", "cases.csv", "boxes.csv", "zarr.json", "0"])
+def test_what_the_system_refuses_is_no_damage(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int, message: str, hint: str
+) -> None:
+    usual = open
+
+    def refuse(path: Any, *words: Any, **options: Any) -> Any:
+        if Path(str(path)).name == name:
+            raise OSError(number, os.strerror(number), str(path))
+        return usual(path, *words, **options)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("io.open", refuse)
+    try:
+        DBTDataset.open(copy).volumes([1])
+        explained = None
+    except DBTBenchError as error:
+        explained = error
+    except OSError as error:
+        explained = explain_file_error(error)
+    assert explained is not None
+    assert explained.exit_code == 1
+    assert message in str(explained)
+    assert name in str(explained)
+    assert hint in explained.hint
 
 
 def test_a_loaders_worker_compares_the_volume(copy: Path) -> None:
