@@ -155,19 +155,21 @@ def add_digest(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**said, "sha256": digest(said)}
 
 
+def matches_digest(record: Mapping[str, Any]) -> bool:
+    """Test whether a record says what its own digest covers; one of an earlier version has none."""
+    try:
+        return "sha256" not in record or add_digest(record)["sha256"] == record["sha256"]
+    except (ValueError, RecursionError):  # it holds NaN, or a hundred brackets
+        return False
+
+
 def check_digest(file: Path, record: Mapping[str, Any]) -> None:
-    """Compare a record with its own digest; one of an earlier version has none.
+    """Compare a record with its own digest.
 
     Raises:
         StaleError: when it was changed.
     """
-    if "sha256" not in record:
-        return
-    try:
-        same = add_digest(record)["sha256"] == record["sha256"]
-    except (ValueError, RecursionError):  # it holds NaN, or a hundred brackets
-        same = False
-    if not same:
+    if not matches_digest(record):
         raise StaleError(f"{file} does not match its digest", CHANGED)
 
 

@@ -17,7 +17,7 @@ from dbtbench.data.dataset import GRID_BOX, KEY, DBTDataset
 from dbtbench.data.schema import NOT_DOWNLOADED
 from dbtbench.data.store import VolumeStore
 from dbtbench.data.summary import describe_orientation
-from dbtbench.data.verification import compare_split, compare_tables
+from dbtbench.data.verification import compare_description, compare_split, compare_tables, list_unknown
 from dbtbench.data.words import describe_corners, find_wrong_cells, fit_grid
 from dbtbench.errors import DBTBenchError
 from dbtbench.geometry.boxes import to_grid
@@ -84,7 +84,10 @@ def _check_orientation(data: DBTDataset) -> Iterator[Check]:
 
 
 def _list_notices(data: DBTDataset) -> Iterator[Check]:
-    """Yield the contradictions between the labels and the boxes of real volumes: they break no rule."""
+    """Yield what breaks no rule: labels and boxes that contradict each other, patients of unknown split."""
+    if unknown := list_unknown(data):
+        text = "patient without a volume, and the split is not recorded: its hash was not compared"
+        yield Check(f"{len(unknown)} × {text}", 0, unknown[:SHOWN], notice=True)
     if not data.synthetic:
         for text, found in find_contradictions(data.cases, data.boxes).items():
             named = _name_rows(data.cases, data.cases["case"].isin(found), lambda row: str(row.label))
@@ -128,7 +131,12 @@ def _check_fingerprint(data: DBTDataset) -> Problems:
 
 
 def _check_split(data: DBTDataset) -> Problems:
-    if problem := compare_split(data.meta, data.cases):
+    if problem := compare_split(data):
+        yield problem
+
+
+def _check_description(data: DBTDataset) -> Problems:
+    if problem := compare_description(data.meta):
         yield problem
 
 
@@ -301,6 +309,7 @@ def _check_sums(
 CHECKS: dict[str, Callable[[DBTDataset], Problems]] = {
     "the fingerprint is that of the tables": _check_fingerprint,
     "the split has its hash": _check_split,
+    "dataset.json has its digest": _check_description,
     "every case has a number of its own, inside the store": _check_numbers,
     "every patient is in one split": _check_patients,
     "names, words and distances are possible ones": _check_words,

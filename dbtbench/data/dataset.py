@@ -1,6 +1,6 @@
 """A DBT data set on disk: volumes on one grid, their cases, their boxes, and a patient-level split.
 
-NAME/dataset.json   grid, intensity, source, split, fingerprint
+NAME/dataset.json   name, grid, intensity, source, split, import report, fingerprint; a digest over all that
 NAME/cases.csv      one row per volume; `case` is its row in the store
 NAME/boxes.csv      one row per lesion: grid coordinates and the native DBTex columns
 NAME/rejected.csv   one row for each row of the tables that was not imported, and why
@@ -37,13 +37,14 @@ from dbtbench.data.columns import (
 from dbtbench.data.schema import read_description, read_table
 from dbtbench.data.spacing import sizes
 from dbtbench.data.verification import (
+    compare_description,
     compare_split,
     compare_tables,
     content_fingerprint,
     explain_unread,
     remedy,
 )
-from dbtbench.data.words import describe_corners, find_wrong_cells, fit_grid
+from dbtbench.data.words import check_cells
 from dbtbench.errors import DBTBenchError, StaleError, UsageError
 from dbtbench.geometry.views import Boxes, Volume
 
@@ -100,13 +101,13 @@ class DBTDataset:
 
     @classmethod
     def open(cls, path: str | Path) -> DBTDataset:
-        """Open a finished data set, and compare its tables with its fingerprint and its split's hash.
+        """Open a finished data set, and compare its tables and its description with their digests.
 
         Args:
             path: its folder.
 
         Raises:
-            StaleError: when the tables, the grid or the split are not those that were written.
+            StaleError: when the tables, or what dataset.json says, are not those that were written.
             DBTBenchError: when one of its files cannot be read, or lacks something or holds something wrong.
         """
         path = Path(path)
@@ -114,7 +115,7 @@ class DBTDataset:
         changed = compare_tables(path, meta)
         try:
             opened = cls.read(path)
-            opened._check_cells()
+            check_cells(path, opened.grid, opened.cases, opened.boxes)
         except DBTBenchError as error:
             if changed:
                 raise StaleError(f"{error}; {changed}", remedy(path)) from error
@@ -122,10 +123,8 @@ class DBTDataset:
         if changed:
             tables = f"{path / 'cases.csv'}, boxes.csv and dataset.json"
             raise StaleError(f"{tables} do not belong together: {changed}", remedy(path))
-        if changed := compare_split(meta, opened.cases):
-            raise StaleError(
-                f"{path / 'dataset.json'} and cases.csv have two splits: {changed}", remedy(path)
-            )
+        if changed := compare_split(opened) or compare_description(meta):
+            raise StaleError(f"{path / 'dataset.json'}: {changed}", remedy(path))
         return opened
 
     @classmethod
@@ -154,24 +153,6 @@ class DBTDataset:
             return read_description(Path(path) / "dataset.json")
         except (OSError, ValueError) as error:
             raise explain_unread(Path(path), error) from error
-
-    def _check_cells(self) -> None:
-        """Check that every cell holds what such a cell can hold; `volumes` and paths rely on it.
-
-        Raises:
-            DBTBenchError: for the first that does not, naming file, line and column.
-        """
-        hint = f"`dbtbench data check --data {self.path.name}` names every wrong cell"
-        for file, row, column, value in find_wrong_cells(self.cases, self.boxes):
-            place = f"{file}, line {row + 2}, column {column}"
-            raise DBTBenchError(f"{self.path} is not a data set: {place}: {value} is not allowed there", hint)
-        for box in self.boxes[~fit_grid(self.boxes, self.grid)].itertuples():
-            place = f"boxes.csv, line {box.Index + 2}: {describe_corners(box)}"
-            raise DBTBenchError(f"{self.path} is not a data set: {place} is not inside the grid", hint)
-        if self.cases["case"].duplicated().any() or (self.cases["case"] < 0).any():
-            raise DBTBenchError(
-                f"{self.path} is not a data set: cases.csv has a number twice or below 0", hint
-            )
 
     @property
     def name(self) -> str:

@@ -1,20 +1,23 @@
-"""The comparison of a data set's tables with the digests that were written when it was finished."""
+"""The comparison of a data set's files with the digests that were written when it was finished."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from dbtbench.errors import DBTBenchError, explain_file_error
+from dbtbench.runs import matches_digest
 from dbtbench.runtime.files import digest
+
+if TYPE_CHECKING:
+    from dbtbench.data.dataset import DBTDataset
 
 TABLES = ("cases.csv", "boxes.csv")
 WITHOUT_VOLUMES = "without_volumes"
 """The key, in `split` of dataset.json, of the patients of the split who have no volume in the data set, with
 their splits. With those of cases.csv they are the whole split."""
+OF_REJECTED = "whoever rejected.csv should list"
 
 
 def content_fingerprint(grid: Sequence[int], intensity: Mapping[str, Any], cases: str, boxes: str) -> str:
@@ -56,35 +59,55 @@ def compare_tables(folder: Path, meta: Mapping[str, Any]) -> str:
     return f"dataset.json has the fingerprint {meta['fingerprint'][:12]}, the tables give {found[:12]}"
 
 
-def compare_split(meta: Mapping[str, Any], cases: pd.DataFrame) -> str:
-    """Compare the patients and their splits with the split's hash.
-
-    A synthetic data set has the hash of the real one that its generator saw. Data sets of early versions do
-    not say which patients have no volume in them: those whose import left a volume out are not compared.
-
-    Args:
-        meta: dataset.json.
-        cases: cases.csv.
+def compare_description(meta: Mapping[str, Any]) -> str:
+    """Compare all that dataset.json says with its own digest; data sets of early versions have none.
 
     Returns:
         How they differ; empty when they do not.
     """
-    recorded, source = meta["split"]["hash"], meta["source"]
-    if source["kind"] == "synthetic":
+    return "" if matches_digest(meta) else "it does not match its digest"
+
+
+def compare_split(data: DBTDataset) -> str:
+    """Compare the patients and their splits with the split's hash.
+
+    A synthetic data set has the hash of the real one that its generator saw.
+
+    Returns:
+        How they differ; empty when they do not, for a data set that no import made, and where a patient's
+        split is not known (`list_unknown`).
+    """
+    recorded, source = data.split_hash, data.meta["source"]
+    if data.synthetic:
         seen = source.get("data", {}).get("split_hash", recorded)
         differs = seen != recorded
         return f"its generator saw the split {seen[:12]}, dataset.json has {recorded[:12]}" if differs else ""
-    others = meta["split"].get(WITHOUT_VOLUMES)
-    report = meta.get("import_report")
-    if others is None and (report is None or report["rejected"] or report["missing"]):
+    made_by_import = data.meta.get("import_report") is not None or WITHOUT_VOLUMES in data.meta["split"]
+    if not made_by_import or list_unknown(data):
         return ""
-    whole = dict(zip(cases["PatientID"], cases["split"], strict=True)) | (others or {})
-    found = split_digest(whole)
-    return (
-        ""
-        if found == recorded
-        else f"dataset.json has the hash {recorded[:12]}, cases.csv gives {found[:12]}"
-    )
+    own = dict(zip(data.cases["PatientID"], data.cases["split"], strict=True))
+    found = split_digest(own | data.meta["split"].get(WITHOUT_VOLUMES, {}))
+    if found == recorded:
+        return ""
+    return f"two splits: dataset.json has the hash {recorded[:12]}, cases.csv gives {found[:12]}"
+
+
+def list_unknown(data: DBTDataset) -> list[str]:
+    """List the patients of a real data set's import who have no volume in it, and whose split is not known.
+
+    Data sets of early versions do not have their splits.
+    """
+    report = data.meta.get("import_report")
+    if data.synthetic or report is None or WITHOUT_VOLUMES in data.meta["split"]:
+        return []
+    try:
+        rejected = data.read_rejected()
+    except DBTBenchError:
+        return [OF_REJECTED]
+    volumes = rejected[rejected["table"] != "boxes"]
+    if len(volumes) < sum(report["rejected"].values()) + report["missing"]:
+        return [OF_REJECTED]
+    return sorted(set(volumes["PatientID"].dropna()) - set(data.cases["PatientID"]))
 
 
 def remedy(folder: Path) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from dbtbench.data.columns import (
     SPACING,
     SPLITS,
 )
+from dbtbench.errors import DBTBenchError
 from dbtbench.geometry.views import VIEW_PATTERN
 
 LONGEST_TEXT = 1000
@@ -79,6 +81,31 @@ def find_wrong_cells(cases: pd.DataFrame, boxes: pd.DataFrame) -> Iterator[Wrong
     native = dict.fromkeys(("Slice", "X", "Y", "Width", "Height"), np.isfinite)
     yield from _find_wrong("cases.csv", cases, {**key, **words, **lengths})
     yield from _find_wrong("boxes.csv", boxes, {**key, **native})
+
+
+def check_cells(path: Path, grid: tuple[int, int, int], cases: pd.DataFrame, boxes: pd.DataFrame) -> None:
+    """Check that every cell holds what such a cell can hold; volumes and paths rely on it.
+
+    Args:
+        path: the data set's folder.
+        grid: slices, rows, columns.
+        cases: cases.csv as it was read.
+        boxes: boxes.csv, likewise.
+
+    Raises:
+        DBTBenchError: for the first that does not, naming file, line and column.
+    """
+
+    def refuse(problem: str) -> DBTBenchError:
+        hint = f"`dbtbench data check --data {path.name}` names every wrong cell"
+        return DBTBenchError(f"{path} is not a data set: {problem}", hint)
+
+    for file, row, column, value in find_wrong_cells(cases, boxes):
+        raise refuse(f"{file}, line {row + 2}, column {column}: {value} is not allowed there")
+    for box in boxes[~fit_grid(boxes, grid)].itertuples():
+        raise refuse(f"boxes.csv, line {box.Index + 2}: {describe_corners(box)} is not inside the grid")
+    if cases["case"].duplicated().any() or (cases["case"] < 0).any():
+        raise refuse("cases.csv has a number twice or below 0")
 
 
 def _find_wrong(

@@ -29,6 +29,7 @@ from dbtbench.data.store import STORE, VolumeStore
 from dbtbench.data.verification import content_fingerprint
 from dbtbench.errors import DBTBenchError, MissingError, StaleError, UsageError, explain_file_error
 from dbtbench.geometry.views import Volume
+from dbtbench.runs import add_digest
 from dbtbench.runtime.csv_text import csv_text
 from dbtbench.runtime.files import (
     atomic_path,
@@ -238,7 +239,7 @@ class DatasetWriter:
                 self.grid, meta["intensity"], tables["cases"], tables["boxes"]
             ),
         }
-        write_json(self.folder / "dataset.json", described)
+        write_json(self.folder / "dataset.json", add_digest(described))
         self._journal.unlink(missing_ok=True)  # from here on, work continues by dataset.json and the tables
         sync(self.folder)
         replaced = self.path.with_name(f".{self.path.name}.replaced")

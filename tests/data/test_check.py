@@ -20,6 +20,7 @@ from dbtbench.data.writer import DatasetWriter
 from dbtbench.exchange.bcs_dbt.ingest import import_bcs_dbt
 from dbtbench.exchange.engine import ImportSettings
 from dbtbench.geometry.boxes import to_grid
+from dbtbench.runs import add_digest
 
 GRID = (4, 12, 10)
 SIZE = (60, 480, 300)
@@ -49,6 +50,8 @@ NUMBERS = "every case has a number of its own, inside the store"
 PATIENTS = "every patient is in one split"
 WORDS = "names, words and distances are possible ones"
 SPLIT = "the split has its hash"
+DESCRIPTION = "dataset.json has its digest"
+UNKNOWN = "2 × patient without a volume, and the split is not recorded: its hash was not compared"
 SYNTHETIC = "synthetic volumes are for training only"
 SIZES = "original sizes are positive"
 PATHS = "no path leaves the collection"
@@ -130,7 +133,7 @@ def describe(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     file = folder / "dataset.json"
     meta = json.loads(file.read_text())
     change(meta)
-    file.write_text(json.dumps(meta))
+    file.write_text(json.dumps(add_digest(meta)))
 
 
 def seal(folder: Path) -> None:
@@ -143,8 +146,8 @@ def test_a_sound_data_set_passes_every_check(sound: Path, drawn: Path) -> None:
     for path in (sound, drawn):
         checks = check_dataset(path)
         assert [check.name for check in checks] == [
-            COMPLETE, FINGERPRINT, SPLIT, NUMBERS, PATIENTS, WORDS, SYNTHETIC, SIZES, PATHS,
-            OWNED, IN_GRID, NATIVE, AGREEMENT, REPORTED, VOLUMES,
+            COMPLETE, FINGERPRINT, SPLIT, DESCRIPTION, NUMBERS, PATIENTS, WORDS, SYNTHETIC, SIZES, PATHS,
+            OWNED, IN_GRID, NATIVE, AGREEMENT, REPORTED, VOLUMES, *([UNKNOWN] if path == sound else []),
         ]  # fmt: skip
         assert all(check.ok for check in checks), as_text(path.name, checks)
 
@@ -320,7 +323,7 @@ def test_nothing_that_a_terminal_would_obey_is_printed(copy: Path) -> None:
     edit(copy / "cases.csv", 0, PatientID="\x1b[2J\nok", label="?")
     text = as_text("copy", check_dataset(copy))
     assert "\x1b" not in text
-    assert len(text.splitlines()) == 15 + 1 + 2 + 1  # checks, the problems of two of them, the summary
+    assert len(text.splitlines()) == 16 + 1 + 2 + 3 + 1  # checks, two's problems, a notice, the summary
 
 
 def test_the_command_prints_a_line_a_check_and_ends_with_1_when_one_fails(
@@ -330,13 +333,13 @@ def test_the_command_prints_a_line_a_check_and_ends_with_1_when_one_fails(
     words = ["data", "check", "--data", "mine", "--workspace", str(tmp_path)]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0
-    assert done.stdout.count("\nok  ") + 1 == 15
+    assert done.stdout.count("\nok  ") + 1 == 16
     assert done.stdout.endswith("mine: all checks passed\n")
     edit(copy / "cases.csv", 0, label="Cancer")
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 1
     assert f"FAILED  {WORDS}\n        case 0 (P0 lcc): label 'Cancer'\n" in done.stdout
-    assert done.stdout.endswith("mine: 2 of 15 checks failed\n")
+    assert done.stdout.endswith("mine: 2 of 16 checks failed\n")
     found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert not found["ok"]
     assert {c["check"] for c in found["checks"] if not c["ok"]} == {FINGERPRINT, WORDS}

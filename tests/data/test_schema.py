@@ -21,6 +21,7 @@ def copy(toy: DBTDataset, tmp_path: Path) -> Path:
     folder = Path(shutil.copytree(toy.path, tmp_path / "copy"))
     meta = json.loads((folder / "dataset.json").read_text())
     meta["import_report"] = REPORT | {"boxes": REPORT}
+    del meta["sha256"]  # as in an early version
     (folder / "dataset.json").write_text(json.dumps(meta))
     return folder
 

@@ -25,6 +25,7 @@ from dbtbench.data.dataset import DBTDataset, content_fingerprint, sizes
 from dbtbench.data.verification import WITHOUT_VOLUMES, split_digest
 from dbtbench.data.words import is_identifier
 from dbtbench.errors import DBTBenchError, StaleError, explain_file_error
+from dbtbench.runs import add_digest
 
 Rows = list[list[str]]
 SHARD = "c/0/0/0/0"
@@ -51,10 +52,11 @@ def put(column: str, text: str, line: int = 1) -> Callable[[Rows], object]:
 
 
 def describe(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change dataset.json, and give it its digest again, so that something else has to show the change."""
     file = folder / "dataset.json"
     meta = json.loads(file.read_text())
     change(meta)
-    file.write_text(json.dumps(meta))
+    file.write_text(json.dumps(add_digest(meta) if "sha256" in meta else meta))
 
 
 def seal(folder: Path) -> None:
@@ -134,14 +136,57 @@ def test_a_split_of_patients_without_volumes_is_whole_with_them(copy: Path) -> N
     assert len(DBTDataset.open(copy)) == 28
 
 
-def test_the_split_of_an_early_complete_import_is_compared_too(copy: Path) -> None:
-    report = {"rows": 1, "imported": 1, "rejected": {}, "missing": 0}
-    describe(copy, lambda meta: meta["split"].pop(WITHOUT_VOLUMES))
+ROW = "labels,{patient},S,lcc,x.dcm,1,not a DICOM file,\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "patients"),
+    [("", 0), (ROW.format(patient="P000"), 0), (ROW.format(patient="P999"), 1), ("boxes,P,S,lcc,,,x,\n", 0)],
+    ids=["complete", "another volume of its patient", "a patient without volumes", "a box"],
+)
+def test_the_split_of_an_early_import_is_compared_where_it_is_known(
+    copy: Path, row: str, patients: int
+) -> None:
+    report = {"rows": 32, "imported": 32, "rejected": {}, "missing": 0}
     describe(copy, lambda meta: meta.update(import_report={**report, "boxes": report}))
+    describe(copy, lambda meta: meta["split"].pop(WITHOUT_VOLUMES))
+    describe(copy, lambda meta: meta.pop("sha256"))
+    with (copy / "rejected.csv").open("a") as file:
+        file.write(row)
     assert DBTDataset.open(copy)
     describe(copy, lambda meta: meta["split"].update(hash="0" * 64))
+    notices = [check.name for check in check_dataset(copy) if check.notice and "split" in check.name]
+    if patients:
+        assert DBTDataset.open(copy)
+        assert notices[0].startswith("1 × patient without a volume")
+        return
+    assert not notices
     with pytest.raises(StaleError, match="two splits"):
         DBTDataset.open(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda meta: meta.update(name="other"),
+        lambda meta: meta.update(identity="0" * 64),
+        lambda meta: meta.update(cases=99),
+        lambda meta: meta["source"].update(kind="synthetic"),
+        lambda meta: meta["source"].update(version=2),
+        lambda meta: meta["split"].update(seed=2),
+        lambda meta: meta.update(import_report=None),
+        lambda meta: meta.update(sha256="0" * 64),
+    ],
+)
+def test_all_that_the_description_says_is_covered(copy: Path, change: Callable[[Any], object]) -> None:
+    meta = json.loads((copy / "dataset.json").read_text())
+    change(meta)
+    (copy / "dataset.json").write_text(json.dumps(meta))
+    with pytest.raises(StaleError, match=r"dataset\.json: it does not match its digest"):
+        DBTDataset.open(copy)
+    assert "dataset.json has its digest" in [check.name for check in check_dataset(copy) if not check.ok]
+    describe(copy, lambda meta: meta.pop("sha256"))  # as one of an early version
+    assert DBTDataset.open(copy).fingerprint
 
 
 def swap(store: Path) -> None:

@@ -15,6 +15,7 @@ from dbtbench.data.dataset import DBTDataset
 from dbtbench.data.verification import WITHOUT_VOLUMES, split_digest
 from dbtbench.errors import MissingError, StaleError
 from dbtbench.leaderboard import Record
+from dbtbench.runs import add_digest
 from dbtbench.runtime.files import read_json, write_json
 from dbtbench.task import Arm
 from dbtbench.tasks.detection import Detection, DetectionRecipe
@@ -130,7 +131,7 @@ def test_another_split_or_version_of_the_task_is_stale(
     others = {"a patient without a volume": "test"}
     splits = dict(zip(data.cases["PatientID"], data.cases["split"], strict=True)) | others
     split = data.meta["split"] | {WITHOUT_VOLUMES: others, "hash": split_digest(splits)}
-    write_json(data.path / "dataset.json", data.meta | {"split": split})
+    write_json(data.path / "dataset.json", add_digest(data.meta | {"split": split}))
     with pytest.raises(StaleError, match=f"the split of toy is {split['hash'][:12]} now"):
         leaderboard.verify(work, run.name)
 
