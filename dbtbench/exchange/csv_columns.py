@@ -25,6 +25,11 @@ MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_
 """Byte-order marks; "Unicode text" of a spreadsheet is UTF-16 with tabs."""
 DECLARED = re.compile(r'\A\s*"?sep=([^\w\s"]|\t)"?[,; \t]*(?=\r|\n)', re.IGNORECASE)
 """A first line that names the separator, as spreadsheets read and write it."""
+TRUTH = {
+    **dict.fromkeys(("true", "wahr", "vrai", "verdadero", "verdadeiro", "vero"), "1"),
+    **dict.fromkeys(("false", "falsch", "faux", "falso"), "0"),
+}
+"""Words in lower case, of spreadsheets in several languages too, for a cell that is 1 or 0."""
 DECIMAL = "numbers are written with a decimal point, and text with a separator in quotes"
 
 Rows = Iterator[tuple[int, list[str]]]
@@ -72,7 +77,7 @@ def read_rows(name: str, raw: bytes, columns: Sequence[str], optional: Sequence[
         name: of the file, for errors and notices.
         raw: its bytes.
         columns: the columns that are wanted.
-        optional: those of them that may be missing; their cells are then empty.
+        optional: those of them that may be missing, and are missing from the result then.
 
     Returns:
         One row per row of the file: the columns, `reason` and `detail` ("" where the row has as many cells as
@@ -93,7 +98,7 @@ def read_rows(name: str, raw: bytes, columns: Sequence[str], optional: Sequence[
     header = [unescape(cell.strip()) for cell in rows.pop(0)] if rows else []
     places = find_columns(name, header, columns, optional)
     cells = {column: [row[at] if at < len(row) else "" for row in rows] for column, at in places.items()}
-    table = pd.DataFrame(cells, dtype=str).reindex(columns=[*columns], fill_value="")
+    table = pd.DataFrame(cells, dtype=str)
     table = unescape_table(table.apply(lambda column: column.str.strip(" "))).assign(**NO_REASON)
     surplus = pd.Series([any(cell.strip() for cell in row[len(header) :]) for row in rows], dtype=bool)
     reject_rows(table, surplus, "more cells than columns", f"the heading has {len(header)}")

@@ -16,7 +16,7 @@ import pandas as pd
 from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX
 from dbtbench.data.schema import NO_LABEL
 from dbtbench.errors import MissingError, UsageError
-from dbtbench.exchange.csv_columns import read_bytes, read_rows
+from dbtbench.exchange.csv_columns import TRUTH, read_bytes, read_rows
 from dbtbench.exchange.tables import (
     OFFICIAL,
     Tables,
@@ -35,11 +35,6 @@ COLUMNS = {"labels": CLASSES, "file-paths": PATHS, "boxes": NATIVE_BOX}
 """The columns of each kind of table, besides KEY."""
 OPTIONAL = ["VolumeSlices"]
 """Columns of boxes that releases before v2 lack."""
-TRUTH = {
-    **dict.fromkeys(("true", "wahr", "vrai", "verdadero", "verdadeiro", "vero"), "1"),
-    **dict.fromkeys(("false", "falsch", "faux", "falso"), "0"),
-}
-"""Words of spreadsheets, in several languages, for what a label has as 1 or 0."""
 SPLIT_WORDS = {**{split: split for split in OFFICIAL}, "val": "validation"}
 VOLUME_COLUMNS = [*KEY, "label", "split", *PATHS, "reason", "detail"]
 

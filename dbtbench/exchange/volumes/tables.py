@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,17 +15,19 @@ import pandas as pd
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS
 from dbtbench.data.words import is_identifier
 from dbtbench.errors import MissingError, UsageError
-from dbtbench.exchange.csv_columns import decode_table, read_bytes
+from dbtbench.exchange.csv_columns import TRUTH, read_bytes, read_rows
 from dbtbench.exchange.import_report import UNREAD
 from dbtbench.exchange.locating import locate_file
 from dbtbench.exchange.tables import reject_rows
 from dbtbench.exchange.volumes.arrays import SUFFIXES
 from dbtbench.geometry.views import VIEW_PATTERN
-from dbtbench.runtime.csv_text import unescape_table
 
 NATIVE = ["Slice", "X", "Y", "Width", "Height"]
+OF_VOLUME = [*KEY, "label", "split", "derived"]
+"""Columns of the table of volumes that may be missing."""
+OF_BOX = ["AD", *GRID_BOX, *NATIVE]
+"""Columns of the table of boxes that may be missing; it has one of the two kinds of places."""
 VIEW_WORD = re.compile(r"(?<![a-z])(?:lcc|lmlo|rcc|rmlo)(?![a-z])")
-YES = ("1", "true", "yes")
 HELD_OUT = "not of the training split"
 
 
@@ -73,7 +74,9 @@ def read_sample_tables(
     if not root.is_dir():
         raise MissingError(f"{root} is not a folder", "name the folder that holds the volumes")
     cases, boxes = _find_table(root, cases, "volumes.csv"), _find_table(root, boxes, "boxes.csv")
-    named = _read_csv(cases, ["file"]).to_dict("records") if cases else _list_files(root)
+    named = _list_files(root)
+    if cases:
+        named = read_rows(cases.name, read_bytes(cases), ["file", *OF_VOLUME], OF_VOLUME).to_dict("records")
     if not named:
         known = ", ".join((".dcm", *SUFFIXES))
         raise MissingError(f"no volume in {cases or root}", f"files that are read: {known}")
@@ -84,15 +87,16 @@ def read_sample_tables(
     ):
         repeated = volumes[volumes["reason"] == ""].duplicated(columns)
         reject_rows(volumes, repeated.reindex(volumes.index, fill_value=False), reason, volumes["file"])
-    table = (
-        _check_boxes(_read_csv(boxes, ["file", "Class"]), boxes, volumes) if boxes else _make_empty_boxes()
-    )
+    table = _make_empty_boxes()
+    if boxes:
+        rows = read_rows(boxes.name, read_bytes(boxes), ["file", "Class", *OF_BOX], OF_BOX)
+        table = _check_boxes(rows, boxes, volumes)
     good = table[table["reason"] == ""]
     worst = {volume: max(found, key=LABELS.index) for volume, found in good.groupby("volume")["Class"]}
     volumes["label"] = [label or worst.get(index, LABELS[0]) for index, label in enumerate(volumes["label"])]
     files = [path for path in (cases, boxes) if path]
     digests = {path.name: hashlib.sha256(read_bytes(path)).hexdigest() for path in files}
-    derived = any(row.get("derived", "").lower() in YES for row in named)
+    derived = any(_read_truth(row.get("derived", "")) in ("1", "yes") for row in named)
     return SampleTables(volumes, table, digests, derived)
 
 
@@ -106,28 +110,9 @@ def _find_table(root: Path, given: Path | None, usual: str) -> Path | None:
     raise MissingError(f"no table {given}", f"it is looked for here and in {root}")
 
 
-def _read_csv(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
-    """Read the cells of a table as text: UTF-8 or Latin-1, with commas, semicolons or tabs."""
-    text, separator = decode_table(path.name, read_bytes(path))
-    try:
-        table = pd.read_csv(
-            io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True
-        )
-    except ValueError as error:
-        raise UsageError(
-            f"{path.name} is not a CSV file: {error}", "write a table with one heading"
-        ) from error
-    table = unescape_table(table.rename(columns=str.strip))
-    missing = [column for column in wanted if column not in table]
-    problems = [f"no column {column}" for column in missing[:1]]
-    if not table.columns.is_unique or not isinstance(table.index, pd.RangeIndex):
-        problems.append("several columns of one name, or rows longer than the heading")
-    if problems:
-        raise UsageError(
-            f"{path.name} has {problems[0]}",
-            f"needed: {', '.join(wanted)}; found: {', '.join(map(str, table.columns))}",
-        )
-    return table.fillna("").apply(lambda column: column.str.strip())
+def _read_truth(cell: str) -> str:
+    """Write the words of `TRUTH` as 1 and 0, and any other in lower case."""
+    return TRUTH.get(cell.lower(), cell.lower())
 
 
 def _list_files(root: Path) -> list[dict[str, str]]:
@@ -154,6 +139,7 @@ def _make_row(root: Path, name: str, index: int, given: Mapping[str, str]) -> di
     study = given.get("StudyUID", "") or patient
     wrong = next((repr(text) for text in (patient, study) if not is_identifier(text)), "")
     problems = [
+        (bool(given.get("reason")), given.get("reason", ""), given.get("detail", "")),
         (reason != "", reason, given["file"]),
         (wrong != "", "not an identifier", wrong),
         (view == "", "no view in the name", file),
@@ -182,16 +168,20 @@ def _check_boxes(table: pd.DataFrame, path: Path, volumes: pd.DataFrame) -> pd.D
     owners = _find_owners(table["file"], volumes)
     rows = volumes[KEY].reindex([volume for volume, _ in owners]).fillna("").reset_index(drop=True)
     classes = table["Class"].str.lower()
-    distorted = pd.to_numeric(table["AD"], errors="coerce").fillna(0) if "AD" in table else 0
+    distorted = 0
+    if "AD" in table:
+        distorted = pd.to_numeric(table["AD"].map(_read_truth), errors="coerce").fillna(0)
     boxes = rows.assign(
         volume=[volume for volume, _ in owners],
         **numbers,
         Class=classes,
         AD=distorted,
         text=[", ".join(cells) for cells in table[columns].itertuples(index=False)],
-        reason=[reason for _, reason in owners],
-        detail=[text if reason else "" for text, (_, reason) in zip(table["file"], owners, strict=True)],
+        reason=table["reason"],
+        detail=table["detail"],
     )
+    lost = pd.Series([reason for _, reason in owners], dtype=str)
+    reject_rows(boxes, lost != "", lost, table["file"])
     reject_rows(boxes, ~np.isfinite(numbers).all(axis=1), "box has no position", boxes["text"])
     reject_rows(boxes, ~_have_sizes(numbers), "box has no size", boxes["text"])
     reject_rows(boxes, ~classes.isin(LABELS), "not a class", classes)

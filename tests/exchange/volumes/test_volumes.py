@@ -223,16 +223,38 @@ def test_a_link_out_of_the_folder_is_refused(toy: DBTDataset, root: Path, tmp_pa
     assert made.cases["file"].tolist() == ["inside-lcc.npy", "own-rcc.npy"]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1"])
-@pytest.mark.parametrize("sep", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    ("encoding", "sep", "first"),
+    [
+        ("utf-8-sig", ",", ""),
+        ("latin-1", ";", ""),
+        ("latin-1", "\t", ""),
+        ("utf-8-sig", ";", "sep=;\r\n"),
+        ("utf-16", "\t", ""),
+    ],
+)
 def test_tables_are_read_as_spreadsheets_write_them(
-    toy: DBTDataset, root: Path, tmp_path: Path, encoding: str, sep: str
+    toy: DBTDataset, root: Path, tmp_path: Path, encoding: str, sep: str, first: str
 ) -> None:
-    save(root / "é.npy", volume())
-    table(root / "volumes.csv", [{"file": "é.npy", "View": "lcc "}], sep=sep, encoding=encoding)
-    table(root / "boxes.csv", [box("é.npy", 1, 2, 3, 4, 5, 6)], sep=sep, encoding=encoding)
+    for name in ("é.npy", "b.npy"):
+        save(root / name, volume())
+    tables = {
+        "volumes.csv": "FILE,view,Patient ID,StudyUID,Label,DERIVED\né.npy,LCC ,P,S,Cancer,TRUE\n"
+        "b.npy,rcc,P,S,,FALSE\nc.npy,rcc,P,S,,FALSE,extra\n",
+        "boxes.csv": "File,Z0,y0,x0,z1,y1,x1,class,ad\né.npy,1,2,3,4,5,6,Cancer,WAHR\n"
+        "b.npy,1,2,3,4,5,6,cancer,FALSE\nb.npy,1,2,3,4,5,7,cancer,0,extra\n",
+    }
+    for name, text in tables.items():
+        (root / name).write_bytes((first + text.replace(",", sep)).encode(encoding))
     made = import_samples(root, tmp_path / "gan", toy)
-    assert (len(made), len(made.boxes), made.cases["View"][0]) == (1, 1, "lcc")
+    assert made.cases[["file", "View", "label"]].to_numpy().tolist() == [
+        ["é.npy", "lcc", "cancer"],
+        ["b.npy", "rcc", "cancer"],
+    ]
+    assert made.boxes["AD"].tolist() == [1, 0]
+    assert made.meta["source"]["derived"]
+    report = made.meta["import_report"]
+    assert report["rejected"] == report["boxes"]["rejected"] == {"more cells than columns": 1}
 
 
 @pytest.mark.parametrize(
@@ -240,13 +262,9 @@ def test_tables_are_read_as_spreadsheets_write_them(
     [
         ("volumes.csv", "View\nlcc\n", r"volumes.csv has no column file"),
         ("volumes.csv", 'file,View\n"a.npy,lcc\n', r"volumes.csv is not a CSV file"),
-        (
-            "volumes.csv",
-            "file,View\na.npy,lcc,extra\n",
-            r"volumes.csv has several columns of one name, or rows longer",
-        ),
+        ("volumes.csv", "file,VIEW,view\na-lcc.npy,lcc,rcc\n", r"volumes.csv has several columns View"),
         ("boxes.csv", "file,X,Y,Class\n", r"boxes.csv has no columns for the place of a box"),
-        ("boxes.csv", "", r"boxes.csv is not a CSV file"),
+        ("boxes.csv", "", r"boxes.csv has no column file, Class"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_an_error_that_names_it(
