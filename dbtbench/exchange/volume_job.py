@@ -52,12 +52,14 @@ class GridVolume:
         size: slices, rows, columns of the file.
         spacing: mm between its slices, rows and columns; NaN where it does not give them.
         flipped: whether both in-plane axes were flipped, by the official laterality rule for DICOM files.
+        order: the file's own number of every slice; None where they are as stored.
     """
 
     volume: Volume
     size: tuple[int, int, int]
     spacing: tuple[float, float, float]
     flipped: bool = False
+    order: tuple[int, ...] | None = None
 
 
 def store_case(

@@ -38,12 +38,13 @@ HINTS = {
     "values are not in [0, 1]": "scale them as the real data set is: [0, 1] under its window",
 }
 """Advice when nothing was imported, by reason."""
-VERSION = 2
+VERSION = 3
 """Raise it when the same files give another data set than before."""
 DICOM_SETTINGS = ("window", "resample", "exact")
 """Settings of the real data set's import, with which DICOM files that join it are read too."""
 NAMED = 5
 """Folders that are named before their files are read."""
+SCATTERED = "the slices of the box are not neighbours in the volume"
 TOLERANCE = 1e-3
 """Voxels by which a box may be smaller than one, for rounding."""
 TRUST = "taken on trust: whatever made these volumes saw only the training split of the real data set"
@@ -215,7 +216,9 @@ def _read(
         read = read_volume(path, view, data.grid, **how)
         if np.ptp(read.volume) == 0:
             raise UnreadableError("every voxel has the same value", f"{read.volume.flat[0]:g}, as displayed")
-        found = GridVolume(read.volume, read.header.shape, read.header.spacing, read.flipped)
+        header = read.header
+        order = None if header.order == tuple(range(header.shape[0])) else header.order
+        found = GridVolume(read.volume, header.shape, header.spacing, read.flipped, order)
         return found, {"turned": False, "integers": None}
     if not name.endswith(SUFFIXES):
         raise UnreadableError("unknown format", f"{path.suffix}; known: .dcm, {', '.join(SUFFIXES)}")
@@ -232,13 +235,16 @@ def _place_box(box: Mapping[str, Any], found: GridVolume, grid: tuple[int, int, 
     """Make a lesion's row: its box in the grid and in the DBTex columns; or say why there is none.
 
     A box in voxels was drawn on the file's own array, so it is rotated with a DICOM file that the laterality
-    rule rotates. DBTex columns are of the volume as displayed.
+    rule rotates. DBTex columns are of the volume as displayed. Slices are the file's own frames in both, and
+    move with them where the file stores them in another order.
     """
     size = np.array(found.size)
     native = {name: box[name] for name in NATIVE if name in box}
     if native:
         if not 0 <= native["Slice"] < found.size[0]:
             return OUTSIDE
+        if found.order and native["Slice"] in found.order:
+            native["Slice"] = found.order.index(native["Slice"])
         corner, extent = ([native[name] for name in names] for names in (("Y", "X"), ("Height", "Width")))
         low, high = np.array(corner, float), np.add(corner, extent, dtype=float)
         limits = size[1:]
@@ -252,6 +258,12 @@ def _place_box(box: Mapping[str, Any], found: GridVolume, grid: tuple[int, int, 
         return "box is smaller than a voxel"
     if np.prod(inside / (high - low)) < 0.5:
         return "box lies mostly outside the volume"
+    if found.order and not native:
+        frames = range(int(max(low[0], 0)), int(np.ceil(min(high[0], size[0]))))
+        slices = sorted(map(found.order.index, frames))
+        if slices[-1] - slices[0] >= len(slices):
+            return SCATTERED
+        low[0], high[0] = slices[0], slices[-1] + 1
     if native:
         placed = to_grid(native, found.size, grid)
     else:

@@ -352,6 +352,35 @@ def test_every_box_is_in_the_import_report(toy: DBTDataset, root: Path, tmp_path
     assert all(check.ok for check in check_dataset(made.path))
 
 
+def test_a_box_moves_with_the_frames_of_a_file_that_stores_them_in_another_order(
+    toy: DBTDataset, write_dicom: Any, change_dicom: Any, root: Path, tmp_path: Path
+) -> None:
+    order = [3, 1, 2, 0, 7, 6, 5, 4]  # the place of each stored frame
+    frames = np.zeros((8, 32, 32), np.uint16)
+    frames[..., :9] = 200
+    frames[5, 4:8, 2:7] = 1023  # a lesion in frame 5, the slice 6
+
+    def place(ds: Any) -> None:
+        for number, frame in zip(order, ds.PerFrameFunctionalGroupsSequence, strict=True):
+            frame.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 1.5 * number]
+            frame.FrameContentSequence[0].InStackPositionNumber = number + 1
+
+    for name in ("lcc.dcm", "native-lcc.dcm"):
+        change_dicom(write_dicom(root / name, frames), place)
+    corners = [(5, 4, 2, 6, 8, 7), (4.5, 4, 2, 6, 8, 7), (0, 4, 2, 2, 8, 7), (1, 4, 2, 3, 8, 7)]
+    table(root / "boxes.csv", [box("lcc.dcm", *corner) for corner in corners])
+    made = import_samples(root, tmp_path / "gan", toy)
+    assert made.boxes[["z0", "z1", "Slice"]].to_numpy().tolist() == [[6, 7, 6], [6, 8, 7], [1, 3, 2]]
+    assert made.meta["import_report"]["boxes"]["rejected"] == {samples.SCATTERED: 1}
+    z, y, x = np.unravel_index(made.volumes([0])[0, 0].argmax(), GRID)
+    assert (z, 4 <= y < 8, 2 <= x < 7) == (6, True, True)
+    native = {"file": "native-lcc.dcm", "Slice": 5, "X": 2, "Y": 4, "Width": 5, "Height": 4}
+    table(root / "boxes.csv", [native | {"Class": "cancer"}])
+    made = import_samples(root, tmp_path / "gan-2", toy)
+    assert made.boxes[["z0", "z1", "Slice"]].to_numpy().tolist() == [[5.5, 7.5, 6]]
+    assert all(check.ok for check in check_dataset(made.path))
+
+
 def test_a_dicom_file_is_displayed_by_the_laterality_rule_and_its_boxes_with_it(
     toy: DBTDataset, root: Path, tmp_path: Path
 ) -> None:
