@@ -200,7 +200,7 @@ def realism(asked: argparse.Namespace, volumes_a_second: float) -> dict[str, Any
     steps = sorted({max(1, round(most * share)) for share in SHARES})
     root, work = str(asked.out / "phantom"), ["--workspace", str(asked.out / "work")]
     preset = ["--preset", "tiny" if asked.quick else "small", "--patients", str(asked.patients)]
-    dbtbench("data", "phantom", "--out", root, *preset, "--device", asked.device)
+    dbtbench("data", "phantom", "--out", root, *preset)
     dbtbench("data", "import", "bcs-dbt", root, "--name", "phantom", *work)
     recipe = ["--recipe", "smoke", "--n", "8"] if asked.quick else []
     sweep = ["--sweep", f"steps={','.join(map(str, steps))}"]

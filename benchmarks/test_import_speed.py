@@ -30,6 +30,7 @@ from scipy.ndimage import zoom
 
 from dbtbench.dicom.writing import write_tomosynthesis
 from dbtbench.phantom.anatomy import draw_breasts
+from dbtbench.phantom.numbers import stream
 from dbtbench.phantom.simulation import PRESETS, simulate
 
 pytestmark = pytest.mark.slow
@@ -108,7 +109,7 @@ def measure(code: str, file: Path, out: Path) -> Cost:
 
 def frames() -> NDArray[np.uint16]:
     """(15, 2457, 1890): a standard phantom's slices, magnified, with noise where there is breast."""
-    breast = draw_breasts(np.random.default_rng(0))["l"]
+    breast = draw_breasts(stream(0))["l"]
     small = simulate(PRESETS["standard"], breast, "lcc", None, [0])[::2][:DISTINCT].astype(np.float32)
     rng = np.random.default_rng(0)
     full = np.empty((DISTINCT, *SHAPE[1:]), np.uint16)

@@ -28,6 +28,7 @@ from dbtbench.metric import Metric
 from dbtbench.metrics import froc
 from dbtbench.phantom.anatomy import Breast, draw_breasts
 from dbtbench.phantom.cohort import write_collection
+from dbtbench.phantom.numbers import stream
 from dbtbench.runtime.files import digest, write_json
 from dbtbench.tasks.classification import Classification
 from dbtbench.tasks.detection import Detection
@@ -84,7 +85,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def breasts() -> list[Breast]:
     """Sixty left breasts of phantom patients."""
-    return [draw_breasts(np.random.default_rng(seed))["l"] for seed in range(60)]
+    return [draw_breasts(stream(seed))["l"] for seed in range(60)]
 
 
 @pytest.fixture(scope="session")

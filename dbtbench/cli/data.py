@@ -39,7 +39,6 @@ def phantom(
             help="Density of lesions, in multiples of the physical one; 1.75 for tiny, else 1.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda; the last bits differ.")] = "cpu",
     json: JsonOption = False,
 ) -> None:
     """Write phantom patients as DICOM files.
@@ -52,7 +51,7 @@ def phantom(
 
     if mix not in MIXES:
         raise UsageError(f"no mix named {mix!r}", f"known: {', '.join(MIXES)}")
-    write_collection(out, preset, patients, seed, MIXES[mix], device, conspicuity=conspicuity)
+    write_collection(out, preset, patients, seed, MIXES[mix], conspicuity=conspicuity)
     if json:
         typer.echo(json_.dumps({"patients": patients, "preset": preset, "out": str(out)}, indent=1))
         return

@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d, map_coordinates
 from scipy.spatial import cKDTree
-from torch import Tensor
 
-from dbtbench.phantom.texture import Grid, Points, power_law, tubes, wander
+from dbtbench.phantom.numbers import Array, gaussian, round_to_grid
+from dbtbench.phantom.texture import Grid, power_law, tubes, wander
 
 FIELD_MM = (240.0, 192.0)
 """Rows and columns of the field in mm; BCS-DBT (DOI 10.7937/E4WT-CD02): 2457 × 1890 pixels of about 0.1."""
@@ -109,7 +107,7 @@ def draw_breasts(rng: np.random.Generator) -> dict[str, Breast]:
 def _vary(breast: Breast, rng: np.random.Generator) -> Breast:
     """Make the other breast: every measure differs by 3 %."""
     changed = {
-        field.name: getattr(breast, field.name) * float(rng.normal(1, 0.03))
+        field.name: getattr(breast, field.name) * float(1 + 0.03 * gaussian(rng))
         for field in fields(breast)
         if field.name != "density"
     }
@@ -131,33 +129,32 @@ class Outline:
         else:
             t = np.linspace(-np.pi / 2, np.pi / 2, 2400)
             sine = np.sign(np.sin(t)) * np.abs(np.sin(t)) ** (2 / breast.roundness)
-            self._y = breast.nipple_cc + breast.half_width * sine
-            self._x = breast.depth * np.cos(t)
+            self._y = round_to_grid(breast.nipple_cc + breast.half_width * sine)
+            self._x = round_to_grid(breast.depth * np.cos(t))
         foremost = int(np.argmax(self._x))
         self.nipple = (float(self._y[foremost]), float(self._x[foremost]))
         self._tree = cKDTree(np.stack([self._y, self._x], 1))
 
-    def distance(self, y: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def distance(self, y: Array, x: Array) -> Array:
         """Compute the distance in mm of points (any shape) to the skin line, positive inside."""
-        where = np.stack(np.broadcast_arrays(y, x), -1)
-        distance = self._tree.query(where)[0]
-        inside = where[..., 1] < np.interp(where[..., 0], self._y, self._x, left=-1, right=-1)
-        return np.asarray(np.where(inside, distance, -distance), np.float32)
+        y, x = np.broadcast_arrays(y, x)
+        distance = round_to_grid(self._tree.query(np.stack([y, x], -1))[0])
+        line = round_to_grid(np.interp(y, self._y, self._x, left=-1, right=-1))
+        return np.where(x < line, distance, -distance)
 
-    def muscle(self, y: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def muscle(self, y: Array, x: Array) -> Array:
         """Compute the distance in mm of points to the muscle's edge, positive inside; negative in CC."""
         y, x = np.broadcast_arrays(y, x)
         if not self._mlo:
-            return np.full(y.shape, -np.inf, np.float32)
+            return np.full(y.shape, -np.inf)
         width, height = self._breast.muscle_width, self._breast.muscle_height
         down = (y + FIELD_MM[0] / 2) / height
         # A straight edge that bulges forward by 5 mm at its middle.
         edge = width * (1 - down) + 20 * down * (1 - down).clip(0)
-        steepness = np.hypot(width, height) / height
-        return np.asarray((edge - x) / steepness, np.float32)
+        return round_to_grid((edge - x) / (np.hypot(width, height) / height))
 
 
-def _trace_oblique(breast: Breast) -> tuple[Points, Points]:
+def _trace_oblique(breast: Breast) -> tuple[Array, Array]:
     """Trace the skin line of an MLO view: axilla, breast, inframammary fold and some of the abdomen."""
     top, nipple, fold = -FIELD_MM[0] / 2, breast.nipple_mlo, breast.fold_y
     y = np.linspace(top - 30, -top + 30, 3000)
@@ -166,12 +163,12 @@ def _trace_oblique(breast: Breast) -> tuple[Points, Points]:
     x = breast.axilla + (breast.depth - breast.axilla) * np.sin(np.pi / 2 * upper) ** 2
     x = np.where(y > nipple, breast.fold_x + (breast.depth - breast.fold_x) * (1 - lower**2.6), x)
     x = np.maximum(x - 0.45 * (y - fold).clip(0), 4.0)
-    return y, gaussian_filter1d(x, 3.0 / (y[1] - y[0]))
+    return round_to_grid(y), round_to_grid(gaussian_filter1d(x, 3.0 / (y[1] - y[0])))
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """The tissue in the voxels of a grid, each (planes, rows, columns).
+    """The tissue in the voxels of a grid, each (planes, rows, columns), on the grid `STEP`.
 
     Attributes:
         gland: fibroglandular share of the soft tissue; lesions may go beyond 1.
@@ -179,13 +176,13 @@ class Tissue:
         muscle: share of pectoral muscle.
     """
 
-    gland: Tensor
-    surface: Tensor
-    muscle: Tensor
+    gland: Array
+    surface: Array
+    muscle: Array
 
 
 def compose(
-    breast: Breast, projection: str, outline: Outline, grid: Grid, rng: np.random.Generator, device: str
+    breast: Breast, projection: str, outline: Outline, grid: Grid, rng: np.random.Generator
 ) -> Tissue:
     """Fill a compressed breast with tissue.
 
@@ -195,97 +192,91 @@ def compose(
         outline: its outline in that view.
         grid: the voxels; planes span the compressed thickness.
         rng: of the texture.
-        device: of the arrays.
     """
     z, y, x = grid.axes()
     half = breast.thickness(projection) / 2
-    flat = torch.from_numpy(outline.distance(y[:, None], x[None])).to(device)
-    height = torch.from_numpy(z).to(device)[:, None, None]
+    flat = outline.distance(y[:, None], x[None])
+    height = z[:, None, None]
     # The free edge is half a circle between the plates, so this is the distance to the surface exactly.
-    surface = half - torch.hypot((half - flat).clamp_min(0), height)
-    nipple = _measure_nipple(outline, grid, device)
-    apart = (1 - (surface - nipple).abs() / 6).clamp_min(0)
-    surface = torch.maximum(surface, nipple) + 1.5 * apart**2  # a smooth union
-    depth = torch.from_numpy(outline.muscle(y[:, None], x[None])).to(device)
+    surface = half - np.sqrt((half - flat).clip(0) ** 2 + height**2)
+    nipple = _measure_nipple(outline, grid)
+    apart = (1 - np.abs(surface - nipple) / 6).clip(0)
+    surface = round_to_grid(np.maximum(surface, nipple) + 1.5 * apart**2)  # a smooth union
+    depth = outline.muscle(y[:, None], x[None])
     # The muscle is a wedge: the deeper behind its edge, the thicker.
-    wedge = 0.26 * 2 * half * (depth / 40).clamp(0, 1).sqrt()
-    muscle = ((wedge - (height + 0.06 * half).abs()) / 3 + 0.5).clamp(0, 1) * (depth > 0)
-    gland = _grow_gland(breast, outline, grid, surface, rng, device)
-    threads = _grow_threads(outline, grid, half, projection, rng).to(device)
-    areola = 0.8 * (nipple / 2).clamp(0, 1)
-    return Tissue(torch.maximum(torch.maximum(gland, threads), areola), surface, muscle)
+    wedge = 0.26 * 2 * half * np.sqrt((depth / 40).clip(0, 1))
+    muscle = ((wedge - np.abs(height + 0.06 * half)) / 3 + 0.5).clip(0, 1) * (depth > 0)
+    gland = _grow_gland(breast, outline, grid, surface, rng)
+    threads = _grow_threads(outline, grid, half, projection, rng)
+    areola = 0.8 * (nipple / 2).clip(0, 1)
+    gland = np.maximum(np.maximum(gland, threads), areola)
+    return Tissue(round_to_grid(gland), surface, round_to_grid(muscle))
 
 
-def _measure_nipple(outline: Outline, grid: Grid, device: str) -> Tensor:
+def _measure_nipple(outline: Outline, grid: Grid) -> Array:
     """Measure the distance to the surface of the nipple: a rod that ends in a half sphere, in profile."""
-    z, y, x = (torch.from_numpy(axis).to(device) for axis in grid.axes())
+    z, y, x = grid.axes()
     centre_y, tip = outline.nipple
-    along = ((x - tip + 0.5).clamp_min(0) + (tip - 8.0 - x).clamp_min(0))[None, None]
+    along = ((x - tip + 0.5).clip(0) + (tip - 8.0 - x).clip(0))[None, None]
     squared = z[:, None, None] ** 2 + (y[None, :, None] - centre_y) ** 2 + along**2
-    return NIPPLE_RADIUS_MM - squared.sqrt()
+    return round_to_grid(NIPPLE_RADIUS_MM - np.sqrt(squared))
 
 
 def _grow_gland(
-    breast: Breast, outline: Outline, grid: Grid, surface: Tensor, rng: np.random.Generator, device: str
-) -> Tensor:
+    breast: Breast, outline: Outline, grid: Grid, surface: Array, rng: np.random.Generator
+) -> Array:
     """Grow the gland's share: a disc behind the nipple, broken up by two power-law fields and septa."""
-    z, y, x = (torch.from_numpy(axis).to(device) for axis in grid.axes())
+    z, y, x = grid.axes()
     centre_y, tip = outline.nipple
-    even = power_law(grid.shape, grid.spacing, EXPONENT, rng, device)
+    even = power_law(grid.shape, grid.spacing, EXPONENT, rng)
     radial = _bend_about_nipple(
-        power_law(grid.shape, grid.spacing, EXPONENT, rng, device, (1, 1, 2.5)), outline, grid
+        power_law(grid.shape, grid.spacing, EXPONENT, rng, (1, 1, 2.5)), outline, grid
     )
     # Cooper's ligaments: where a smooth field crosses zero lie curved sheets, which a slice shows as strands.
-    coarse = power_law(grid.shape, grid.spacing, 4.5, rng, device, (0.8, 1, 1.8), largest=28.0)
+    coarse = power_law(grid.shape, grid.spacing, 4.5, rng, (0.8, 1, 1.8), largest=28.0)
     septa = _bend_about_nipple(coarse, outline, grid)
 
     along = (x - 0.58 * tip) / (0.44 * tip)
     across = (y - centre_y + 0.04 * breast.depth) / (0.62 * breast.depth)
     level = (z / grid.spacing[0] / (0.42 * grid.shape[0]))[:, None, None]
     envelope = -(along[None, None] ** 2) - across[None, :, None] ** 2 - 0.5 * level**4
-    envelope = envelope - 2.0 * torch.exp(-surface.clamp_min(0) / 6)
-    field = 1.3 * envelope + 0.55 * even + 0.55 * radial + 0.25 * septa
-    interior = field[surface > 2.5]
-    threshold = interior[:: max(1, len(interior) // 50_000)].quantile(1 - breast.gland)
-    share = torch.sigmoid((field - threshold) / 0.28)
-    share = share * (0.70 + 0.10 * radial + 0.07 * even).clamp(0.35, 1.0)
-    sheets = (1 - septa.abs() / 0.14).clamp_min(0) * (0.38 + 0.22 * radial).clamp(0.05, 0.8)
-    haze = (0.04 + 0.025 * even + 0.03 * radial).clamp_min(0)
-    return torch.maximum(share, sheets + haze)
+    envelope = envelope - 2.0 * np.exp(-surface.clip(0) / 6)
+    field = round_to_grid(1.3 * envelope + 0.55 * even + 0.55 * radial + 0.25 * septa)
+    threshold = np.quantile(field[surface > 2.5], 1 - breast.gland, method="lower")
+    share = 1 / (1 + np.exp((threshold - field) / 0.28))
+    share = share * (0.70 + 0.10 * radial + 0.07 * even).clip(0.35, 1.0)
+    sheets = (1 - np.abs(septa) / 0.14).clip(0) * (0.38 + 0.22 * radial).clip(0.05, 0.8)
+    haze = (0.04 + 0.025 * even + 0.03 * radial).clip(0)
+    return np.asarray(np.maximum(share, sheets + haze))
 
 
-def _bend_about_nipple(field: Tensor, outline: Outline, grid: Grid) -> Tensor:
+def _bend_about_nipple(field: Array, outline: Outline, grid: Grid) -> Array:
     """Bend a field so that its columns become rays from a point in front of the nipple, its rows angles."""
     _, y, x = grid.axes()
     centre_y, tip = outline.nipple
     back, up = (tip + 15 - x)[None, :], (y - centre_y)[:, None]
-    angle = np.arctan2(up, back) / 1.9
-    radius = np.hypot(up, back) / 100 - 1
-    where = np.stack(np.broadcast_arrays(radius, angle), -1).astype(np.float32)
-    sampled = torch.nn.functional.grid_sample(
-        field[None],
-        torch.from_numpy(where)[None].to(field.device),
-        padding_mode="reflection",
-        align_corners=False,
-    )
-    return sampled[0]
+    row = (np.arctan2(up, back) / 1.9 + 1) * grid.shape[1] / 2 - 0.5
+    column = np.hypot(up, back) / 200 * grid.shape[2] - 0.5
+    where = round_to_grid(np.stack([row, column]))
+    return np.stack([map_coordinates(plane, where, order=1, mode="reflect") for plane in field])
 
 
 def _grow_threads(
     outline: Outline, grid: Grid, half: float, projection: str, rng: np.random.Generator
-) -> Tensor:
+) -> Array:
     """Grow ducts that branch behind the nipple, and vessels that run through the fat below the skin."""
     step = 0.6
     centre_y, tip = outline.nipple
-    filled = torch.zeros(grid.shape)
-    starts = np.tile([0.0, centre_y, tip - 3], (9, 1)) + rng.normal(0, 1.2, (9, 3))
-    headings = np.stack([rng.normal(0, 0.2, 9), rng.normal(0, 0.6, 9), np.full(9, -1.0)], 1)
+    filled = np.zeros(grid.shape)
+    starts = np.tile([0.0, centre_y, tip - 3], (9, 1)) + 1.2 * gaussian(rng, (9, 3))
+    headings = np.stack([0.2 * gaussian(rng, 9), 0.6 * gaussian(rng, 9), np.full(9, -1.0)], 1)
     for generation in range(4):
         points = wander(starts, headings, 14.0, step, 0.06, rng)
         filled += tubes(grid, points, np.array(1.0 * 0.75**generation), step, rng)
         ends = points[:, -1] - points[:, -3]
         starts = np.repeat(points[:, -1], 2, axis=0)
-        headings = np.repeat(ends / step / 2, 2, axis=0) + rng.normal(0, 0.45, (len(starts), 3)) * (0.4, 1, 1)
+        spread = gaussian(rng, (len(starts), 3)) * (0.18, 0.45, 0.45)
+        headings = np.repeat(ends / step / 2, 2, axis=0) + spread
     count = 22
     starts = np.stack(
         [
@@ -296,18 +287,21 @@ def _grow_threads(
         1,
     )
     aim = np.array([0.0, centre_y, tip]) - starts
-    aim = aim * (0.15, 1, 1) + rng.normal(0, 25, aim.shape) * (0.1, 1, 1)
+    aim = aim * (0.15, 1, 1) + gaussian(rng, aim.shape) * (2.5, 25, 25)
     points = wander(starts, aim, 85.0, step, 0.035, rng)
     taper = rng.uniform(0.6, 1.5, (count, 1)) * np.linspace(1, 0.45, points.shape[1])
-    return (filled + tubes(grid, points, taper, step, rng)).clamp_max(1) * 0.9
+    return np.minimum(filled + tubes(grid, points, taper, step, rng), 1) * 0.9
 
 
-def attenuation(tissue: Tissue, spacing: tuple[float, float, float]) -> Tensor:
-    """Compute attenuation (planes, rows, columns) in 1/mm; the surface is blurred over half a pixel."""
+def attenuation(tissue: Tissue, spacing: tuple[float, float, float]) -> Array:
+    """Compute attenuation (planes, rows, columns) in 1/mm; the surface is blurred over half a pixel.
+
+    On a grid of 2⁻¹⁸, a two-thousandth of the difference between fat and gland.
+    """
     blur = min(spacing)
     fat, gland = ATTENUATION["fat"], ATTENUATION["gland"]
     soft = fat + (gland - fat) * tissue.gland
-    soft = soft + tissue.muscle * (0.93 * ATTENUATION["muscle"] + 0.1 * (soft - fat) - soft)
-    skin = ((SKIN_MM - tissue.surface) / blur + 0.5).clamp(0, 1)
-    inside = (tissue.surface / blur + 0.5).clamp(0, 1)
-    return (soft + skin * (ATTENUATION["skin"] - soft)) * inside
+    soft += tissue.muscle * (0.93 * ATTENUATION["muscle"] + 0.1 * (soft - fat) - soft)
+    skin = ((SKIN_MM - tissue.surface) / blur + 0.5).clip(0, 1)
+    inside = (tissue.surface / blur + 0.5).clip(0, 1)
+    return round_to_grid((soft + skin * (ATTENUATION["skin"] - soft)) * inside, 2.0**-18)

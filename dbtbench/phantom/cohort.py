@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from joblib import cpu_count
 
 from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX
@@ -26,6 +25,7 @@ from dbtbench.errors import DBTBenchError, UsageError
 from dbtbench.geometry.views import laterality, projection
 from dbtbench.phantom.anatomy import Breast, draw_breasts
 from dbtbench.phantom.lesions import Lesion, draw_lesion
+from dbtbench.phantom.numbers import stream
 from dbtbench.phantom.reconstruction import WINDOW
 from dbtbench.phantom.simulation import PRESETS, Box, Preset, box_of, simulate
 from dbtbench.runtime.csv_text import csv_text
@@ -41,7 +41,7 @@ ENRICHED = {"normal": 0.4, "actionable": 0.1, "benign": 0.25, "cancer": 0.25}
 MIXES = {"screening": SCREENING, "enriched": ENRICHED}
 ROTATED = 0.15
 """Share of files that are stored rotated by 180°, as in BCS-DBT."""
-VERSION = 1
+VERSION = 2
 """Raise it when the same settings give other bytes than before."""
 
 
@@ -130,12 +130,12 @@ def quotas(patients: int, mix: Mapping[str, float]) -> dict[str, int]:
 def draw_patients(patients: int, seed: int, mix: Mapping[str, float]) -> list[Patient]:
     """Draw a cohort: labels by quota, everything else of a patient from (seed, her number) only."""
     labels = np.repeat(list(LABELS), list(quotas(patients, mix).values()))
-    np.random.default_rng([seed, 0]).shuffle(labels)
+    stream(seed, "labels").shuffle(labels)
     return [_draw_patient(number, str(label), seed) for number, label in enumerate(labels, 1)]
 
 
 def _draw_patient(number: int, label: str, seed: int) -> Patient:
-    rng = np.random.default_rng([seed, number])
+    rng = stream(seed, number, "patient")
     breasts = draw_breasts(rng)
     side = str(rng.choice(["l", "r"]))
     rotated = frozenset(view for view in VIEWS if rng.random() < ROTATED)
@@ -150,7 +150,6 @@ def write_collection(
     patients: int,
     seed: int = 0,
     mix: Mapping[str, float] = ENRICHED,
-    device: str = "cpu",
     jobs: int | None = None,
     conspicuity: float | None = None,
 ) -> CollectionSummary:
@@ -160,10 +159,9 @@ def write_collection(
         root: its folder; made if need be.
         preset: `tiny`, `small` or `standard`.
         patients: number of patients; each has four views.
-        seed: of everything; the same seed on the same kind of device gives the same bytes.
+        seed: of everything; the same seed gives the same bytes everywhere.
         mix: frequencies of the patients' labels, on any scale.
-        device: torch device for the array work.
-        jobs: processes; by default one per core, or one when the device is not the CPU.
+        jobs: processes; by default one per core.
         conspicuity: factor by which lesions are denser than physical ones; the preset's own when None.
 
     Raises:
@@ -176,9 +174,7 @@ def write_collection(
         raise UsageError(f"patients {patients}, seed {seed} cannot be", "patients start at 1, seeds at 0")
     if conspicuity is not None and not 0 <= conspicuity < np.inf:
         raise UsageError(f"lesions cannot be {conspicuity} times denser", "--conspicuity is 0 or more")
-    if jobs is None:
-        jobs = cpu_count() if torch.device(device).type == "cpu" else 1
-    pool = Pool(jobs)
+    pool = Pool(cpu_count() if jobs is None else jobs)
     cohort = draw_patients(patients, seed, mix)
     settings = {
         "version": VERSION,
@@ -186,7 +182,6 @@ def write_collection(
         "patients": patients,
         "seed": seed,
         "mix": dict(mix),
-        "device": torch.device(device).type,
         **({} if conspicuity is None else {"conspicuity": conspicuity}),
     }
     made = PRESETS[preset]
@@ -197,7 +192,7 @@ def write_collection(
     )
     claim_folder(root, "phantom.json", settings, "phantom")
     todo = [(p, view) for p in cohort for view in VIEWS if not (root / p.path(view)).is_file()]
-    write = partial(_write_volume, root=root, preset=made, seed=seed, device=device, uid_seed=uids)
+    write = partial(_write_volume, root=root, preset=made, seed=seed, uid_seed=uids)
     total = 4 * len(cohort)
     with pool, progress(f"phantom ({preset})", total, "volumes", total - len(todo)) as advance:
         for (patient, view), file in pool.run(write, todo):
@@ -209,16 +204,14 @@ def write_collection(
     return _write_tables(root, made, cohort)
 
 
-def _write_volume(
-    wanted: tuple[Patient, str], root: Path, preset: Preset, seed: int, device: str, uid_seed: str
-) -> str:
+def _write_volume(wanted: tuple[Patient, str], root: Path, preset: Preset, seed: int, uid_seed: str) -> str:
     """Simulate one view and write its file; the bytes depend on the arguments only."""
     patient, view = wanted
     file = patient.path(view)
     breast = patient.breasts[laterality(view)]
     seeds = [seed, patient.number, VIEWS.index(view) + 1]
     with one_thread():  # the other cores have other views
-        frames = simulate(preset, breast, view, patient.lesion_in(view), seeds, device)
+        frames = simulate(preset, breast, view, patient.lesion_in(view), seeds)
     write_tomosynthesis(
         root / file,
         frames,

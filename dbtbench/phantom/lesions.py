@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dbtbench.phantom.anatomy import Breast, Outline
+from dbtbench.phantom.numbers import Array, gaussian, round_to_grid, stream
 from dbtbench.phantom.texture import Grid, power_law, tubes, wander
 
 SIZE_MM = {"mass": (17.7, 0.57), "distortion": (26.8, 0.42)}
@@ -90,13 +89,14 @@ def draw_lesion(label: str, breast: Breast, rng: np.random.Generator) -> Lesion:
     # Larger than half the breast's depth it would not fit; real boxes are cut off by the range.
     size = float(
         np.clip(
-            median * np.exp(rng.normal(0, sigma)),
+            median * np.exp(sigma * gaussian(rng)),
             SIZE_RANGE_MM[0],
             min(SIZE_RANGE_MM[1], 0.55 * breast.depth),
         )
     )
-    half = size / 2 * np.exp(rng.normal(0, ELONGATION / np.sqrt(2), 3))
-    half[2] = half[1] * np.exp(rng.normal(0, 0.15))
+    half = size / 2 * np.exp(ELONGATION / np.sqrt(2) * gaussian(rng, 3))
+    half[2] = half[1] * np.exp(0.15 * gaussian(rng))
+    half = round_to_grid(half)
     contrast = float(rng.uniform(*CONTRAST)) * (0.5 if kind == "asymmetry" else 1)
     seed = int(rng.integers(2**31))
     candidates = 400
@@ -119,20 +119,19 @@ def draw_lesion(label: str, breast: Breast, rng: np.random.Generator) -> Lesion:
     return drawn[int(fits[0]) if len(fits) else int(np.argmax(room))]
 
 
-def _measure_room(lesions: list[Lesion], breast: Breast, projection: str) -> NDArray[np.float64]:
+def _measure_room(lesions: list[Lesion], breast: Breast, projection: str) -> Array:
     """Measure the free distance in mm from lesions to skin, chest wall and muscle; negative in an overlap."""
     outline = Outline(breast, projection)
     places = [locate(lesion, breast, projection, outline) for lesion in lesions]
     centre, half = (np.array([getattr(p, name) for p in places]) for name in ("centre", "half"))
-    y, x = centre[:, 1].astype(np.float32), centre[:, 2].astype(np.float32)
+    y, x = centre[:, 1], centre[:, 2]
     skin = outline.distance(y, x) - half[:, 1:].max(axis=1)
     chest = x - half[:, 2]
     muscle = -outline.muscle(y, x)
     too_high = np.where(
         np.abs(centre[:, 0]) < DEEPEST * breast.thickness(projection) / 2 * 0.999, np.inf, -99
     )
-    result: NDArray[np.float64] = np.min([skin, chest, muscle, too_high], axis=0)
-    return result
+    return round_to_grid(np.min([skin, chest, muscle, too_high], axis=0))
 
 
 def locate(lesion: Lesion, breast: Breast, projection: str, outline: Outline) -> Place:
@@ -151,59 +150,60 @@ def locate(lesion: Lesion, breast: Breast, projection: str, outline: Outline) ->
     thick = breast.thickness(projection) / 2
     z = float(np.clip(height * thick / breast.half_width, -DEEPEST * thick, DEEPEST * thick))
     nipple_y, nipple_x = outline.nipple
-    return Place((z, nipple_y - aside, nipple_x - lesion.behind), (min(half_z, 0.8 * thick), half_y, depth))
+    z, y, x = map(float, round_to_grid([z, nipple_y - aside, nipple_x - lesion.behind]))
+    half_z, half_y, half_x = map(float, round_to_grid([min(half_z, 0.8 * thick), half_y, depth]))
+    return Place((z, y, x), (half_z, half_y, half_x))
 
 
-def insert(gland: Tensor, lesion: Lesion, place: Place, grid: Grid) -> Tensor:
-    """Put a lesion into the gland share of a breast; return a new tensor of the same shape."""
+def insert(gland: Array, lesion: Lesion, place: Place, grid: Grid) -> Array:
+    """Put a lesion into the gland share of a breast; return a new array of the same shape."""
     low, shape = _find_block(place, grid)
     window = tuple(slice(int(a), int(a + n)) for a, n in zip(low, shape, strict=True))
-    rng = np.random.default_rng(lesion.seed)
-    device = str(gland.device)
+    rng = stream(lesion.seed, "lesion")
     block = gland[window]
-    offsets = [
-        torch.from_numpy(((axis[part] - centre) / half).astype(np.float32)).to(device)
+    z, y, x = (
+        (axis[part] - centre) / half
         for axis, part, centre, half in zip(grid.axes(), window, place.centre, place.half, strict=True)
-    ]
-    squared = offsets[0][:, None, None] ** 2 + offsets[1][None, :, None] ** 2 + offsets[2][None, None] ** 2
-    out = gland.clone()
+    )
+    squared = z[:, None, None] ** 2 + y[None, :, None] ** 2 + x[None, None] ** 2
+    out = gland.copy()
     if lesion.kind == "asymmetry":
-        out[window] = torch.maximum(block, lesion.contrast * torch.exp(-2 * squared))
+        out[window] = round_to_grid(np.maximum(block, lesion.contrast * np.exp(-2 * squared)))
         return out
     # A random sphere: a smooth field moves the surface (de Sisternes 2015).
     radius, amplitude = BODY[lesion.kind]
-    wobble = power_law(shape, grid.spacing, 4.0, rng, device, largest=2 * max(place.half))
+    wobble = power_law(shape, grid.spacing, 4.0, rng, largest=2 * max(place.half))
     edge = 1.2 / float(np.mean(place.half))
     # A growing lesion pushes the tissue around it aside: fat remains in a rim (the halo of a mass).
-    distance = squared.sqrt()
-    block = block * (1 - 0.3 * torch.exp(-(((distance - radius - 0.1) / 0.12) ** 2)))
-    body = ((radius + amplitude * wobble - distance) / edge + 0.5).clamp(0, 1)
-    block = torch.maximum(block, body * lesion.contrast)
+    distance = np.sqrt(squared)
+    block = block * (1 - 0.3 * np.exp(-(((distance - radius - 0.1) / 0.12) ** 2)))
+    body = ((radius + amplitude * wobble - distance) / edge + 0.5).clip(0, 1)
+    block = np.maximum(block, body * lesion.contrast)
     if lesion.kind != "mass":
-        spicules = _grow_spicules(lesion, place, grid, rng).to(device)[window]
-        block = torch.maximum(block, spicules * max(lesion.contrast, 0.8))
-    out[window] = block
+        spicules = _grow_spicules(lesion, place, grid, rng)[window]
+        block = np.maximum(block, spicules * max(lesion.contrast, 0.8))
+    out[window] = round_to_grid(block)
     return out
 
 
 def _find_block(place: Place, grid: Grid) -> tuple[NDArray[np.int64], tuple[int, int, int]]:
     """Find first voxel and shape of the part of the grid around a lesion, at least 4 voxels each way."""
     reach = 1.35 * np.array(place.half) + 2 * np.array(grid.spacing)
-    low = np.floor(grid.indices(np.array(place.centre) - reach)).astype(np.int64).clip(0)
+    low = np.floor(round_to_grid(grid.indices(np.array(place.centre) - reach))).astype(np.int64).clip(0)
     low = np.minimum(low, np.array(grid.shape) - 4)
-    high = np.ceil(grid.indices(np.array(place.centre) + reach)).astype(np.int64) + 1
+    high = np.ceil(round_to_grid(grid.indices(np.array(place.centre) + reach))).astype(np.int64) + 1
     high = np.minimum(np.maximum(high, low + 4), grid.shape)
     depth, height, width = (int(n) for n in high - low)
     return low, (depth, height, width)
 
 
-def _grow_spicules(lesion: Lesion, place: Place, grid: Grid, rng: np.random.Generator) -> Tensor:
+def _grow_spicules(lesion: Lesion, place: Place, grid: Grid, rng: np.random.Generator) -> Array:
     """Grow thin strands that run outwards from the centre to the extents, tapering."""
     step = 0.4
     count = int(rng.integers(80, 140))
     start = 0.45 if lesion.kind == "spiculated" else 0.1
-    directions = rng.normal(0, (0.6, 1, 1), (count, 3))  # compression turns strands into the plane
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    directions = gaussian(rng, (count, 3)) * (0.6, 1, 1)  # compression turns strands into the plane
+    directions /= np.sqrt((directions * directions).sum(axis=1, keepdims=True))
     half = np.array(place.half)
     reach = float(half[1:].mean())
     points = wander(start * directions * reach, directions, (1.05 - start) * reach, step, 0.04, rng)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
+from scipy import fft
 from scipy.ndimage import binary_fill_holes, distance_transform_edt, gaussian_filter
-from torch import Tensor
 
 from dbtbench.phantom.acquisition import (
+    INTEGRAL_STEP,
     Geometry,
     centres,
     scale_columns,
     stack_interpolation,
 )
 from dbtbench.phantom.anatomy import ATTENUATION
+from dbtbench.phantom.numbers import Array, round_to_grid
 
 FLOOR = 0.55
 """Gain of the filter at frequency 0. With 1, attenuation is exact; less shows detail more, as vendors do."""
@@ -29,15 +31,14 @@ RIM_EXCESS = 200.0
 ramp overshoots at the skin, and scanners tone it down. Tuned by looking at two real slices."""
 
 
-def silhouette(central: Tensor, pixel: tuple[float, float]) -> np.ndarray:
+def silhouette(central: Array, pixel: tuple[float, float]) -> NDArray[np.bool_]:
     """Find pixels where the central projection shows at least 3 mm of fat, without holes; (rows, columns)."""
-    image = central.cpu().numpy()
-    smooth = gaussian_filter(image, (1.0 / pixel[0], 1.0 / pixel[1]))
-    filled: np.ndarray = binary_fill_holes(smooth > 3 * ATTENUATION["fat"])
+    smooth = round_to_grid(gaussian_filter(central, (1.0 / pixel[0], 1.0 / pixel[1])))
+    filled: NDArray[np.bool_] = binary_fill_holes(smooth > 3 * ATTENUATION["fat"])
     return filled
 
 
-def equalise(integrals: Tensor, mask: np.ndarray, pixel: tuple[float, float]) -> Tensor:
+def equalise(integrals: Array, mask: NDArray[np.bool_], pixel: tuple[float, float]) -> Array:
     """Raise the thin rim of the breast to the brightness of its middle, in all views alike.
 
     Args:
@@ -45,44 +46,49 @@ def equalise(integrals: Tensor, mask: np.ndarray, pixel: tuple[float, float]) ->
         mask: the breast's silhouette in the central view.
         pixel: mm along rows and columns.
     """
-    central = integrals[len(integrals) // 2].cpu().numpy()
+    central = integrals[len(integrals) // 2]
     wide, narrow = ((s / pixel[0], s / pixel[1]) for s in (3.0, 1.5))
-    weight = gaussian_filter(mask.astype(np.float32), wide)
-    mean = gaussian_filter(np.where(mask, central, 0), wide) / np.maximum(weight, 0.05)
-    level = np.percentile(mean[mask], 60) if mask.any() else 1.0
+    weight = gaussian_filter(mask.astype(np.float64), wide)
+    mean = round_to_grid(gaussian_filter(np.where(mask, central, 0), wide) / np.maximum(weight, 0.05))
+    level = np.quantile(mean[mask], 0.6, method="lower") if mask.any() else 1.0
     gain = np.clip(level / np.maximum(mean, 1e-3), 1, 6) ** 0.9
-    return integrals * torch.from_numpy(gaussian_filter(gain, narrow).astype(np.float32)).to(integrals.device)
+    return integrals * round_to_grid(gaussian_filter(gain, narrow))
 
 
-def ramp(integrals: Tensor, thickness: float, step: float, geometry: Geometry, floor: float) -> Tensor:
+def ramp(integrals: Array, thickness: float, step: float, geometry: Geometry, floor: float) -> Array:
     """Filter projections along the tube's path and divide by the thickness.
 
     Below 1 / (2 T tan(arc/2)) an arc carries no information about depth, so all depths get the average; above
     it the ramp restores amplitudes. The two are added as squares, and a Butterworth factor calms the noise.
+    The filter is a convolution by numbers on a grid, so that it is exact whatever library multiplies.
 
     Args:
-        integrals: (views, rows, columns), free of obliquity.
+        integrals: (views, rows, columns), free of obliquity, on the grid `INTEGRAL_STEP`.
         thickness: T in mm.
         step: mm between rows.
         geometry: gives the arc.
         floor: gain at frequency 0.
+
+    Returns:
+        Of the same shape, in 1/mm, on a grid of 2⁻¹⁸.
     """
     rows = integrals.shape[1]
-    pad = rows // 2
-    padded = torch.cat(
-        [integrals[:, :1].expand(-1, pad, -1), integrals, integrals[:, -1:].expand(-1, pad, -1)], 1
-    )
     cut = 1 / (2 * thickness * np.tan(np.deg2rad(geometry.arc / 2)))
-    f = torch.fft.rfftfreq(padded.shape[1], step, device=integrals.device)
-    gain = (floor**2 + (f / cut) ** 2).sqrt() / (1 + (f / (0.8 * 0.5 / step)) ** 6).sqrt()
-    spectrum = torch.fft.rfft(padded, dim=1) * gain[None, :, None]
-    filtered: Tensor = torch.fft.irfft(spectrum, n=padded.shape[1], dim=1)
-    return filtered[:, pad : pad + rows] / thickness
+    f = fft.rfftfreq(2 * rows, step)
+    gain = np.sqrt(floor**2 + (f / cut) ** 2) / np.sqrt(1 + (f / (0.8 * 0.5 / step)) ** 6)
+    kernel = round_to_grid(fft.irfft(gain), 2.0**-20)
+    lag = np.arange(rows)
+    matrix = kernel[np.abs(lag[:, None] - lag)]
+    # Outside, the first and the last row go on for half the field.
+    beyond = np.arange(1, rows // 2 + 1)
+    matrix[:, 0] += kernel[lag[:, None] + beyond].sum(axis=1)
+    matrix[:, -1] += kernel[rows - 1 - lag[:, None] + beyond].sum(axis=1)
+    return round_to_grid(np.matmul(matrix, integrals) / thickness, 2.0**-18)
 
 
 def back_project(
-    filtered: Tensor, slices: int, rows: int, thickness: float, pixel: tuple[float, float], geometry: Geometry
-) -> Tensor:
+    filtered: Array, slices: int, rows: int, thickness: float, pixel: tuple[float, float], geometry: Geometry
+) -> Array:
     """Average (views, detector rows, columns) as seen from each slice: (slices, rows, columns)."""
     views, detector, columns = filtered.shape
     heights = geometry.heights(slices, thickness)
@@ -90,21 +96,20 @@ def back_project(
     y = centres(rows, pixel[0])[:, None]
     on_detector = ys + (y - ys) * zs / (zs - heights[:, None, None])
     index = (on_detector / pixel[0] + detector / 2 - 0.5).reshape(-1, views)
-    matrix = stack_interpolation(index, detector, str(filtered.device))
-    sums = torch.sparse.mm(matrix, filtered.reshape(views * detector, columns))
-    stack = sums.reshape(slices, rows, columns) / views
-    return scale_columns(stack, geometry.source / (geometry.source - heights))
+    sums = stack_interpolation(index, detector) @ filtered.reshape(views * detector, columns)
+    stack = sums.reshape(slices, rows, columns)
+    return np.asarray(scale_columns(stack, geometry.source / (geometry.source - heights)) / views)
 
 
 def reconstruct(
-    integrals: Tensor,
+    integrals: Array,
     shape: tuple[int, int],
     thickness: float,
     pixel: tuple[float, float],
     geometry: Geometry,
     floor: float = FLOOR,
     equalised: bool = True,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Array, Array]:
     """Reconstruct slices parallel to the detector.
 
     Args:
@@ -123,20 +128,19 @@ def reconstruct(
     views, detector, columns = integrals.shape
     slices, rows = shape
     mask = silhouette(integrals[views // 2], pixel)
-    straight = integrals / geometry.obliquity(detector, columns, pixel, str(integrals.device))
+    straight = integrals / geometry.obliquity(detector, columns, pixel)
     if equalised:
         straight = equalise(straight, mask, pixel)
-    filtered = ramp(straight, thickness, pixel[0], geometry, floor)
+    filtered = ramp(round_to_grid(straight, INTEGRAL_STEP), thickness, pixel[0], geometry, floor)
     volume = back_project(filtered, slices, rows, thickness, pixel, geometry)
-    soft = gaussian_filter(mask.astype(np.float32), (0.6 / pixel[0], 0.6 / pixel[1])) * 2 - 1
-    shadow = torch.from_numpy(soft.clip(0, 1)).to(volume.device)[None]
+    soft = gaussian_filter(mask.astype(np.float64), (0.6 / pixel[0], 0.6 / pixel[1])) * 2 - 1
     # One shadow, magnified as from above each slice: it is the view from the middle of the arc.
     middle = Geometry(views=1, arc=0.0, source=geometry.source, support=geometry.support)
-    inside = back_project(shadow, slices, rows, thickness, pixel, middle)
-    return volume, inside
+    shadow = round_to_grid(soft.clip(0, 1))[None]
+    return volume, back_project(shadow, slices, rows, thickness, pixel, middle)
 
 
-def present(volume: Tensor, inside: Tensor, pixel: tuple[float, float]) -> np.ndarray:
+def present(volume: Array, inside: Array, pixel: tuple[float, float]) -> Array:
     """Compute pixel values of 10 bits: 0 in air, fat at `FAT_VALUE`, a fixed gain, toned down at the skin.
 
     The gain is the same for all, so dense breasts stay brighter and busier.
@@ -147,14 +151,13 @@ def present(volume: Tensor, inside: Tensor, pixel: tuple[float, float]) -> np.nd
         pixel: mm along rows and columns.
 
     Returns:
-        float32 (slices, rows, columns) in [0, 1023].
+        (slices, rows, columns) in [0, 1023].
     """
-    tissue = volume[inside > 0.99]
-    fat = tissue[:: max(1, len(tissue) // 50_000)].quantile(0.2) if len(tissue) else volume.mean()
+    tissue = round_to_grid(volume[inside > 0.99], 2.0**-18)
+    fat = np.quantile(tissue, 0.2, method="lower") if len(tissue) else 0.0
     # Slices lie so far apart that each pixel's nearest skin is in its own.
-    from_skin = distance_transform_edt((inside > 0.5).cpu().numpy(), sampling=(1e6, *pixel))
-    rim = torch.from_numpy((1 - from_skin / RIM_MM).clip(0).astype(np.float32)).to(volume.device)
+    from_skin = distance_transform_edt(inside > 0.5, sampling=(1e6, *pixel))
+    rim = (1 - from_skin / RIM_MM).clip(0)
     excess = (volume - fat) * GAIN
-    values = (FAT_VALUE + excess / (1 + rim * excess.clamp_min(0) / RIM_EXCESS)).clamp(1, 1023) * inside
-    result: np.ndarray = values.cpu().numpy()
-    return result
+    values = (FAT_VALUE + excess / (1 + rim * excess.clip(0) / RIM_EXCESS)).clip(1, 1023) * inside
+    return np.asarray(values)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dbtbench.geometry.views import laterality, projection
 from dbtbench.phantom.acquisition import Geometry, expose, project
 from dbtbench.phantom.anatomy import FIELD_MM, Breast, Outline, attenuation, compose
 from dbtbench.phantom.lesions import Lesion, insert, locate
+from dbtbench.phantom.numbers import Array, round_to_grid, stream
 from dbtbench.phantom.reconstruction import present, reconstruct
 from dbtbench.phantom.texture import Grid
 
@@ -63,8 +64,7 @@ def simulate(
     breast: Breast,
     view: str,
     lesion: Lesion | None,
-    seed: list[int],
-    device: str = "cpu",
+    seed: Sequence[int],
     geometry: Geometry | None = None,
 ) -> NDArray[np.uint16]:
     """Simulate one view of a breast.
@@ -75,7 +75,6 @@ def simulate(
         view: lcc, lmlo, rcc or rmlo.
         lesion: a lesion in it; the tissue around it is the same with and without.
         seed: of texture and noise.
-        device: of the heavy array work.
         geometry: of the scanner; by default a Hologic's.
 
     Returns:
@@ -84,20 +83,21 @@ def simulate(
     geometry = geometry or Geometry()
     kind = projection(view)
     thickness = breast.thickness(kind)
-    texture, noise = (np.random.default_rng([*seed, stream]) for stream in range(2))
     outline = Outline(breast, kind)
     grid = _make_grid(preset, thickness, outline)
-    tissue = compose(breast, kind, outline, grid, texture, device)
+    tissue = compose(breast, kind, outline, grid, stream(*seed, "tissue"))
     if lesion:
         place = locate(lesion, breast, kind, outline)
         denser = replace(lesion, contrast=lesion.contrast * preset.conspicuity)
         tissue = replace(tissue, gland=insert(tissue.gland, denser, place, grid))
     pixel = (grid.spacing[1], grid.spacing[2])
     slices, columns = preset.shape[0] * preset.fine[0], preset.shape[2] * preset.fine[2]
-    map_ = torch.nn.functional.pad(attenuation(tissue, grid.spacing), (0, columns - grid.shape[2]))
-    measured = expose(project(map_, thickness, pixel, geometry), pixel, geometry, noise)
+    map_ = np.pad(attenuation(tissue, grid.spacing), ((0, 0), (0, 0), (0, columns - grid.shape[2])))
+    integrals = project(map_, thickness, pixel, geometry)
+    measured = expose(integrals, pixel, geometry, stream(*seed, "noise"))
     volume, inside = reconstruct(measured, (slices, grid.shape[1]), thickness, pixel, geometry)
-    frames = np.rint(_average_blocks(present(volume, inside, pixel), preset.fine)).astype(np.uint16)
+    levels = round_to_grid(_average_blocks(present(volume, inside, pixel), preset.fine), 1.0)
+    frames = levels.astype(np.uint16)
     return frames if laterality(view) == "l" else frames[:, :, ::-1].copy()
 
 
@@ -111,11 +111,11 @@ def box_of(preset: Preset, breast: Breast, view: str, lesion: Lesion) -> Box:
     for middle, reach, step, count in zip(
         (centre[0] + FIELD_MM[0] / 2, centre[1]), place.half[1:], preset.pixel, (rows, columns), strict=True
     ):
-        size = min(max(2, round(2 * reach / step)), count)
-        start = round(middle / step - size / 2)
+        size = min(max(2, int(round_to_grid(2 * reach / step, 1.0))), count)
+        start = int(round_to_grid(middle / step - size / 2, 1.0))
         edges.append((min(max(start, 0), count - size), size))
     (y, height), (x, width) = edges
-    central = int((z / breast.thickness(kind) + 0.5) * slices)
+    central = int(round_to_grid((z / breast.thickness(kind) + 0.5) * slices))
     return Box(central, x if laterality(view) == "l" else columns - x - width, y, width, height)
 
 
@@ -123,12 +123,11 @@ def _make_grid(preset: Preset, thickness: float, outline: Outline) -> Grid:
     """Make the grid of the anatomy: as wide as breast and nipple, a multiple of 16 columns (for the FFT)."""
     rows, columns = (n * k for n, k in zip(preset.shape[1:], preset.fine[1:], strict=True))
     width = FIELD_MM[1] / columns
-    used = min(columns, 16 * ceil((outline.nipple[1] + 10) / width / 16))
+    used = min(columns, 16 * ceil(round_to_grid((outline.nipple[1] + 10) / width / 16)))
     return Grid((preset.planes, rows, used), (thickness / preset.planes, FIELD_MM[0] / rows, width))
 
 
-def _average_blocks(values: NDArray[np.float32], fine: tuple[int, int, int]) -> NDArray[np.float32]:
+def _average_blocks(values: Array, fine: tuple[int, int, int]) -> Array:
     """Average blocks of `fine` voxels."""
     shape = [n for count, k in zip(values.shape, fine, strict=True) for n in (count // k, k)]
-    result: NDArray[np.float32] = values.reshape(shape).mean(axis=(1, 3, 5))
-    return result
+    return np.asarray(values.reshape(shape).mean(axis=(1, 3, 5)))

@@ -1,19 +1,16 @@
-"""Power-law random fields and thin tubes, the material of tissue.
-
-Random numbers are drawn by numpy on the CPU, so that every device makes the same anatomy.
-"""
+"""Power-law random fields and thin tubes, the material of tissue; float64 on the grid `numbers.STEP`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import frexp
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from scipy import fft
 
-Points = NDArray[np.float64]
+from dbtbench.phantom.numbers import Array, gaussian, round_to_grid
 
 
 @dataclass(frozen=True)
@@ -28,15 +25,15 @@ class Grid:
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
 
-    def axes(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    def axes(self) -> tuple[Array, Array, Array]:
         """Compute centres of planes, rows, columns in mm: z, y are 0 in the middle, x at the chest wall."""
         (nz, ny, nx), (dz, dy, dx) = self.shape, self.spacing
         z = (np.arange(nz) + 0.5 - nz / 2) * dz
         y = (np.arange(ny) + 0.5 - ny / 2) * dy
         x = (np.arange(nx) + 0.5) * dx
-        return z.astype(np.float32), y.astype(np.float32), x.astype(np.float32)
+        return round_to_grid(z), round_to_grid(y), round_to_grid(x)
 
-    def indices(self, points: Points) -> Points:
+    def indices(self, points: Array) -> Array:
         """Convert (…, 3) points in mm to fractional voxel indices."""
         offset = np.array([self.shape[0] / 2, self.shape[1] / 2, 0.0]) - 0.5
         return np.asarray(points / np.array(self.spacing) + offset)
@@ -47,40 +44,68 @@ def power_law(
     spacing: Sequence[float],
     exponent: float,
     rng: np.random.Generator,
-    device: str,
     stretch: Sequence[float] = (1.0, 1.0, 1.0),
     largest: float = 120.0,
-) -> Tensor:
+) -> Array:
     """Draw a Gaussian random field with power spectrum 1/f^exponent, zero mean and unit variance.
 
     Args:
         shape: planes, rows, columns.
         spacing: mm.
         exponent: of the power spectrum in three dimensions; 3 gives 3 in a projection and 2 in a thin slice.
-        rng: source of the white noise.
-        device: of the transform.
+        rng: source of the spectrum's phases and amplitudes.
         stretch: factor by which structures are longer along each axis.
         largest: size in mm beyond which the spectrum is flat.
 
     Returns:
-        float32 of `shape`.
+        Of `shape`, on the grid `STEP`.
     """
-    white = torch.from_numpy(rng.standard_normal(tuple(shape), dtype=np.float32)).to(device)
-    spectrum = torch.fft.rfftn(white)
-    squared = torch.zeros(1, device=device)
+    squared = np.zeros(1)
     for axis, (count, step, long) in enumerate(zip(shape, spacing, stretch, strict=True)):
-        frequencies = torch.fft.rfftfreq if axis == 2 else torch.fft.fftfreq
-        f = frequencies(count, step, device=device) * long
+        f = (fft.rfftfreq if axis == 2 else fft.fftfreq)(count, step) * long
         squared = squared + (f * f).reshape([-1 if a == axis else 1 for a in range(3)])
-    spectrum *= squared.clamp_min(largest**-2) ** (-exponent / 4)
-    spectrum[0, 0, 0] = 0
-    field: Tensor = torch.fft.irfftn(spectrum, s=tuple(shape))
-    return field / field.std()
+    amplitude = np.maximum(squared, largest**-2) ** (-exponent / 4)
+    amplitude[0, 0, 0] = 0
+    # These planes are their own mirror images, of which the transform takes the mean: half of their power.
+    amplitude[:, :, [0] if shape[2] % 2 else [0, -1]] *= np.sqrt(2)
+    spectrum = gaussian(rng, (*amplitude.shape, 2)).view(np.complex128)[..., 0]
+    spectrum *= amplitude
+    field = fft.irfftn(spectrum, shape, overwrite_x=True, workers=1)
+    spread = float(field.std())
+    field /= round_to_grid(spread, 2.0 ** (frexp(spread)[1] - 12))
+    return round_to_grid(field)
+
+
+def resize(field: Array, shape: Sequence[int]) -> Array:
+    """Interpolate linearly to another number of voxels along each axis, over the same extent.
+
+    A smooth field costs less when it is drawn coarsely and resized. The result is exact, so not rounded: a
+    multiple of `STEP`⁴ where the field is one of `STEP`.
+    """
+    for axis, (count, wanted) in enumerate(zip(field.shape, shape, strict=True)):
+        if count != wanted:
+            low, upper = split_index((np.arange(wanted) + 0.5) * count / wanted - 0.5, count)
+            first = field.take(low, axis)
+            step = field.take(low + 1, axis)
+            step -= first
+            step *= upper.reshape([-1 if a == axis else 1 for a in range(field.ndim)])
+            field = np.add(first, step, out=first)
+    return field
+
+
+def split_index(index: Array, count: int) -> tuple[NDArray[np.int64], Array]:
+    """Split fractional indices into `count` samples: the lower sample, and the weight of the next one.
+
+    The weights lie on the grid `STEP`. Beyond the ends the end sample is taken.
+    """
+    index = round_to_grid(index).clip(0, count - 1)
+    low = np.minimum(index.astype(np.int64), count - 2)
+    return low, index - low
 
 
 def wander(
-    starts: Points, directions: Points, length: float, step: float, bend: float, rng: np.random.Generator
-) -> Points:
+    starts: Array, directions: Array, length: float, step: float, bend: float, rng: np.random.Generator
+) -> Array:
     """Grow tubes whose direction drifts.
 
     Args:
@@ -92,19 +117,20 @@ def wander(
         rng: source of the drift.
 
     Returns:
-        (n, steps, 3) in mm.
+        (n, steps, 3) in mm, on the grid `STEP`.
     """
     steps = max(2, round(length / step))
-    heading = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     headings = np.empty((len(starts), steps, 3))
+    turns = bend * gaussian(rng, headings.shape)
+    heading = np.asarray(directions, np.float64)
     for i in range(steps):
-        headings[:, i] = heading
-        heading = heading + rng.normal(0, bend, heading.shape)
-        heading /= np.linalg.norm(heading, axis=1, keepdims=True)
-    return starts[:, None] + step * np.cumsum(headings, axis=1)
+        length_of = np.sqrt((heading * heading).sum(axis=1, keepdims=True))
+        headings[:, i] = round_to_grid(heading / length_of, 2.0**-16)
+        heading = headings[:, i] + turns[:, i]
+    return round_to_grid(starts[:, None] + step * np.cumsum(headings, axis=1))
 
 
-def tubes(grid: Grid, points: Points, radii: Points, step: float, rng: np.random.Generator) -> Tensor:
+def tubes(grid: Grid, points: Array, radii: Array, step: float, rng: np.random.Generator) -> Array:
     """Compute the share of each voxel that tubes fill.
 
     Each point stands for a piece of tube of volume π r² step, which is scattered over the tube's cross
@@ -118,21 +144,23 @@ def tubes(grid: Grid, points: Points, radii: Points, step: float, rng: np.random
         rng: scatters over the cross section.
 
     Returns:
-        float32 of the grid's shape, in [0, 1], on the CPU.
+        Of the grid's shape, in [0, 1], on the grid `STEP`.
     """
     copies = 6
     radius = np.broadcast_to(radii, points.shape[:2])[..., None, None]
-    offset = rng.normal(0, 0.45, (*points.shape[:2], copies, 3)) * radius
-    place = grid.indices((points[:, :, None] + offset).reshape(-1, 3))
-    share = np.pi * radius**2 * step / copies / np.prod(grid.spacing)
+    offset = 0.45 * gaussian(rng, (*points.shape[:2], copies, 3)) * radius
+    place = round_to_grid(grid.indices((points[:, :, None] + offset).reshape(-1, 3)), 2.0**-8)
+    share = round_to_grid(np.pi * radius**2 * step / copies / np.prod(grid.spacing), 2.0**-20)
     share = np.broadcast_to(share[..., 0], (*points.shape[:2], copies)).reshape(-1)
     corner = np.floor(place).astype(np.int64)
     inner = place - corner
-    filled = np.zeros(int(np.prod(grid.shape)), np.float64)
+    near = ((corner >= -1) & (corner < grid.shape)).all(axis=1)
+    corner, inner, share = corner[near] + 1, inner[near], share[near]
+    # One voxel more at each end takes what leaves the grid.
+    padded = tuple(n + 2 for n in grid.shape)
+    filled = np.zeros(np.prod(padded))
     for shift in np.ndindex(2, 2, 2):
-        voxel = corner + shift
         weight = share * np.where(shift, inner, 1 - inner).prod(axis=1)
-        inside = ((voxel >= 0) & (voxel < grid.shape)).all(axis=1)
-        flat = np.ravel_multi_index(tuple(voxel[inside].T), grid.shape)
-        np.add.at(filled, flat, weight[inside])
-    return torch.from_numpy(np.minimum(filled, 1).astype(np.float32).reshape(grid.shape))
+        flat = np.ravel_multi_index(tuple((corner + shift).T), padded)
+        filled += np.bincount(flat, weight, filled.size)
+    return round_to_grid(np.minimum(filled.reshape(padded)[1:-1, 1:-1, 1:-1], 1))

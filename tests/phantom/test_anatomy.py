@@ -6,7 +6,6 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-import torch
 
 from dbtbench.phantom.anatomy import (
     ATTENUATION,
@@ -18,6 +17,7 @@ from dbtbench.phantom.anatomy import (
     compose,
     draw_breasts,
 )
+from dbtbench.phantom.numbers import stream
 from dbtbench.phantom.texture import Grid
 
 
@@ -25,11 +25,11 @@ def fill(breast: Breast, projection: str, seed: int = 0) -> tuple[Tissue, Grid]:
     thickness = breast.thickness(projection)
     grid = Grid((24, 80, 96), (thickness / 24, FIELD_MM[0] / 80, 1.5))
     outline = Outline(breast, projection)
-    return compose(breast, projection, outline, grid, np.random.default_rng(seed), "cpu"), grid
+    return compose(breast, projection, outline, grid, stream(seed)), grid
 
 
 def test_left_and_right_are_similar_but_not_the_same() -> None:
-    both = draw_breasts(np.random.default_rng(0))
+    both = draw_breasts(stream(0))
     left, right = asdict(both["l"]), asdict(both["r"])
     assert left.pop("density") == right.pop("density")
     for name, value in left.items():
@@ -38,7 +38,7 @@ def test_left_and_right_are_similar_but_not_the_same() -> None:
 
 
 def test_densities_are_those_of_screening(breasts: list[Breast]) -> None:
-    drawn = [draw_breasts(np.random.default_rng(s))["l"].density for s in range(2000)]
+    drawn = [draw_breasts(stream(s))["l"].density for s in range(2000)]
     for density, share in {"a": 0.1, "b": 0.4, "c": 0.4, "d": 0.1}.items():
         assert drawn.count(density) / len(drawn) == pytest.approx(share, abs=0.04)
 
@@ -47,8 +47,8 @@ def test_densities_are_those_of_screening(breasts: list[Breast]) -> None:
 def test_the_skin_line_lies_at_distance_zero(scattered: Breast, projection: str) -> None:
     outline = Outline(scattered, projection)
     y, x = outline.nipple
-    across = np.float32(y) * np.ones(3, np.float32)
-    inwards = np.array([x - 10, x, x + 10], np.float32)
+    across = np.full(3, y)
+    inwards = np.array([x - 10, x, x + 10])
     np.testing.assert_allclose(outline.distance(across, inwards), [10, 0, -10], atol=0.6)
 
 
@@ -80,19 +80,19 @@ def test_attenuation_lies_between_fat_and_muscle_and_is_zero_in_air(scattered: B
     tissue, grid = fill(scattered, "mlo")
     mu = attenuation(tissue, grid.spacing)
     deep = mu[tissue.surface > 3]
-    assert float(deep.min()) >= ATTENUATION["fat"] - 1e-6
-    assert float(deep.max()) <= ATTENUATION["muscle"] + 1e-6
-    assert float(mu[tissue.surface < -1].abs().max()) == 0
+    assert float(deep.min()) >= ATTENUATION["fat"] - 1e-5
+    assert float(deep.max()) <= ATTENUATION["muscle"] + 1e-5
+    assert mu[tissue.surface < -1].max() == 0
 
 
 def test_skin_covers_the_whole_breast(scattered: Breast) -> None:
     tissue, grid = fill(scattered, "cc")
-    mu = attenuation(Tissue(torch.zeros_like(tissue.gland), tissue.surface, tissue.muscle), grid.spacing)
+    mu = attenuation(Tissue(np.zeros_like(tissue.gland), tissue.surface, tissue.muscle), grid.spacing)
     shell = (tissue.surface > 0.6) & (tissue.surface < 1.0)
     assert float(mu[shell].min()) > (ATTENUATION["fat"] + ATTENUATION["skin"]) / 2
 
 
 def test_the_anatomy_is_a_function_of_the_seed(scattered: Breast) -> None:
     first, again, other = (fill(scattered, "cc", seed)[0].gland for seed in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)

@@ -1,0 +1,46 @@
+"""Random numbers and rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dbtbench.phantom.numbers import STEP, gaussian, round_to_grid, stream
+
+
+def test_names_open_different_streams_and_one_name_the_same() -> None:
+    names = [(1,), (1, 0), (1, 0, "noise"), (1, 0, "tissue"), ("1",), (10,)]
+    first = [int(stream(*name).integers(2**62)) for name in names]
+    assert len(set(first)) == len(names)
+    assert first == [int(stream(*name).integers(2**62)) for name in names]
+
+
+def test_gaussians_have_the_moments_of_the_normal_law() -> None:
+    z = gaussian(stream(0), 1_000_000)
+    moments = [float((z**k).mean()) for k in (1, 2, 3, 4)]
+    assert moments == pytest.approx([0, 1, 0, 3], abs=0.02)
+    assert np.quantile(z, [0.001, 0.975]) == pytest.approx([-3.090, 1.960], abs=0.02)
+
+
+def test_each_gaussian_takes_the_same_bits() -> None:
+    """So one that is not drawn shifts no other."""
+    np.testing.assert_array_equal(gaussian(stream(0), (4, 8)).reshape(-1), gaussian(stream(0), 32))
+
+
+@given(st.floats(-1e4, 1e4), st.integers(-18, 0))
+def test_rounding_moves_by_half_a_step_at_most(value: float, power: int) -> None:
+    step = 2.0**power
+    rounded = round_to_grid(value, step)
+    assert abs(rounded - value) <= 0.50003 * step
+    assert rounded / step == np.rint(rounded / step)
+    assert round_to_grid(rounded, step) == rounded
+
+
+def test_multiples_of_a_finer_grid_are_far_from_every_border() -> None:
+    """Exact halves too: where a difference of one part in 10¹² could turn them, bytes would differ."""
+    exact = np.arange(-(1 << 15), 1 << 15) * STEP / 4096
+    for factor in (1 - 1e-12, 1 + 1e-12):
+        np.testing.assert_array_equal(round_to_grid(exact * factor), round_to_grid(exact))
+        assert (np.rint(exact * factor / STEP) != np.rint(exact / STEP)).any()
