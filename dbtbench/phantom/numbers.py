@@ -56,7 +56,7 @@ def round_to_grid(values: ArrayLike, step: float = STEP) -> Array:
 
     Sensible steps are 2⁻⁸ to 2⁻¹⁸ of the largest values: fine against what is modelled, coarse against 2⁻⁵².
     """
-    out = np.array(values, np.float64)
+    out = np.array(values, np.float64, order="C")  # so that `flat` is a view
     flat = out.reshape(-1)
     for start in range(0, flat.size, _CHUNK):  # stays in the cache
         part = flat[start : start + _CHUNK]

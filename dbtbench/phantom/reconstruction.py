@@ -83,7 +83,8 @@ def ramp(integrals: Array, thickness: float, step: float, geometry: Geometry, fl
     beyond = np.arange(1, rows // 2 + 1)
     matrix[:, 0] += kernel[lag[:, None] + beyond].sum(axis=1)
     matrix[:, -1] += kernel[rows - 1 - lag[:, None] + beyond].sum(axis=1)
-    return round_to_grid(np.matmul(matrix, integrals) / thickness, 2.0**-18)
+    filtered = np.tensordot(matrix, integrals, (1, 1)).swapaxes(0, 1)
+    return round_to_grid(filtered / thickness, 2.0**-18)
 
 
 def back_project(
@@ -155,8 +156,7 @@ def present(volume: Array, inside: Array, pixel: tuple[float, float]) -> Array:
     """
     tissue = round_to_grid(volume[inside > 0.99], 2.0**-18)
     fat = np.quantile(tissue, 0.2, method="lower") if len(tissue) else 0.0
-    # Slices lie so far apart that each pixel's nearest skin is in its own.
-    from_skin = distance_transform_edt(inside > 0.5, sampling=(1e6, *pixel))
+    from_skin = np.stack([distance_transform_edt(frame > 0.5, sampling=pixel) for frame in inside])
     rim = (1 - from_skin / RIM_MM).clip(0)
     excess = (volume - fat) * GAIN
     values = (FAT_VALUE + excess / (1 + rim * excess.clip(0) / RIM_EXCESS)).clip(1, 1023) * inside

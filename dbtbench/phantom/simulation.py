@@ -91,13 +91,16 @@ def simulate(
         denser = replace(lesion, contrast=lesion.contrast * preset.conspicuity)
         tissue = replace(tissue, gland=insert(tissue.gland, denser, place, grid))
     pixel = (grid.spacing[1], grid.spacing[2])
-    slices, columns = preset.shape[0] * preset.fine[0], preset.shape[2] * preset.fine[2]
-    map_ = np.pad(attenuation(tissue, grid.spacing), ((0, 0), (0, 0), (0, columns - grid.shape[2])))
+    slices, rows, columns = (n * k for n, k in zip(preset.shape, preset.fine, strict=True))
+    # The shadow of the grid is the larger, the nearer to the tube its top is. Beyond it there is air.
+    shadow = grid.shape[2] * geometry.source / (geometry.source - geometry.support - thickness)
+    lit = min(columns, ceil(round_to_grid(shadow)))
+    map_ = np.pad(attenuation(tissue, grid.spacing), ((0, 0), (0, 0), (0, lit - grid.shape[2])))
     integrals = project(map_, thickness, pixel, geometry)
     measured = expose(integrals, pixel, geometry, stream(*seed, "noise"))
-    volume, inside = reconstruct(measured, (slices, grid.shape[1]), thickness, pixel, geometry)
-    levels = round_to_grid(_average_blocks(present(volume, inside, pixel), preset.fine), 1.0)
-    frames = levels.astype(np.uint16)
+    volume, inside = reconstruct(measured, (slices, rows), thickness, pixel, geometry)
+    levels = np.pad(present(volume, inside, pixel), ((0, 0), (0, 0), (0, columns - lit)))
+    frames = round_to_grid(_average_blocks(levels, preset.fine), 1.0).astype(np.uint16)
     return frames if laterality(view) == "l" else frames[:, :, ::-1].copy()
 
 

@@ -38,6 +38,12 @@ def test_rounding_moves_by_half_a_step_at_most(value: float, power: int) -> None
     assert round_to_grid(rounded, step) == rounded
 
 
+def test_any_layout_is_rounded() -> None:
+    values = gaussian(stream(0), (3, 4, 5)) / np.pi
+    for turned in (values.T, values[:, ::-1], np.asfortranarray(values), values[..., ::2].swapaxes(0, 1)):
+        np.testing.assert_array_equal(round_to_grid(turned), np.rint(turned / STEP) * STEP)
+
+
 def test_multiples_of_a_finer_grid_are_far_from_every_border() -> None:
     """Exact halves too: where a difference of one part in 10¹² could turn them, bytes would differ."""
     exact = np.arange(-(1 << 15), 1 << 15) * STEP / 4096
