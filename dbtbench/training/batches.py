@@ -14,7 +14,9 @@ from torch import Tensor
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import MissingError, UsageError
+from dbtbench.geometry.views import projection
 from dbtbench.task import Arm
+from dbtbench.training.augment import Changes, augment
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,24 @@ class Batches:
         positive_share: share with lesions.
         added_share: share of what the arm adds.
         seed: seed of the order.
+        augment: whether volumes are changed at every step (`training.augment`).
 
     Raises:
         MissingError: when no volume trained on has a lesion.
         UsageError: when what is trained on has another grid than the real data.
     """
 
-    def __init__(self, arm: Arm, batch: int, positive_share: float, added_share: float, seed: int) -> None:
+    def __init__(
+        self,
+        arm: Arm,
+        batch: int,
+        positive_share: float,
+        added_share: float,
+        seed: int,
+        augment: bool = False,
+    ) -> None:
         self.batch, self.positive_share, self.added_share = batch, positive_share, added_share
+        self.augment = augment
         if arm.train.boxes.empty:
             raise MissingError(
                 f"no training volume of {arm.train.name} has a lesion",
@@ -100,18 +112,27 @@ class Batches:
             for pool, first, last in zip(self.pools, before, after, strict=True)
         ]
 
-    def read(self, step: int, part: slice, device: torch.device) -> tuple[Tensor, list[Tensor]]:
-        """Read some rows of a step's batch.
+    def read(self, step: int, part: slice, generator: torch.Generator) -> tuple[Tensor, list[Tensor]]:
+        """Read some rows of a step's batch, and change them where that is asked for.
 
         Volumes are read at every step (a tenth of its time), so splits may have any size.
+
+        Args:
+            step: number of the step, from 0.
+            part: rows of the batch.
+            generator: of the changes, which are drawn for the whole batch; it names the device.
 
         Returns:
             (N, 1, D, H, W) volumes, and for each (n, 6) boxes.
         """
         rows = [(dataset, case) for dataset, cases in self.cases(step) for case in cases][part]
-        volumes = np.concatenate([dataset.volumes([case]) for dataset, case in rows])
-        boxes = [torch.from_numpy(dataset.boxes_of(case)).to(device) for dataset, case in rows]
-        return torch.from_numpy(volumes).to(device), boxes
+        read = np.concatenate([dataset.volumes([case]) for dataset, case in rows])
+        volumes = torch.from_numpy(read).to(generator.device)
+        boxes = [torch.from_numpy(dataset.boxes_of(case)).to(generator.device) for dataset, case in rows]
+        if not self.augment:
+            return volumes, boxes
+        changes = Changes.draw(self.batch, rows[0][0].grid, generator).part(part)
+        return augment(volumes, boxes, [_is_upright(dataset, case) for dataset, case in rows], changes)
 
 
 def _cases(dataset: DBTDataset, lesions: bool) -> NDArray[np.int64]:
@@ -121,3 +142,8 @@ def _cases(dataset: DBTDataset, lesions: bool) -> NDArray[np.int64]:
 def _round_down(share: float) -> int:
     """Round a share down to a whole number, tolerating the rounding error of a product such as 30 · 0.1."""
     return int(share + 1e-9)
+
+
+def _is_upright(dataset: DBTDataset, case: int) -> bool:
+    view = dataset.cases.loc[dataset.cases["case"] == case, "View"].iloc[0]
+    return projection(view) == "mlo"

@@ -62,7 +62,7 @@ def _loss_of(batches: Batches) -> Loss:
     """Make the binary cross-entropy on a step's batch, for `fit`."""
 
     def loss(net: nn.Module, context: StepContext) -> Tensor:
-        volumes, boxes = batches.read(context.step, context.part, context.generator.device)
+        volumes, boxes = batches.read(context.step, context.part, context.generator)
         logits: Tensor = net(volumes)
         positive = torch.tensor([float(len(box) > 0) for box in boxes], device=logits.device)
         return F.binary_cross_entropy_with_logits(logits.float(), positive)

@@ -25,6 +25,8 @@ class DetectionRecipe(TrainingRecipe):
         levels: number of pyramid levels; each further one sees lesions twice as large.
         positive_share: share of a batch's volumes with lesions.
         synthetic_share: share of what an arm adds to the real volumes.
+        augment: whether every volume, real or synthetic, is flipped, moved and shaded, each time otherwise
+            (`dbtbench.training.augment`); without, which is an ablation, any change of the data "gains".
         score_threshold: detections with lower scores are dropped; MONAI's 0.05 would cut off the right end of
             the FROC curve.
         overlap: of two detections with a larger intersection over union, only the better is kept.
@@ -42,15 +44,17 @@ class DetectionRecipe(TrainingRecipe):
     levels: int = Field(default=1, ge=1, le=3)
     positive_share: float = Field(default=0.5, gt=0, le=1)
     synthetic_share: float = Field(default=0.5, gt=0, le=1)
-    score_threshold: float = Field(default=0.01, ge=0, lt=1)
+    augment: bool = True
+    score_threshold: float = Field(default=0.001, ge=0, lt=1)
     overlap: float = Field(default=0.22, ge=0, le=1)
-    detections: PositiveInt = 20
+    detections: PositiveInt = 50
 
 
 class Detection(Task[DetectionRecipe]):
     """Lesion detection, scored by the official rule of the DBTex challenges."""
 
     recipe_class = DetectionRecipe
+    version = 2
     metrics = METRICS
     seeds = 5
     arms = (

@@ -54,7 +54,9 @@ def predict(arm: Arm, seed: int, recipe: DetectionRecipe, run: Run) -> pd.DataFr
             f"no test volume of {arm.real.name} has a box to be found",
             "import a data set whose test split has boxes",
         )
-    batches = Batches(arm, recipe.batch, recipe.positive_share, recipe.synthetic_share, seed)
+    batches = Batches(
+        arm, recipe.batch, recipe.positive_share, recipe.synthetic_share, seed, augment=recipe.augment
+    )
     title = f"{arm.name}, seed {seed}"
     # `fit` and the initial weights use the global generator, as does MONAI's negative sampler.
     with torch.random.fork_rng():
@@ -77,7 +79,7 @@ def _loss_of(batches: Batches) -> Loss:
     """Make the detector's loss on a step's batch, for `fit`."""
 
     def loss(net: nn.Module, context: StepContext) -> Tensor:
-        volumes, boxes = batches.read(context.step, context.part, context.generator.device)
+        volumes, boxes = batches.read(context.step, context.part, context.generator)
         try:
             value: Tensor = net(volumes, boxes)
         except ValueError as error:  # how MONAI reports NaN and Inf

@@ -52,9 +52,7 @@ def cases_of(arm: Arm, steps: int, **shares: float) -> list[list[int]]:
 def test_half_the_batch_has_lesions_and_half_of_each_kind_is_synthetic(
     real: DBTDataset, synthetic: DBTDataset
 ) -> None:
-    volumes, boxes = Batches(arm_of(real, synthetic), 4, 0.5, 0.5, 0).read(
-        0, slice(None), torch.device("cpu")
-    )
+    volumes, boxes = Batches(arm_of(real, synthetic), 4, 0.5, 0.5, 0).read(0, slice(None), torch.Generator())
     assert volumes.shape == (4, 1, *GRID)
     assert [len(box) for box in boxes] == [1, 0, 1, 0]
     assert [len(cases) for cases in cases_of(arm_of(real, synthetic), 10)] == [10] * 4

@@ -1,0 +1,101 @@
+"""The boxes of lesions must go where the augmentation takes the lesions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dbtbench.data.dataset import DBTDataset
+from dbtbench.task import Arm
+from dbtbench.training.augment import Changes, augment
+from dbtbench.training.batches import Batches
+
+GRID = (4, 48, 40)
+BOX = torch.tensor([[1.0, 12, 8, 3, 24, 18]])
+
+
+def volume_of(box: Tensor) -> Tensor:
+    """A bright lesion that fills the ellipse in its box, in dim tissue."""
+    axes = torch.meshgrid(*(torch.arange(n) + 0.5 for n in GRID), indexing="ij")
+    centre, half = (box[0, 3:] + box[0, :3]) / 2, (box[0, 3:] - box[0, :3]) / 2
+    inside = (
+        sum(((axis - c) / h) ** 2 for axis, c, h in zip(axes[1:], centre[1:], half[1:], strict=True)) <= 1
+    )
+    depth = (axes[0] > box[0, 0]) & (axes[0] < box[0, 3])
+    return torch.where(inside & depth, 0.9, 0.3)[None, None]
+
+
+def drawn(seed: int, batch: int = 1, **fixed: Any) -> Changes:
+    return replace(Changes.draw(batch, GRID, torch.Generator().manual_seed(seed)), **fixed)
+
+
+@given(seed=st.integers(0, 10**6), low=st.tuples(st.integers(1, 34), st.integers(1, 28)))
+@settings(max_examples=40, deadline=None)
+def test_a_box_goes_where_its_lesion_goes(seed: int, low: tuple[int, int]) -> None:
+    y, x = low
+    box = torch.tensor([[1.0, y, x, 3, y + 12, x + 10]])
+    volumes, (moved,) = augment(volume_of(box), [box], [False], drawn(seed))
+    bright = (volumes[0, 0, 2] > 0.55).float()
+    assert bright.sum() > 20
+    ys, xs = (torch.arange(n) + 0.5 for n in GRID[1:])
+    found = [float((bright.sum(axis) * at).sum() / bright.sum()) for axis, at in ((1, ys), (0, xs))]
+    touches = bool((moved[0, [1, 2]] <= 0).any()) or moved[0, 4] >= GRID[1] or moved[0, 5] >= GRID[2]
+    if not touches:
+        middle = (moved[0, 1:3] + moved[0, 4:]) / 2
+        assert found == pytest.approx(middle.tolist(), abs=0.5)
+        width = (moved[0, 4:] - moved[0, 1:3]).prod()
+        assert float(bright.sum()) == pytest.approx(float(width) * math.pi / 4, rel=0.15)
+    inside = torch.zeros_like(bright)
+    y0, x0, y1, x1 = (round(float(moved[0, i])) for i in (1, 2, 4, 5))
+    inside[max(y0 - 1, 0) : y1 + 1, max(x0 - 1, 0) : x1 + 1] = 1
+    assert float((bright * inside).sum() / bright.sum()) > 0.9
+    assert moved[0, [0, 3]].tolist() == [1, 3]
+
+
+def test_an_mlo_view_is_never_turned_upside_down() -> None:
+    still: dict[str, Any] = {"turn": torch.zeros(1), "scale": torch.ones(1), "shift": torch.zeros(1, 2)}
+    changes = drawn(0, flip=torch.tensor([[False, True]]), **still)
+    for upright, row in ((True, 12), (False, 24)):
+        volumes, (moved,) = augment(volume_of(BOX), [BOX], [upright], changes)
+        assert moved[0, 1] == row
+        assert (volumes[0, 0, 2, row : row + 12].max() > 0.7).item()
+
+
+def test_a_lesion_never_leaves_its_volume() -> None:
+    corner = torch.tensor([[0.0, 0, 0, 2, 6, 6]])
+    for seed in range(40):
+        _, (moved,) = augment(volume_of(corner), [corner], [False], drawn(seed, shift=torch.ones(1, 2)))
+        assert (moved[0, 3:] - moved[0, :3]).min() >= 2
+        assert moved.min() >= 0
+
+
+def test_volumes_keep_their_range_and_air_stays_black() -> None:
+    volume = torch.rand(3, 1, *GRID)
+    volume[..., 20:] = 0
+    boxes = [torch.zeros(0, 6)] * 3
+    still: dict[str, Any] = {"turn": torch.zeros(3), "scale": torch.ones(3), "shift": torch.zeros(3, 2)}
+    changed, carried = augment(volume, boxes, [False] * 3, drawn(1, 3, flip=torch.zeros(3, 2) > 0, **still))
+    assert all(box.shape == (0, 6) for box in carried)
+    assert 0 <= float(changed.min()) <= float(changed.max()) <= 1
+    assert not changed[..., 22:].any()
+    assert not torch.equal(changed[..., :20], volume[..., :20])
+
+
+def test_a_batch_depends_on_its_step_only_and_its_parts_make_the_whole(toy: DBTDataset) -> None:
+    batches = Batches(Arm("real", toy, toy.select("train")), 4, 0.5, 0.5, 0, augment=True)
+
+    def read(seed: int, part: slice) -> tuple[Tensor, list[Tensor]]:
+        return batches.read(3, part, torch.Generator().manual_seed(seed))
+
+    whole, boxes = read(5, slice(0, 4))
+    parts = [read(5, part) for part in (slice(0, 1), slice(1, 4))]
+    assert torch.equal(whole, torch.cat([volumes for volumes, _ in parts]))
+    assert all(map(torch.equal, boxes, [box for _, own in parts for box in own]))
+    assert not torch.equal(whole, read(6, slice(0, 4))[0])
