@@ -141,8 +141,8 @@ class Task(ABC, Generic[AnyRecipe]):
         recipe_class: the settings, with their defaults; the same class as in the brackets.
         version: raise it when the same recipe trains or predicts otherwise than before; a metric has its own.
         metrics: what it scores; the first one is the primary metric, at which a reader looks first.
-        primary: that metric's name. A class that gives `primary` alone has this one metric: higher is better,
-            and it has no interval.
+        primary: that metric's name; an instance may set another one of them by its recipe. A class that gives
+            `primary` alone has this one metric: higher is better, and it has no interval.
         seeds: how many seeds an evaluation runs when none are named.
         arms: which arms it runs when none are named; `AUG` stands for each augmentation. Those that the data
             cannot give are left out, and that is said.
@@ -151,7 +151,7 @@ class Task(ABC, Generic[AnyRecipe]):
     recipe_class: ClassVar[type[Recipe]] = Recipe
     version: ClassVar[int] = 1
     metrics: ClassVar[tuple[Metric, ...]]
-    primary: ClassVar[str]
+    primary: str
     seeds: ClassVar[int] = 3
     arms: ClassVar[tuple[str, ...]] = (BASELINE, "AUG")
 

@@ -8,6 +8,7 @@ the DBTex challenge published (github.com/mazurowski-lab/duke-dbt-data).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ MATCH_MM = 10.0
 """The same in mm, for data that say how large their pixels are."""
 FPS_ALL = 2.0
 FPS_POSITIVE = (1.0, 2.0, 3.0, 4.0)
+FPS_LOW = (0.125, 0.25, 0.5, 1.0)
+"""Operating points at which guesses find next to nothing: the lower ones of the LUNA16 challenge's seven."""
 
 VIEW_KEY = ["StudyUID", "View"]
 BOX_NUMBERS = ["Slice", "X", "Y", "Width", "Height", "VolumeSlices"]
@@ -169,16 +172,19 @@ def outcomes(
     return table.sort_values([*KEY, "box", "Score"], ignore_index=True)
 
 
-def mean_sensitivity(outcomes: pd.DataFrame, weights: ArrayLike) -> Floats:
-    """Resample the challenge's ranking: the mean sensitivity at 1, 2, 3 and 4 false positives a volume.
+def mean_sensitivity(
+    outcomes: pd.DataFrame, weights: ArrayLike, points: Sequence[float] = FPS_POSITIVE
+) -> Floats:
+    """Resample a mean sensitivity on volumes with boxes, at the points of the ranking or others.
 
     Args:
         outcomes: from the function `outcomes`.
         weights: (R, P) whole numbers ≥ 0: how often each of `resampling.patients(outcomes)` is drawn.
+        points: numbers of false positives a volume, all above 0, at which it is read and averaged.
 
     Returns:
-        (R,) float64: `mean_sensitivity_positive` as `score_dbtex` gives it for a test set that holds each
-        patient that many times; NaN where it holds none.
+        (R,) float64: at the points of the ranking `mean_sensitivity_positive` as `score_dbtex` gives it for a
+        test set that holds each patient that many times; NaN where it holds none.
 
     Raises:
         UsageError: when the weights are not such numbers.
@@ -191,7 +197,7 @@ def mean_sensitivity(outcomes: pd.DataFrame, weights: ArrayLike) -> Floats:
         there[:, [0, -1]] = True
         with np.errstate(invalid="ignore"):
             fps, sensitivity = drawn @ fp / volumes, drawn @ tp / boxes
-        at = [_interpolate(at, fps, sensitivity, there) for at in FPS_POSITIVE]
+        at = [_interpolate(at, fps, sensitivity, there) for at in points]
         return np.asarray(np.stack(at, axis=1).mean(axis=1))
 
     return resample(weights, len(sizes), hits.shape[1], score)

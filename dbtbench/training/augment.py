@@ -106,7 +106,7 @@ def augment(
 
 @dataclass(frozen=True)
 class _Move:
-    """Where the points of a volume go, in the plane: about its centre, p → matrix · p + shift, in voxels.
+    """Map of a volume's points, in the plane and about its centre: p → matrix · p + shift, in voxels.
 
     Attributes:
         matrix: (2, 2), of rows and columns.

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from dbtbench.errors import MissingError
 from dbtbench.metrics import froc
 from dbtbench.metrics.afroc import score_afroc
+from dbtbench.metrics.resampling import patients
 from dbtbench.runs import Run
 from dbtbench.task import Arm, Evaluation, Task
 from dbtbench.training.recipe import TrainingRecipe
 
-from .metrics import METRICS
+from .metrics import METRICS, PRIMARY
 
 
 class DetectionRecipe(TrainingRecipe):
@@ -31,6 +33,8 @@ class DetectionRecipe(TrainingRecipe):
             the FROC curve.
         overlap: of two detections with a larger intersection over union, only the better is kept.
         detections: most detections in a volume.
+        points: operating points of the primary metric: `dbtex`, 1, 2, 3 and 4 false positives a volume, as in
+            the challenge; `low`, ⅛, ¼, ½ and 1, where guesses find a third as much. Both are always scored.
     """
 
     steps: PositiveInt = 500
@@ -48,6 +52,7 @@ class DetectionRecipe(TrainingRecipe):
     score_threshold: float = Field(default=0.001, ge=0, lt=1)
     overlap: float = Field(default=0.22, ge=0, le=1)
     detections: PositiveInt = 50
+    points: Literal["dbtex", "low"] = "dbtex"
 
 
 class Detection(Task[DetectionRecipe]):
@@ -66,6 +71,10 @@ class Detection(Task[DetectionRecipe]):
         "more-real:0.33",
         "more-real",
     )
+
+    def __init__(self, recipe: DetectionRecipe) -> None:
+        super().__init__(recipe)
+        self.primary = PRIMARY[recipe.points]
 
     def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
         """Train on the arm's volumes, detect in the test split, score.
@@ -99,5 +108,7 @@ class Detection(Task[DetectionRecipe]):
             "volumes": len(test),
             "boxes": len(test.boxes),
         }
-        scores = froc.score_dbtex(*found) | score_afroc(*found)
-        return Evaluation(scores, counts, predictions, {"outcomes": froc.outcomes(*found)})
+        outcomes = froc.outcomes(*found)
+        low = froc.mean_sensitivity(outcomes, np.ones((1, len(patients(outcomes)))), froc.FPS_LOW)
+        scores = froc.score_dbtex(*found) | {"mean_sensitivity_low": float(low[0])} | score_afroc(*found)
+        return Evaluation(scores, counts, predictions, {"outcomes": outcomes})

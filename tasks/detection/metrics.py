@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
 
 from dbtbench.data.dataset import KEY
@@ -31,6 +33,9 @@ def _truth(table: pd.DataFrame) -> pd.DataFrame:
 HITS = Outcomes({"box": int, "Score": float}, _truth, frozenset({"Score"}), _check)
 """From `froc.outcomes`; a lesion that was not found has no score."""
 
+PRIMARY = {"dbtex": "mean_sensitivity_positive", "low": "mean_sensitivity_low"}
+"""Metrics by the operating points that they are read at."""
+
 METRICS = (
     Metric(
         "mean_sensitivity_positive",
@@ -40,14 +45,17 @@ METRICS = (
         outcomes=HITS,
         resample=froc.mean_sensitivity,
     ),
+    Metric(
+        "mean_sensitivity_low",
+        "mean sensitivity, ⅛–1 FP",
+        "higher",
+        headline=True,
+        outcomes=HITS,
+        resample=partial(froc.mean_sensitivity, points=froc.FPS_LOW),
+    ),
     Metric("sensitivity_at_2_fps_all", "sensitivity at 2 FP, all volumes", "higher", headline=True),
     *(
-        Metric(
-            f"sensitivity_at_{fps:.0f}_fps_positive",
-            f"sensitivity at {fps:.0f} FP",
-            "higher",
-            headline=fps == 1,
-        )
+        Metric(f"sensitivity_at_{fps:.0f}_fps_positive", f"sensitivity at {fps:.0f} FP", "higher")
         for fps in froc.FPS_POSITIVE
     ),
     Metric("afroc_auc", "AFROC area", "higher", headline=True),

@@ -162,6 +162,27 @@ class TestTraining:
             "boxes": len(test.boxes),
         }
 
+    def test_both_means_are_scored_and_the_recipe_says_which_decides(
+        self, trained: Evaluation, real: DBTDataset
+    ) -> None:
+        test = real.select("test")
+        assert trained.predictions is not None
+        random = np.random.default_rng(0).random(len(trained.predictions))
+        guessed = trained.predictions.assign(Score=random)
+        scores = Detection(DetectionRecipe()).score(arm_of(real), 0, guessed).scores
+        found = (test.cases, test.boxes, guessed, froc.match_distances(test))
+        curve = froc.froc_curve(*found, positive_only=True)
+        for name, points in (
+            ("mean_sensitivity_low", (1 / 8, 1 / 4, 1 / 2, 1)),
+            ("mean_sensitivity_positive", (1, 2, 3, 4)),
+        ):
+            read = np.interp(points, curve["fps"], curve["sensitivity"])
+            assert scores[name] == pytest.approx(read.mean(), abs=1e-12)
+        assert scores["mean_sensitivity_low"] < scores["mean_sensitivity_positive"] < 1
+        decides = {points: Detection(DetectionRecipe(points=points)).primary for points in ("dbtex", "low")}
+        assert decides == {"dbtex": "mean_sensitivity_positive", "low": "mean_sensitivity_low"}
+        assert Detection.primary == "mean_sensitivity_positive"
+
     @pytest.mark.parametrize("name", ["default", "demo", "smoke", "full"])
     def test_recipes_differ_in_size_only(self, name: str) -> None:
         recipe = resolve(DetectionRecipe, Path(training.__file__).parent / "recipes", name)
