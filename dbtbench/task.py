@@ -17,30 +17,46 @@ from dbtbench.recipe import AnyRecipe, Recipe
 from dbtbench.runs import Run
 
 BASELINE, PLACEBO, CEILING = "real", "oversample", "more-real"
-"""The arms that train on the real training split only, on nothing but that twice, and on more real data."""
+"""The arms that train on the real training split only, on that twice, and on more real data.
+
+The second is in published records only: it was a second draw of the baseline.
+"""
 ARMS_OF_REAL = (BASELINE, PLACEBO, CEILING)
 """Arms without synthetic volumes: no data set is called so."""
-SHUFFLED, ALONE = "shuffled-boxes", "synthetic-only"
+UNTRAINED = "untrained"
+CHANCE, BLOB = "chance", "blob"
+REFERENCES = (CHANCE, BLOB, UNTRAINED)
+"""Arms that train on nothing, which a task may have: random answers, a filter, a network's initial weights.
+
+They say what a score is worth, and take part in no comparison. A filter has no seed, and one run.
+"""
+SHUFFLED, NORMALS, FINETUNE, ALONE = "shuffled-boxes", "normals-only", "finetune", "synthetic-only"
+CONTROLS = (SHUFFLED, NORMALS, FINETUNE, ALONE)
 RENAMED = {"none": BASELINE, "only": ALONE}
 """Words of arms by earlier names, which mean nothing else."""
 LARGEST_RATIO = 1000.0
-SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(\+[A-Za-z0-9][A-Za-z0-9._-]{0,99})*")
 
 
 @dataclass(frozen=True)
 class ArmName:
-    """An arm's name: SOURCE[:RATIO][:CONTROL].
+    """An arm's name: SOURCE[+SOURCE…][:RATIO][:CONTROL].
 
     Attributes:
-        source: one of `ARMS_OF_REAL`, a generator or a synthetic data set.
-        ratio: synthetic volumes for each real training volume, or the share of the reserve of `more-real`;
-            None for all that there are.
-        control: empty, `shuffled-boxes` or `synthetic-only`.
+        source: one of `ARMS_OF_REAL` or `REFERENCES`, or generators or synthetic data sets, joined by +.
+        ratio: synthetic volumes of each source for each real training volume, or the share of the reserve of
+            `more-real`; None for all that there are.
+        control: empty, or one of `CONTROLS`.
     """
 
     source: str
     ratio: float | None = None
     control: str = ""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The generators or synthetic data sets; none where the arm has no synthetic volumes."""
+        return () if self.source in (*ARMS_OF_REAL, *REFERENCES) else tuple(self.source.split("+"))
 
     @classmethod
     def parse(cls, text: str) -> ArmName:
@@ -51,7 +67,7 @@ class ArmName:
         """
         source, *rest = text.split(":")
         ratio, control = None, ""
-        if rest and rest[0] not in (SHUFFLED, ALONE, "only"):
+        if rest and rest[0] not in (*CONTROLS, "only"):
             try:
                 ratio = float(rest.pop(0))
             except ValueError:
@@ -61,16 +77,28 @@ class ArmName:
         if source == "none" or control == "only":
             words = ":".join(RENAMED.get(word, word) for word in text.split(":"))
             raise UsageError(f"no arm named {text!r}", f"it is called {words} now")
-        known = control in (("",) if source in ARMS_OF_REAL else ("", SHUFFLED, ALONE))
-        within = ratio is None or 0 < ratio <= (1.0 if source == CEILING else LARGEST_RATIO)
-        takes_ratio = ratio is None or source not in (BASELINE, PLACEBO)
-        if not SOURCE.fullmatch(source) or rest or not (known and within and takes_ratio):
+        name = cls(source, ratio, control)
+        if rest or not name._possible():
             raise UsageError(
                 f"no arm named {text!r}",
-                f"{BASELINE}, {PLACEBO}, {CEILING}[:SHARE] or a generator's or data set's "
-                f"NAME[:RATIO][:{SHUFFLED} | :{ALONE}]",
+                f"{BASELINE}, {CEILING}[:SHARE], {', '.join(REFERENCES)}, or generators' or data sets' "
+                f"NAME[+NAME][:RATIO][:{' | :'.join(CONTROLS)}]",
             )
-        return cls(source, ratio, control)
+        return name
+
+    def _possible(self) -> bool:
+        """Test whether there can be such an arm."""
+        sources = self.sources
+        reserved = {*ARMS_OF_REAL, *REFERENCES, *RENAMED} & {*sources}
+        if reserved or len({*sources}) < len(sources) or not SOURCE.fullmatch(self.source):
+            return False
+        if self.ratio is not None and not sources and self.source != CEILING:
+            return False
+        if self.control and (self.control not in CONTROLS or not sources):
+            return False
+        if self.control == ALONE and len(sources) > 1:
+            return False
+        return self.ratio is None or 0 < self.ratio <= (1.0 if self.source == CEILING else LARGEST_RATIO)
 
     def __str__(self) -> str:
         short = f"{self.ratio:g}" if self.ratio is not None else ""
@@ -86,31 +114,35 @@ class Arm:
         name: such as `real`, `ddpm:2` or `more-real`.
         real: the real data set, all splits; scores are of its split `test`.
         train: what is trained on.
-        added: what fills a share of every batch next to it; None for nothing.
+        added: what fills a share of every batch next to it, in equal parts.
+        finetune: whether what is added is trained on first, alone, and `train` alone in the last third of the
+            steps.
+        reference: one of `REFERENCES` for an arm that trains on nothing; `train` is empty then.
     """
 
     name: str
     real: DBTDataset
     train: DBTDataset
-    added: DBTDataset | None = None
+    added: tuple[DBTDataset, ...] = ()
+    finetune: bool = False
+    reference: str = ""
 
     @property
     def sources(self) -> list[DBTDataset]:
-        """`train` and, where there is one, `added`."""
-        return [self.train] if self.added is None else [self.train, self.added]
+        """`train`, and what is added."""
+        return [self.train, *self.added]
 
     @property
-    def synthetic(self) -> DBTDataset | None:
-        """Its synthetic volumes, wherever they are used."""
-        return next((source for source in self.sources if source.synthetic), None)
+    def synthetic(self) -> tuple[DBTDataset, ...]:
+        """Its synthetic data sets, wherever they are used."""
+        return tuple(source for source in self.sources if source.synthetic)
 
     @property
     def counts(self) -> dict[str, int]:
         """`training_real` and `training_synthetic`: how many different volumes it trains on."""
-        synthetic = self.synthetic
         return {
             "training_real": 0 if self.train.synthetic else len(self.train),
-            "training_synthetic": 0 if synthetic is None else len(synthetic),
+            "training_synthetic": sum(map(len, self.synthetic)),
         }
 
 
@@ -143,9 +175,10 @@ class Task(ABC, Generic[AnyRecipe]):
         metrics: what it scores; the first one is the primary metric, at which a reader looks first.
         primary: that metric's name; an instance may set another one of them by its recipe. A class that gives
             `primary` alone has this one metric: higher is better, and it has no interval.
-        seeds: how many seeds an evaluation runs when none are named.
+        seeds: how many seeds an evaluation runs when none are named; `real` gets twice as many if several.
         arms: which arms it runs when none are named; `AUG` stands for each augmentation. Those that the data
             cannot give are left out, and that is said.
+        references: which of `REFERENCES` it can score.
     """
 
     recipe_class: ClassVar[type[Recipe]] = Recipe
@@ -154,6 +187,7 @@ class Task(ABC, Generic[AnyRecipe]):
     primary: str
     seeds: ClassVar[int] = 3
     arms: ClassVar[tuple[str, ...]] = (BASELINE, "AUG")
+    references: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

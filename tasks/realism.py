@@ -106,6 +106,11 @@ class Realism(Task[RealismRecipe]):
 
     def _measure_both(self, arm: Arm, seed: int) -> tuple[_Measurements, _Measurements]:
         """Measure as many of the arm's volumes as of the real test split."""
+        if len(arm.added) > 1:
+            raise UsageError(
+                f"{arm.name} has several synthetic data sets",
+                "realism measures one at a time: name each alone",
+            )
         reference = arm.real.select("test")
         drawn = arm.sources[-1]
         _check(drawn, reference)

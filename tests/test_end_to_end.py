@@ -24,7 +24,7 @@ PATH = [
     ["generate", "classic", "--n", "6"],
     ["generate", "ddpm", "--recipe", "smoke", "--n", "6"],
     ["evaluate", "--task", "detection", "--recipe", "smoke", "--seeds", "2", "--aug=ddpm", "--aug=classic",
-     "--arms=oversample", "--arms=ddpm:shuffled-boxes", "--arms=more-real"],
+     "--arms=ddpm+classic", "--arms=ddpm:shuffled-boxes", "--arms=more-real", "--arms=blob"],
     ["evaluate", "--task", "realism", "--aug", "ddpm"],
     ["leaderboard"],
     ["leaderboard", "--check"],
@@ -82,10 +82,10 @@ def test_the_board_has_a_row_for_each_arm_and_metric(walked: Path) -> None:
     board = pd.read_csv(walked / "dbtbench-work" / "results" / "leaderboard.csv")
     detection = board[board["task"] == "detection"]
     assert set(detection["arm"]) == {
-        "real", "classic", "ddpm", "ddpm:shuffled-boxes", "more-real", "oversample"
+        "real", "blob", "classic", "ddpm", "ddpm+classic", "ddpm:shuffled-boxes", "more-real"
     }  # fmt: skip
-    assert set(detection["seeds"]) == {2}
-    assert detection["metric"].nunique() == 8
+    assert detection.groupby("arm")["seeds"].first()[["real", "blob", "ddpm"]].tolist() == [4, 1, 2]
+    assert detection["metric"].nunique() == 9
     decides = detection[detection["primary"] == 1].set_index("arm")
     assert set(decides["verified"]) == {"outcomes"}
     assert decides.loc["ddpm", "verdict"].endswith("2 seeds: too few seeds to tell")

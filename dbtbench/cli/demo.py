@@ -23,6 +23,7 @@ def demo(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     from dbtbench.pipeline.evaluate import evaluate
     from dbtbench.runtime.pool import Pool, cores_or_gpus
     from dbtbench.runtime.progress import log
+    from dbtbench.task import REFERENCES
     from dbtbench.workspace import Workspace
 
     work = Workspace.find(workspace)
@@ -32,7 +33,7 @@ def demo(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     made = {name: generate.draw(work, generate.fit(work, name, data, r)) for name, r in RECIPES.items()}
     log.info("3/5 a lesion detector, trained without and with them")
     with Pool(cores_or_gpus()) as pool:  # without the controls, and with few seeds: it is to end in minutes
-        evaluate(work, "detection", data, list(made), seeds=3, recipe_name="demo", arms=[], pool=pool)
+        evaluate(work, "detection", data, [*made], 3, "demo", arms=REFERENCES, pool=pool)
     log.info("4/5 realism of what was drawn")
     evaluate(work, "realism", data, list(made))
     log.info("5/5 leaderboard and picture")

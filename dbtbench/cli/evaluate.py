@@ -35,12 +35,16 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--arms",
-            help="Arm to run next to `real` and --aug instead of the task's own: oversample, NAME:RATIO, "
-            "NAME:shuffled-boxes, NAME:synthetic-only, more-real[:SHARE]; may be repeated.",
+            help="Arm to run next to `real` and --aug instead of the task's own: NAME[+NAME][:RATIO], "
+            "NAME:shuffled-boxes, NAME:normals-only, NAME:finetune, NAME:synthetic-only, more-real[:SHARE], "
+            "chance, blob, untrained; may be repeated.",
         ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", help="How many seeds; the task's own number when not named.")
+        int | None,
+        typer.Option(
+            "--seeds", help="How many seeds, twice as many for `real`; the task's own number when not named."
+        ),
     ] = None,
     recipe: RecipeOption = "default",
     set_: SetOption = None,

@@ -80,6 +80,6 @@ def checked_name(name: str) -> str:
     Raises:
         UsageError: when it is not.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise UsageError(f"{name!r} cannot be a data set's name", "use letters, digits, - and _")
     return name

@@ -12,13 +12,13 @@ import pandas as pd
 from dbtbench.errors import StaleError
 from dbtbench.leaderboard import statistics
 from dbtbench.leaderboard.columns import COLUMNS
-from dbtbench.metric import Metric
+from dbtbench.metric import Metric, number
 from dbtbench.metrics.resampling import patients
 from dbtbench.pipeline.outputs import same_score
 from dbtbench.records import Record, Result
 from dbtbench.runtime.files import digest, short_digest
 from dbtbench.runtime.progress import log
-from dbtbench.task import BASELINE, CEILING, ArmName
+from dbtbench.task import BASELINE, CEILING, REFERENCES, ArmName
 
 COMPARED = ["p_better", "p", "p_holm", "recovered", "recovered_low", "recovered_high"]
 COMPARED += ["equivalent", "equivalent_low", "equivalent_high"]
@@ -191,7 +191,11 @@ def _compare(metric: Metric, arms: Mapping[str, Runs]) -> dict[str, statistics.C
         if all(table is not None for table in own.values())
     }
     baseline = complete.get(BASELINE, {})
-    complete = {label: own for label, own in complete.items() if baseline.keys() & own.keys()}
+    complete = {
+        label: own
+        for label, own in complete.items()
+        if baseline.keys() & own.keys() and _last(arms[label]).arm not in REFERENCES
+    }
     if len(complete) < 2:
         return {}
     volumes = {}
@@ -213,6 +217,10 @@ def _statistics(
     """Intervals and p-values of the difference, and a verdict also where there are none."""
     if row["arm"] == BASELINE:
         return {"verdict": ""}
+    if row["arm"] in REFERENCES:
+        return {
+            "verdict": f"{label}: {metric.title} {number(row['value'])}; a reference, nothing was trained"
+        }
     if comparison is not None:
         return {
             "difference_low": comparison.low,
@@ -261,8 +269,8 @@ def _describe_arm(runs: Runs) -> dict[str, Any]:
     """Describe an arm, in columns that all of its rows have."""
     records = [runs[seed].record for seed in sorted(runs)]
     last = _last(runs)
-    made = last.augmentation
-    real, synthetic = last.counts.get("training_real"), made.volumes if made else 0
+    made = last.augmentations
+    real, synthetic = last.counts.get("training_real"), sum(each.volumes for each in made)
     return {
         "task": last.task,
         "task_version": last.version,
@@ -271,11 +279,11 @@ def _describe_arm(runs: Runs) -> dict[str, Any]:
         "split_hash": last.data.split_hash,
         "recipe_hash": last.comparable["recipe hash"],
         "arm": last.arm,
-        "generator": made.generator if made else "",
-        "generator_version": made.version if made else "",
-        "generator_recipe": short_digest(made.recipe) if made else "",
+        "generator": "+".join(each.generator for each in made),
+        "generator_version": made[0].version if len(made) == 1 else "+".join(str(m.version) for m in made),
+        "generator_recipe": "+".join(short_digest(each.recipe) for each in made),
         "derived": "" if last.derived is None else int(last.derived),
-        "generator_run": made.run if made else "",
+        "generator_run": "+".join(each.run for each in made),
         "synthetic_fingerprint": last.synthetic,
         "synthetic_volumes": synthetic,
         "real_volumes": "" if real is None else real,

@@ -1,13 +1,18 @@
 """Arms by name: what each trains on, and the controls without which a gain means nothing.
 
 real                 the real training split alone: the floor
-oversample           placebo: half of every batch is the real training split once more
 more-real[:SHARE]    the training split and (that share of) the split `reserve`: the ceiling, and the points
                      of the learning curve
 NAME[:RATIO]         half of every batch is synthetic; RATIO synthetic volumes for each real training volume,
                      all that there are unless given
+NAME+NAME[:RATIO]    half of every batch is synthetic, in equal parts from each
 NAME:shuffled-boxes  control: the boxes of lesions are those of other synthetic volumes
+NAME:normals-only    control: only its volumes without lesions: new images, but no new lesions
+NAME:finetune        the synthetic volumes alone first, the real ones alone in the last third of the steps
 NAME:synthetic-only  the synthetic volumes alone
+chance               reference: random points in the breast, for a task that has it
+blob                 reference: a filter for bright blobs
+untrained            reference: the network with its initial weights
 """
 
 from __future__ import annotations
@@ -23,7 +28,18 @@ from dbtbench.errors import DBTBenchError, MissingError, UsageError
 from dbtbench.geometry.views import laterality, mirror_boxes
 from dbtbench.pipeline.generate import find_augmentation
 from dbtbench.runtime.progress import log
-from dbtbench.task import ALONE, BASELINE, CEILING, PLACEBO, SHUFFLED, Arm, ArmName
+from dbtbench.task import (
+    ALONE,
+    BASELINE,
+    CEILING,
+    FINETUNE,
+    NORMALS,
+    PLACEBO,
+    REFERENCES,
+    SHUFFLED,
+    Arm,
+    ArmName,
+)
 from dbtbench.workspace import Workspace
 
 
@@ -45,17 +61,30 @@ def make_arm(workspace: Workspace, name: str, real: DBTDataset) -> Arm:
     if asked.source == BASELINE:
         return Arm(str(asked), real, train)
     if asked.source == PLACEBO:
-        return Arm(str(asked), real, train, train)
+        raise UsageError(
+            f"there is no arm {PLACEBO} any more: it was a second draw of {BASELINE}",
+            f"{BASELINE} has twice as many seeds instead; NAME:{NORMALS} is the placebo",
+        )
     if asked.source == CEILING:
         return Arm(str(asked), real, _with_reserve(real, 1.0 if asked.ratio is None else asked.ratio))
-    added = find_augmentation(workspace, asked.source, real)
-    if asked.ratio is not None:
-        added = _first(added, round(asked.ratio * len(train)), asked.source, real)
-    if asked.control == SHUFFLED:
-        added = with_shuffled_boxes(added)
+    if asked.source in REFERENCES:
+        return Arm(str(asked), real, real.take(np.zeros(len(real), bool)), reference=asked.source)
+    added = tuple(_find(workspace, source, asked, real) for source in asked.sources)
     if asked.control == ALONE:
-        return Arm(str(asked), real, added)
-    return Arm(str(asked), real, train, added)
+        return Arm(str(asked), real, added[0])
+    return Arm(str(asked), real, train, added, finetune=asked.control == FINETUNE)
+
+
+def _find(workspace: Workspace, source: str, asked: ArmName, real: DBTDataset) -> DBTDataset:
+    """Find the synthetic volumes of one of an arm's sources, as its ratio and control have them."""
+    added = find_augmentation(workspace, source, real)
+    if asked.ratio is not None:
+        added = _first(added, round(asked.ratio * len(real.select("train"))), source, real)
+    if asked.control == SHUFFLED:
+        return with_shuffled_boxes(added)
+    if asked.control == NORMALS:
+        return _without_lesions(added)
+    return added
 
 
 def default_arms(
@@ -82,6 +111,9 @@ def default_arms(
     ]
     arms = []
     for name in dict.fromkeys(names):
+        sources = name.split(":")[0].split("+")
+        if len({*sources}) < len(sources):  # a pattern such as `classic+AUG`, for `classic` itself
+            continue
         try:
             arms.append(make_arm(workspace, name, real))
         except DBTBenchError as error:
@@ -111,6 +143,16 @@ def _first(added: DBTDataset, n: int, source: str, real: DBTDataset) -> DBTDatas
             f"run `dbtbench generate {source} --data {real.name} --n {n}`",
         )
     return added.take(np.arange(len(added)) < n)
+
+
+def _without_lesions(added: DBTDataset) -> DBTDataset:
+    normal = added.take(~added.positive)
+    if not len(normal):
+        raise MissingError(
+            f"{added.name} has no volume without lesions",
+            "draw some: `dbtbench generate NAME --positives 0.5`",
+        )
+    return normal
 
 
 def with_shuffled_boxes(dataset: DBTDataset) -> DBTDataset:

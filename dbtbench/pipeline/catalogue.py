@@ -10,7 +10,7 @@ from dbtbench.data.dataset import DBTDataset
 from dbtbench.data.writer import check_not_real
 from dbtbench.errors import UsageError
 from dbtbench.runtime.progress import log
-from dbtbench.task import ARMS_OF_REAL, RENAMED
+from dbtbench.task import ARMS_OF_REAL, REFERENCES, RENAMED
 from dbtbench.workspace import Workspace
 
 
@@ -57,7 +57,7 @@ def check_synthetic_name(path: Path) -> None:
     Raises:
         UsageError: when it cannot be called so.
     """
-    if path.name in (*ARMS_OF_REAL, *RENAMED) or path.name in plugins.find("generators"):
+    if path.name in (*ARMS_OF_REAL, *REFERENCES, *RENAMED) or path.name in plugins.find("generators"):
         raise UsageError(
             f"{path.name!r} already means something for `evaluate --aug`", "choose another --name"
         )

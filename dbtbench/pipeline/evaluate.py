@@ -20,7 +20,7 @@ from dbtbench.pipeline.outputs import check_evaluation, name_task, write_tables
 from dbtbench.runs import Run, open_run
 from dbtbench.runtime.pool import Pool, one_thread, worker_number
 from dbtbench.runtime.progress import log, progress
-from dbtbench.task import ARMS_OF_REAL, BASELINE, Arm, ArmName, Task
+from dbtbench.task import BASELINE, BLOB, Arm, ArmName, Task
 from dbtbench.workspace import Workspace
 
 POLL_SECONDS = 1.0
@@ -48,7 +48,8 @@ def evaluate(
         task_name: the task.
         data: the real data set.
         augmentations: generators, or names of synthetic data sets.
-        seeds: how many seeds, from 0; the task's own number when None.
+        seeds: how many seeds, from 0; the task's own number when None. `real`, which every other arm is
+            compared with, gets twice as many if they are several, and a filter one.
         recipe_name: which of the task's recipes.
         overrides: `key: text` settings over the recipe.
         fresh: run again even what was done.
@@ -76,30 +77,52 @@ def evaluate(
     seeds = cls.seeds if seeds is None else seeds
     if seeds < 1:
         raise UsageError(f"{seeds} seeds are too few", "use --seeds 5 or more")
-    _check_augmentations(workspace, [*augmentations, *(arms or ())], data)
+    check_augmentations(workspace, [*augmentations, *(arms or ())], data)
     if arms is None:
         chosen = default_arms(workspace, cls.arms, augmentations, data)
     else:
         names = dict.fromkeys([BASELINE, *augmentations, *arms])
         chosen = [make_arm(workspace, name, data) for name in names]
+    check_references(task_name, task, chosen)
     jobs = [
-        _Job(workspace.evaluations / task_name, task_name, task, arm, n)
+        Job(workspace.evaluations / task_name, task_name, task, arm, n)
         for arm in chosen
-        for n in range(seeds)
+        for n in range(count_seeds(arm, seeds))
     ]
-    _run_all(jobs, pool or Pool(), fresh)
+    run_all(jobs, pool or Pool(), fresh)
     return [job.run.path for job in jobs]
 
 
-def _check_augmentations(workspace: Workspace, names: Sequence[str], data: DBTDataset) -> None:
+def count_seeds(arm: Arm, seeds: int) -> int:
+    """Count the seeds of an arm where so many are asked for: a filter has one, `real` twice as many."""
+    if arm.reference == BLOB:
+        return 1
+    return 2 * seeds if arm.name == BASELINE and seeds > 1 else seeds
+
+
+def check_references(task_name: str, task: Task[Any], arms: Sequence[Arm]) -> None:
+    """Refuse a reference arm that the task cannot score.
+
+    Raises:
+        UsageError: naming it.
+    """
+    for arm in arms:
+        if arm.reference and arm.reference not in task.references:
+            known = ", ".join(task.references)
+            raise UsageError(
+                f"{task_name} has no arm {arm.name}",
+                f"its reference arms: {known}" if known else "leave it out",
+            )
+
+
+def check_augmentations(workspace: Workspace, names: Sequence[str], data: DBTDataset) -> None:
     """Look for real volumes in the synthetic data sets of these arms, once in each."""
-    for source in dict.fromkeys(ArmName.parse(name).source for name in names):
-        if source not in ARMS_OF_REAL:
-            check_leakage(find_augmentation(workspace, source, data), data)
+    for source in dict.fromkeys(source for name in names for source in ArmName.parse(name).sources):
+        check_leakage(find_augmentation(workspace, source, data), data)
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """One arm with one seed."""
 
     folder: Path
@@ -136,20 +159,29 @@ def identify(task_name: str, task: Task[Any], arm: Arm, seed: int) -> dict[str, 
     }
 
 
-def _describe_augmentation(arm: Arm) -> dict[str, Any] | None:
-    """Describe the synthetic volumes for a record."""
-    if arm.synthetic is None:
-        return None
-    source = arm.synthetic.meta["source"]
+def _describe_augmentation(arm: Arm) -> dict[str, Any] | list[dict[str, Any]] | None:
+    """Describe the synthetic data set for a record; a list of several."""
+    described = [_describe_synthetic(dataset) for dataset in arm.synthetic]
+    return described if len(described) > 1 else next(iter(described), None)
+
+
+def _describe_synthetic(dataset: DBTDataset) -> dict[str, Any]:
+    source = dataset.meta["source"]
     return {
-        "name": arm.synthetic.name,
-        "fingerprint": arm.synthetic.fingerprint,
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
         **{key: source[key] for key in ("generator", "version", "run", "recipe")},
-        "volumes": len(arm.synthetic),
+        "volumes": len(dataset),
     }
 
 
-def _run_all(jobs: Sequence[_Job], pool: Pool, fresh: bool) -> None:
+def _describe_derived(arm: Arm) -> bool | None:
+    """Say whether any synthetic volume is a changed training volume; None where one's maker did not say."""
+    flags = {is_derived(dataset.meta["source"]) for dataset in arm.synthetic}
+    return True if True in flags else None if None in flags else False
+
+
+def run_all(jobs: Sequence[Job], pool: Pool, fresh: bool) -> None:
     """Run what is not done; a process that dies costs its own run only.
 
     Runs that other processes work on are left to them, and waited for at the end; one whose process dies is
@@ -197,7 +229,7 @@ def _run_all(jobs: Sequence[_Job], pool: Pool, fresh: bool) -> None:
         )
 
 
-def _evaluate_quietly(job: _Job, fresh: bool) -> bool:
+def _evaluate_quietly(job: Job, fresh: bool) -> bool:
     """Run one job next to others: it reports to `log.txt`, and takes the next GPU if there is any."""
     import torch
 
@@ -208,7 +240,7 @@ def _evaluate_quietly(job: _Job, fresh: bool) -> bool:
         return _evaluate(job, fresh)
 
 
-def _wait_for_any(taken: Sequence[_Job]) -> None:
+def _wait_for_any(taken: Sequence[Job]) -> None:
     """Wait until one of the runs that other processes work on is finished, or given up by a dead process."""
     if taken:
         log.info(f"{len(taken)} runs are being worked on by other processes: waiting for them")
@@ -216,7 +248,7 @@ def _wait_for_any(taken: Sequence[_Job]) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _is_free(job: _Job) -> bool:
+def _is_free(job: Job) -> bool:
     """Test whether no process works on a run."""
     try:
         with open_run(job.folder, job.identity):
@@ -225,7 +257,7 @@ def _is_free(job: _Job) -> bool:
         return False
 
 
-def _evaluate(job: _Job, fresh: bool) -> bool:
+def _evaluate(job: Job, fresh: bool) -> bool:
     """Do one run, unless another process does; False then."""
     try:
         _evaluate_one(job, fresh)
@@ -235,7 +267,7 @@ def _evaluate(job: _Job, fresh: bool) -> bool:
     return True
 
 
-def _evaluate_one(job: _Job, fresh: bool) -> None:
+def _evaluate_one(job: Job, fresh: bool) -> None:
     """Do one run, on one thread, so that its numbers do not depend on the number of cores."""
     with one_thread(), open_run(job.folder, job.identity, fresh) as run:
         if fresh or not run.finished:
@@ -245,6 +277,6 @@ def _evaluate_one(job: _Job, fresh: bool) -> None:
             with plugins.blame("tasks", who), name_task(who):
                 results = check_evaluation(job.task, evaluation, job.arm, run)
             write_tables(run.path, evaluation)
-            if job.arm.synthetic is not None:
-                results |= {"derived": is_derived(job.arm.synthetic.meta["source"])}
+            if job.arm.synthetic:
+                results |= {"derived": _describe_derived(job.arm)}
             run.finish(**results)

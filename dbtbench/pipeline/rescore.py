@@ -144,10 +144,10 @@ def find_real(workspace: Workspace, record: Record) -> DBTDataset:
 
 def _find_arm(workspace: Workspace, record: Record, real: DBTDataset) -> Arm:
     """Make the arm of a run, whose synthetic data set may have been given another name since."""
-    if record.augmentation is None:
+    if not record.augmentations:
         return make_arm(workspace, record.arm, real)
-    drawn = _find(workspace, record, record.augmentation.name, record.augmentation.fingerprint)[0]
-    asked = replace(ArmName.parse(record.arm), source=drawn.path.name)
+    drawn = [_find(workspace, record, made.name, made.fingerprint)[0] for made in record.augmentations]
+    asked = replace(ArmName.parse(record.arm), source="+".join(dataset.path.name for dataset in drawn))
     return replace(make_arm(workspace, str(asked), real), name=record.arm)
 
 

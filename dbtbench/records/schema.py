@@ -24,8 +24,8 @@ from pydantic import (
 
 from dbtbench.errors import UsageError
 from dbtbench.metric import Direction
-from dbtbench.runtime.files import short_digest
-from dbtbench.task import ALONE, ARMS_OF_REAL, ArmName
+from dbtbench.runtime.files import digest, short_digest
+from dbtbench.task import ALONE, REFERENCES, ArmName
 
 TABLE = r"outcomes(-[a-z0-9]{1,40})?"
 RESULTS = {"scores", "metrics", "counts", "seconds", "dbtbench", "commit", "versions", "device", "created"}
@@ -186,7 +186,7 @@ class Record(Provenance):
     recipe: Settings
     data: Data
     arm: Annotated[str, AfterValidator(_arm)]
-    augmentation: Augmentation | None
+    augmentation: Augmentation | Annotated[list[Augmentation], Field(min_length=2)] | None
     seed: Count
     scores: dict[Name, Score | None]
     metrics: dict[Name, Declaration]
@@ -214,17 +214,24 @@ class Record(Provenance):
             ValueError: naming the field.
         """
         arm = ArmName.parse(self.arm)
-        drawn = self.augmentation.volumes if self.augmentation else 0
-        if arm.source in ARMS_OF_REAL and self.augmentation:
-            raise ValueError(f"augmentation: the arm {self.arm} trains on real volumes only")
-        if arm.source not in ARMS_OF_REAL and not drawn:
+        if len(self.augmentations) != len(arm.sources):
+            raise ValueError(f"augmentation: {len(self.augmentations)} data sets, for the arm {self.arm}")
+        drawn = sum(augmentation.volumes for augmentation in self.augmentations)
+        if arm.sources and not drawn:
             raise ValueError(f"augmentation: the arm {self.arm} has no synthetic volumes")
         if self.counts.get("training_synthetic", drawn) != drawn:
             found = self.counts["training_synthetic"]
             raise ValueError(f"counts.training_synthetic: {found}, while augmentation.volumes has {drawn}")
         real = self.counts.get("training_real")
-        if real is not None and (real == 0) != (arm.control == ALONE):
+        without = arm.control == ALONE or arm.source in REFERENCES
+        if real is not None and (real == 0) != without:
             raise ValueError(f"counts.training_real: {real}, which the arm {self.arm} cannot have")
+
+    @property
+    def augmentations(self) -> list[Augmentation]:
+        """The synthetic data sets, one for each of the arm's sources."""
+        made = self.augmentation
+        return made if isinstance(made, list) else [made] if made else []
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -249,8 +256,9 @@ class Record(Provenance):
 
     @property
     def synthetic(self) -> str:
-        """Fingerprint of the synthetic data set; empty where there is none."""
-        return self.augmentation.fingerprint if self.augmentation else ""
+        """Fingerprint of the synthetic data set, or a digest of several; empty where there is none."""
+        prints = [augmentation.fingerprint for augmentation in self.augmentations]
+        return digest(prints) if len(prints) > 1 else "".join(prints)
 
 
 def explain(error: ValidationError) -> str:

@@ -71,7 +71,7 @@ class TaskBench:
         """Real training data, and synthetic ones next to them."""
         drawn = make_toy_dataset(self.folder / "drawn", seed=1).select("train")
         synthetic = replace(drawn, meta={**drawn.meta, "source": SOURCE})
-        return Arm("toy", self.data, self.data.select("train"), synthetic)
+        return Arm("toy", self.data, self.data.select("train"), (synthetic,))
 
     @cached_property
     def evaluation(self) -> Evaluation:

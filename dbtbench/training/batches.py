@@ -18,6 +18,9 @@ from dbtbench.geometry.views import projection
 from dbtbench.task import Arm
 from dbtbench.training.augment import Changes, augment
 
+FINETUNED = 3
+"""An arm that is fine-tuned trains on real volumes alone in the last of so many parts of its steps."""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -56,6 +59,7 @@ class Batches:
         positive_share: share with lesions.
         added_share: share of what the arm adds.
         seed: seed of the order.
+        steps: of the training; an arm that is fine-tuned changes over in their last third.
         augment: whether volumes are changed at every step (`training.augment`).
 
     Raises:
@@ -70,10 +74,14 @@ class Batches:
         positive_share: float,
         added_share: float,
         seed: int,
+        steps: int,
         augment: bool = False,
     ) -> None:
         self.batch, self.positive_share, self.added_share = batch, positive_share, added_share
         self.augment = augment
+        self.switch, self.first_share = 0, added_share
+        if arm.finetune:
+            self.switch, self.first_share, self.added_share = steps - steps // FINETUNED, 1.0, 0.0
         if arm.train.boxes.empty:
             raise MissingError(
                 f"no training volume of {arm.train.name} has a lesion",
@@ -91,24 +99,31 @@ class Batches:
             for lesions in (True, False)
         ]
 
-    def _count_before(self, step: int) -> list[int]:
+    def _count_before(self, step: int) -> NDArray[np.int64]:
         """Count the volumes of each pool that the steps before this one use."""
-        total = step * self.batch
+        first = min(step, self.switch)
+        return self._count(first, self.first_share) + (
+            self._count(step, self.added_share) - self._count(first, self.added_share)
+        )
+
+    def _count(self, steps: int, share: float) -> NDArray[np.int64]:
+        """Count the volumes of each pool in so many steps with this share of what is added."""
+        total = steps * self.batch
         positives = _round_down(total * self.positive_share) if len(self.pools[1].cases) else total
-        real = [positives, total - positives]
-        if len(self.pools) == 2:
-            return real
-        added = [
-            _round_down(n * self.added_share) if len(pool.cases) else 0
-            for n, pool in zip(real, self.pools[2:], strict=True)
-        ]
-        return [n - m for n, m in zip(real, added, strict=True)] + added
+        counts = np.zeros(len(self.pools), np.int64)
+        for kind, number in enumerate((positives, total - positives)):
+            added = [place for place in range(2 + kind, len(self.pools), 2) if len(self.pools[place].cases)]
+            filled = _round_down(number * share) if added else 0
+            counts[kind] = number - filled
+            for turn, place in enumerate(added):  # in equal parts; who comes first gets the odd one
+                counts[place] = (filled + len(added) - 1 - turn) // len(added)
+        return counts
 
     def cases(self, step: int) -> list[tuple[DBTDataset, list[int]]]:
         """List the cases of a step by pool: with and without lesions, then the same of what is added."""
         before, after = self._count_before(step), self._count_before(step + 1)
         return [
-            (pool.dataset, pool.draw(first, last))
+            (pool.dataset, pool.draw(int(first), int(last)))
             for pool, first, last in zip(self.pools, before, after, strict=True)
         ]
 

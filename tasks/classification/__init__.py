@@ -47,7 +47,16 @@ class Classification(Task[ClassificationRecipe]):
     metrics = METRICS
     seeds = 5
     # Without `AUG:shuffled-boxes`: a volume keeps a lesion when the boxes change places.
-    arms = ("real", "oversample", "classic", "AUG", "more-real:0.33", "more-real")
+    arms = (
+        "real",
+        "classic",
+        "AUG",
+        "AUG:normals-only",
+        "more-real:0.1",
+        "more-real:0.25",
+        "more-real:0.5",
+        "more-real",
+    )
 
     def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
         """Train on the arm's volumes, classify those of the test split, score.

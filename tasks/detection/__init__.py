@@ -13,7 +13,7 @@ from dbtbench.metrics import froc
 from dbtbench.metrics.afroc import score_afroc
 from dbtbench.metrics.resampling import patients
 from dbtbench.runs import Run
-from dbtbench.task import Arm, Evaluation, Task
+from dbtbench.task import REFERENCES, Arm, Evaluation, Task
 from dbtbench.training.recipe import TrainingRecipe
 
 from .metrics import METRICS, PRIMARY
@@ -34,7 +34,7 @@ class DetectionRecipe(TrainingRecipe):
         overlap: of two detections with a larger intersection over union, only the better is kept.
         detections: most detections in a volume.
         points: operating points of the primary metric: `dbtex`, 1, 2, 3 and 4 false positives a volume, as in
-            the challenge; `low`, ⅛, ¼, ½ and 1, where guesses find a third as much. Both are always scored.
+            the challenge; `low`, ⅛, ¼, ½ and 1, where guesses find much less. Both are always scored.
     """
 
     steps: PositiveInt = 500
@@ -62,13 +62,18 @@ class Detection(Task[DetectionRecipe]):
     version = 2
     metrics = METRICS
     seeds = 5
+    references = REFERENCES
     arms = (
         "real",
-        "oversample",
+        *REFERENCES,
         "classic",
         "AUG",
         "AUG:shuffled-boxes",
-        "more-real:0.33",
+        "AUG:normals-only",
+        "classic+AUG",
+        "more-real:0.1",
+        "more-real:0.25",
+        "more-real:0.5",
         "more-real",
     )
 
@@ -77,7 +82,7 @@ class Detection(Task[DetectionRecipe]):
         self.primary = PRIMARY[recipe.points]
 
     def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
-        """Train on the arm's volumes, detect in the test split, score.
+        """Train on the arm's volumes, unless it is a reference, detect in the test split, score.
 
         Args:
             arm: the data; what is trained on and the test split need lesions with boxes.
@@ -85,7 +90,7 @@ class Detection(Task[DetectionRecipe]):
             run: takes the detector's weights and the training's state and metrics.
 
         Raises:
-            DBTBenchError: when training diverges.
+            DivergedError: when training diverges.
             MissingError: when the training or the test split has no boxes.
             UsageError: when the detector cannot take the grid, or synthetic data are on another.
         """

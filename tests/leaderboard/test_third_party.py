@@ -56,7 +56,7 @@ class Logistic(Task[Recipe]):
         test = arm.real.select("test")
         rng = np.random.default_rng(seed)
         feature = 2.0 * test.cases["case"].isin(test.boxes["case"]) - 1
-        feature += (0.2 if arm.synthetic is None else 2) * rng.standard_normal(len(test))
+        feature += (2 if arm.synthetic else 0.2) * rng.standard_normal(len(test))
         p = (1 / (1 + np.exp(-2 * feature))).clip(0.01, 0.99).round(6)
         return self.score(arm, seed, test.cases[KEY].assign(p=p))
 
@@ -114,14 +114,17 @@ def test_a_metric_that_is_added_joins_finished_runs_on_their_board(
     register_tasks(logistic=Logistic)
     before = run_task(work, seeds=2)
     register_tasks(logistic=WithBrier)
-    mixed = run_task(work, seeds=3)  # two seeds are found again, one is new
+    mixed = run_task(work, seeds=3)  # two seeds are found again, one is new; of `real` twice as many
     assert mixed["board"].nunique() == 1
-    assert mixed.groupby("metric")["seeds"].unique().map(list).to_dict() == {"brier": [1], "log_loss": [3]}
+    assert mixed.groupby("metric")["seeds"].unique().map(list).to_dict() == {
+        "brier": [2, 1],
+        "log_loss": [6, 3],
+    }
     assert "--task logistic --rescore" in capsys.readouterr().err
     runs = rescore(work, "logistic")
     after = leaderboard.rank(runs)
     assert after["board"].unique().tolist() == before["board"].unique().tolist()
-    assert set(after["seeds"]) == {3}
+    assert set(after["seeds"]) == {3, 6}
     assert after.loc[after["metric"] == "brier", "verified"].tolist() == ["outcomes"] * 2
     assert {"brier", "log_loss"} <= set(leaderboard.publish(work, work.root / "results")["metric"])
 
@@ -163,7 +166,7 @@ def test_values_of_two_versions_of_a_metric_are_not_mixed(
     register_tasks(logistic=Logistic)
     nats = run_task(work, seeds=1)["value"]
     register_tasks(logistic=Twice)
-    assert run_task(work, seeds=2)["seeds"].tolist() == [1, 1]
+    assert run_task(work, seeds=2)["seeds"].tolist() == [3, 1]
     rescore(work, "logistic")
     bits = run_task(work, seeds=1)
     assert bits["unit"].unique().tolist() == ["bits"]

@@ -15,7 +15,7 @@ from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.geometry.views import laterality, mirror_boxes
 from dbtbench.pipeline import generate
 from dbtbench.pipeline.arms import default_arms, make_arm, with_shuffled_boxes
-from dbtbench.task import ARMS_OF_REAL, ArmName
+from dbtbench.task import ARMS_OF_REAL, CONTROLS, REFERENCES, RENAMED, ArmName
 from dbtbench.tasks.detection import Detection
 from dbtbench.workspace import Workspace
 
@@ -39,15 +39,14 @@ def reserved(toy: DBTDataset) -> DBTDataset:
 def test_the_floor_trains_on_the_training_split_alone(work: Workspace, toy: DBTDataset) -> None:
     arm = make_arm(work, "real", toy)
     assert set(arm.train.cases["split"]) == {"train"}
-    assert (arm.added, arm.synthetic) == (None, None)
+    assert (arm.added, arm.synthetic) == ((), ())
     assert arm.counts == {"training_real": len(toy.select("train")), "training_synthetic": 0}
 
 
-def test_the_placebo_adds_the_training_split_itself(work: Workspace, toy: DBTDataset) -> None:
-    arm = make_arm(work, "oversample", toy)
-    assert arm.added is not None
-    assert list(arm.added.cases["case"]) == list(arm.train.cases["case"])
-    assert arm.counts == make_arm(work, "real", toy).counts
+def test_a_second_draw_of_the_floor_is_no_arm_any_more(work: Workspace, toy: DBTDataset) -> None:
+    with pytest.raises(UsageError, match="second draw of real") as error:
+        make_arm(work, "oversample", toy)
+    assert "normals-only" in error.value.hint
 
 
 def test_an_augmentation_adds_all_or_so_many_synthetic_volumes(work: Workspace, toy: DBTDataset) -> None:
@@ -55,8 +54,7 @@ def test_an_augmentation_adds_all_or_so_many_synthetic_volumes(work: Workspace, 
     assert make_arm(work, "classic", toy).counts == {"training_real": n, "training_synthetic": DRAWN}
     ratio = 4 / n
     few = make_arm(work, f"classic:{ratio:.6f}", toy)
-    assert few.synthetic is not None
-    assert list(few.synthetic.cases["case"]) == [0, 1, 2, 3]
+    assert [list(drawn.cases["case"]) for drawn in few.synthetic] == [[0, 1, 2, 3]]
     with pytest.raises(MissingError, match=f"has 12 volumes where {2 * n} are wanted") as error:
         make_arm(work, "classic:2", toy)
     assert f"--n {2 * n}" in error.value.hint
@@ -65,16 +63,14 @@ def test_an_augmentation_adds_all_or_so_many_synthetic_volumes(work: Workspace, 
 def test_synthetic_volumes_alone(work: Workspace, toy: DBTDataset) -> None:
     arm = make_arm(work, "classic:synthetic-only", toy)
     assert arm.train.synthetic
-    assert arm.added is None
+    assert arm.added == ()
     assert arm.counts == {"training_real": 0, "training_synthetic": DRAWN}
 
 
 def test_shuffled_boxes_are_those_of_another_volume_mirrored_to_its_side(
     work: Workspace, toy: DBTDataset
 ) -> None:
-    kept, shuffled = (make_arm(work, f"classic{end}", toy).added for end in ("", ":shuffled-boxes"))
-    assert kept is not None
-    assert shuffled is not None
+    (kept,), (shuffled,) = (make_arm(work, f"classic{end}", toy).added for end in ("", ":shuffled-boxes"))
     assert set(kept.boxes["case"]) == set(shuffled.boxes["case"])
     views = kept.cases.set_index("case")["View"]
     owners = list(zip(kept.boxes["case"], shuffled.boxes["case"], strict=True))
@@ -85,9 +81,41 @@ def test_shuffled_boxes_are_those_of_another_volume_mirrored_to_its_side(
     for row, across in enumerate(crossed):
         expected = mirror_boxes(before[row : row + 1], toy.grid[2]) if across else before[row : row + 1]
         assert np.array_equal(after[row : row + 1], expected)
-    again = make_arm(work, "classic:shuffled-boxes", toy).added
-    assert again is not None
+    (again,) = make_arm(work, "classic:shuffled-boxes", toy).added
     assert again.boxes.equals(shuffled.boxes)
+
+
+def test_the_placebo_adds_new_images_and_no_lesion(work: Workspace, toy: DBTDataset) -> None:
+    (all_,), (normal,) = (make_arm(work, f"classic{end}", toy).added for end in ("", ":normals-only"))
+    assert normal.boxes.empty
+    assert set(normal.cases["case"]) == set(all_.cases["case"]) - set(all_.boxes["case"])
+    assert 0 < len(normal) < len(all_)
+
+
+def test_fine_tuning_has_the_same_data_in_another_order(work: Workspace, toy: DBTDataset) -> None:
+    mixed, arm = (make_arm(work, f"classic{end}", toy) for end in ("", ":finetune"))
+    assert (mixed.finetune, arm.finetune) == (False, True)
+    assert arm.counts == mixed.counts
+
+
+def test_two_augmentations_are_added_together(work: Workspace, toy: DBTDataset) -> None:
+    generate.draw(work, generate.fit(work, "classic", toy), n=4, seed=1, name="again")
+    generate.draw(work, generate.fit(work, "classic", toy), n=DRAWN, name="first")
+    arm = make_arm(work, "first+again", toy)
+    assert [len(drawn) for drawn in arm.added] == [DRAWN, 4]
+    assert arm.counts["training_synthetic"] == DRAWN + 4
+    few = make_arm(work, "first+again:0.125:normals-only", toy)
+    assert [list(drawn.cases["case"]) for drawn in few.added] == [
+        [case for case in (0, 1) if not drawn.boxes["case"].eq(case).any()] for drawn in arm.added
+    ]
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_a_reference_trains_on_nothing(work: Workspace, toy: DBTDataset, name: str) -> None:
+    arm = make_arm(work, name, toy)
+    assert arm.reference == arm.name == name
+    assert arm.counts == {"training_real": 0, "training_synthetic": 0}
+    assert len(arm.real.select("test"))
 
 
 def test_boxes_without_a_partner_cannot_be_shuffled(toy: DBTDataset) -> None:
@@ -121,6 +149,7 @@ def test_without_a_reserve_there_is_no_ceiling(work: Workspace, toy: DBTDataset)
     "name",
     ["", "real:2", "oversample:1", "real:synthetic-only", "more-real:2", "more-real:0",
      "more-real:synthetic-only", "classic:x", "classic:-1", "classic:nan", "classic:inf", ":2",
+     "a+b:synthetic-only", "a+a", "a+", "a+real", "real+chance", "chance:2", "blob:finetune", "a:chance",
      "classic:synthetic-only:2", "classic:1:synthetic-only:synthetic-only", "<b>", "a b", "../x"],
 )  # fmt: skip
 def test_names_that_are_none_are_refused(work: Workspace, toy: DBTDataset, name: str) -> None:
@@ -141,13 +170,16 @@ def test_an_earlier_name_is_refused_with_the_present_one(
 
 
 @given(
-    source=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,20}", fullmatch=True),
+    source=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}([+][A-Za-z0-9]{1,9})?", fullmatch=True),
     ratio=st.none() | st.floats(1e-6, 1000),
-    control=st.sampled_from(["", "shuffled-boxes", "synthetic-only"]),
+    control=st.sampled_from(["", *CONTROLS]),
 )
 def test_a_name_is_read_as_it_is_written(source: str, ratio: float | None, control: str) -> None:
     name = ArmName(source, ratio, control)
-    if source not in (*ARMS_OF_REAL, "none"):
+    sources = source.split("+")
+    reserved = {*sources} & {*ARMS_OF_REAL, *REFERENCES, *RENAMED}
+    alone = control == "synthetic-only" and len(sources) > 1
+    if not reserved and not alone and len({*sources}) == len(sources):
         assert ArmName.parse(str(name)) == name
 
 
@@ -166,10 +198,11 @@ def test_a_task_runs_its_controls_and_says_which_cannot_be_had(
     work: Workspace, toy: DBTDataset, reserved: DBTDataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = [arm.name for arm in default_arms(work, Detection.arms, ["classic"], toy)]
-    assert names == ["real", "oversample", "classic", "classic:shuffled-boxes"]
+    assert names == ["real", *REFERENCES, "classic", "classic:shuffled-boxes", "classic:normals-only"]
     assert "without the arm more-real: toy has no reserve" in capsys.readouterr().err
     names = [arm.name for arm in default_arms(work, Detection.arms, [], reserved)]
-    assert names == ["real", "oversample", "classic", "more-real:0.33", "more-real"]
+    curve = [f"more-real{share}" for share in (":0.1", ":0.25", ":0.5", "")]
+    assert names == ["real", *REFERENCES, "classic", *curve]
 
 
 def test_an_augmentation_that_is_asked_for_must_be_there(work: Workspace, toy: DBTDataset) -> None:

@@ -42,7 +42,7 @@ class Count(Task[CountRecipe]):
 
     def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
         type(self).evaluated += 1
-        synthetic = 0 if arm.synthetic is None else len(arm.synthetic)
+        synthetic = sum(map(len, arm.synthetic))
         volumes = self.recipe.factor * (len(arm.train) + synthetic) + seed
         table = pd.DataFrame({"PatientID": ["P1"], "Score": [0.1 + 0.2]})
         return Evaluation({"volumes": volumes, "undefined": float("nan")}, {"volumes": 3}, table)
@@ -69,11 +69,13 @@ def test_every_arm_is_run_with_the_same_seeds(work: Workspace, toy: DBTDataset) 
     assert [(r["arm"], r["seed"]) for r in records] == [
         ("real", 0),
         ("real", 1),
+        ("real", 2),
+        ("real", 3),
         ("classic", 0),
         ("classic", 1),
     ]
-    assert [r["scores"]["volumes"] for r in records] == [16, 17, 20, 21]
-    assert records[2]["augmentation"]["generator"] == "classic"
+    assert [r["scores"]["volumes"] for r in records] == [16, 17, 18, 19, 20, 21]
+    assert records[4]["augmentation"]["generator"] == "classic"
     assert records[0]["data"]["split_hash"] == toy.split_hash
 
 
@@ -87,11 +89,11 @@ def test_scores_and_predictions_lie_beside_the_record(work: Workspace, toy: DBTD
 def test_finished_runs_are_found_again_and_fresh_runs_them_again(work: Workspace, toy: DBTDataset) -> None:
     evaluate(work, "count", toy)
     evaluate(work, "count", toy)
-    assert Count.evaluated == 2
+    assert Count.evaluated == 4
     evaluate(work, "count", toy, seeds=3)
-    assert Count.evaluated == 3
+    assert Count.evaluated == 6
     evaluate(work, "count", toy, fresh=True)
-    assert Count.evaluated == 5
+    assert Count.evaluated == 10
 
 
 def test_another_recipe_is_another_run(work: Workspace, toy: DBTDataset) -> None:
@@ -114,11 +116,11 @@ def test_no_seeds_are_too_few(work: Workspace, toy: DBTDataset) -> None:
 
 
 def test_named_arms_replace_the_controls_and_the_floor_stays(work: Workspace, toy: DBTDataset) -> None:
-    runs = evaluate(work, "count", toy, seeds=1, arms=["oversample", "classic:synthetic-only"])
+    runs = evaluate(work, "count", toy, seeds=1, arms=["classic:normals-only", "classic:synthetic-only"])
     records = [json.loads((run / "run.json").read_text()) for run in runs]
-    assert [record["arm"] for record in records] == ["real", "oversample", "classic:synthetic-only"]
+    assert [record["arm"] for record in records] == ["real", "classic:normals-only", "classic:synthetic-only"]
     assert [record["counts"]["training_real"] for record in records] == [*[len(toy.select("train"))] * 2, 0]
-    assert [record["counts"]["training_synthetic"] for record in records] == [0, 0, 4]
+    assert [record["counts"]["training_synthetic"] for record in records] == [0, 3, 4]
 
 
 def test_numbers_do_not_depend_on_the_number_of_jobs(
@@ -128,15 +130,13 @@ def test_numbers_do_not_depend_on_the_number_of_jobs(
     for jobs in (1, 2):
         work = Workspace(tmp_path / str(jobs))
         with Pool(jobs) as pool:
-            runs = evaluate(
-                work, "detection", toy, seeds=2, recipe_name="smoke", arms=["oversample"], pool=pool
-            )
-        names = ("predictions.csv", "scores.csv", "outcomes.csv", "weights.safetensors")
+            runs = evaluate(work, "detection", toy, seeds=2, recipe_name="smoke", arms=["blob"], pool=pool)
+        names = ("predictions.csv", "scores.csv", "outcomes.csv")
         found.append([(run.name, [(run / name).read_bytes() for name in names]) for run in runs])
     assert found[0] == found[1]
-    assert len({files[0] for _, files in found[0]}) == 4
+    assert len({files[0] for _, files in found[0]}) == 5
     said = capsys.readouterr().err
-    assert "detection: 4/4 runs" in said
+    assert "detection: 5/5 runs" in said
     log = tmp_path / "2" / "evaluations" / "detection" / found[1][0][0] / "log.txt"
     assert "train (real, seed 0)" in log.read_text(encoding="utf-8")
 
@@ -233,7 +233,7 @@ def test_a_run_that_another_process_works_on_is_left_to_it_and_waited_for(
     work: Workspace, toy: DBTDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluation, "POLL_SECONDS", 0.05)
-    first, second = evaluate(work, "count", toy)
+    first, second = evaluate(work, "count", toy, seeds=1, arms=["classic"])
     identity = {k: v for k, v in json.loads((first / "run.json").read_text()).items() if k not in RESULTS}
     for run in (first, second):
         (run / "run.json").unlink()
@@ -251,7 +251,7 @@ def test_a_run_that_another_process_works_on_is_left_to_it_and_waited_for(
     thread = threading.Thread(target=other)
     thread.start()
     begun.wait(10)
-    assert evaluate(work, "count", toy) == [first, second]
+    assert evaluate(work, "count", toy, seeds=1, arms=["classic"]) == [first, second]
     assert done.is_set()
     assert Count.evaluated == 1
     thread.join()

@@ -66,7 +66,9 @@ def trained(real: DBTDataset, evaluate: Callable[..., Evaluation]) -> Evaluation
 
 
 def arm_of(real: DBTDataset, added: DBTDataset | None = None) -> Arm:
-    return Arm("real" if added is None else "toy", real, real.select("train"), added)
+    return Arm(
+        "real" if added is None else "toy", real, real.select("train"), () if added is None else (added,)
+    )
 
 
 def without_boxes(dataset: DBTDataset, split: str) -> DBTDataset:

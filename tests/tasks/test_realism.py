@@ -29,7 +29,12 @@ def evaluate(toy: DBTDataset, tmp_path: Path) -> Callable[..., Evaluation]:
     """Evaluate an arm with `synthetic`, or `real`."""
 
     def run(synthetic: DBTDataset | None = None, seed: int = 0, **settings: Any) -> Evaluation:
-        arm = Arm("real" if synthetic is None else "other", toy, toy.select("train"), synthetic)
+        arm = Arm(
+            "real" if synthetic is None else "other",
+            toy,
+            toy.select("train"),
+            () if synthetic is None else (synthetic,),
+        )
         evaluation: Evaluation = Realism(RealismRecipe(**settings)).evaluate(arm, seed, Run(tmp_path, {}))
         return evaluation
 

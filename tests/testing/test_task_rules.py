@@ -134,7 +134,7 @@ class WantsSynthetic(Brightness):
     """Knows only arms with something added."""
 
     def learn(self, arm: Arm, seed: int) -> float:
-        assert arm.added is not None
+        assert arm.added
         return super().learn(arm, seed)
 
 

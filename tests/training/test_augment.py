@@ -89,7 +89,7 @@ def test_volumes_keep_their_range_and_air_stays_black() -> None:
 
 
 def test_a_batch_depends_on_its_step_only_and_its_parts_make_the_whole(toy: DBTDataset) -> None:
-    batches = Batches(Arm("real", toy, toy.select("train")), 4, 0.5, 0.5, 0, augment=True)
+    batches = Batches(Arm("real", toy, toy.select("train")), 4, 0.5, 0.5, 0, 9, augment=True)
 
     def read(seed: int, part: slice) -> tuple[Tensor, list[Tensor]]:
         return batches.read(3, part, torch.Generator().manual_seed(seed))

@@ -31,7 +31,9 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory, make_toy: MakeToy) -> DB
 
 
 def arm_of(real: DBTDataset, added: DBTDataset | None = None) -> Arm:
-    return Arm("real" if added is None else "toy", real, real.select("train"), added)
+    return Arm(
+        "real" if added is None else "toy", real, real.select("train"), () if added is None else (added,)
+    )
 
 
 def without_boxes(dataset: DBTDataset) -> DBTDataset:
@@ -41,7 +43,7 @@ def without_boxes(dataset: DBTDataset) -> DBTDataset:
 def cases_of(arm: Arm, steps: int, **shares: float) -> list[list[int]]:
     """The cases that each pool gave over the first steps."""
     settings: dict[str, Any] = {"batch": 4, "positive_share": 0.5, "added_share": 0.5} | shares
-    batches = Batches(arm, **settings, seed=3)
+    batches = Batches(arm, **settings, seed=3, steps=steps)
     drawn: list[list[int]] = [[] for _ in batches.pools]
     for step in range(steps):
         for pool, (_, cases) in enumerate(batches.cases(step)):
@@ -52,7 +54,9 @@ def cases_of(arm: Arm, steps: int, **shares: float) -> list[list[int]]:
 def test_half_the_batch_has_lesions_and_half_of_each_kind_is_synthetic(
     real: DBTDataset, synthetic: DBTDataset
 ) -> None:
-    volumes, boxes = Batches(arm_of(real, synthetic), 4, 0.5, 0.5, 0).read(0, slice(None), torch.Generator())
+    volumes, boxes = Batches(arm_of(real, synthetic), 4, 0.5, 0.5, 0, 9).read(
+        0, slice(None), torch.Generator()
+    )
     assert volumes.shape == (4, 1, *GRID)
     assert [len(box) for box in boxes] == [1, 0, 1, 0]
     assert [len(cases) for cases in cases_of(arm_of(real, synthetic), 10)] == [10] * 4
@@ -84,6 +88,28 @@ def test_lesion_free_synthetic_volumes_replace_lesion_free_real_ones_only(
     assert [len(cases) for cases in cases_of(arm, 10)] == [20, 10, 0, 10]
 
 
+def test_two_synthetic_data_sets_share_what_is_added(
+    real: DBTDataset, synthetic: DBTDataset, make_toy: MakeToy, tmp_path: Path
+) -> None:
+    other = make_toy(tmp_path / "other", patients=4, seed=9)
+    both = Arm("both", real, real.select("train"), (synthetic, other))
+    assert [len(cases) for cases in cases_of(both, 10)] == [10, 10, 5, 5, 5, 5]
+    only_one_has_lesions = replace(both, added=(without_boxes(synthetic), other))
+    assert [len(cases) for cases in cases_of(only_one_has_lesions, 10)] == [10, 10, 0, 5, 10, 5]
+
+
+def test_fine_tuning_is_synthetic_first_and_real_in_the_last_third(
+    real: DBTDataset, synthetic: DBTDataset
+) -> None:
+    arm = replace(arm_of(real, synthetic), finetune=True)
+    batches = Batches(arm, 4, 0.5, 0.5, 3, steps=9)
+    sizes = [[len(cases) for _, cases in batches.cases(step)] for step in range(9)]
+    assert sizes == [[0, 0, 2, 2]] * 6 + [[2, 2, 0, 0]] * 3
+    assert [batches.cases(6 + step)[0][1] for step in range(3)] == [
+        Batches(arm_of(real), 4, 0.5, 0.5, 3, 9).cases(step)[0][1] for step in range(3)
+    ]
+
+
 def test_a_split_with_lesions_everywhere_gives_only_such_volumes(real: DBTDataset) -> None:
     arm = arm_of(real.take(real.cases["case"].isin(real.boxes["case"])))
     assert [len(cases) for cases in cases_of(arm, 5)] == [20, 0]
@@ -104,7 +130,7 @@ def test_shares_hold_over_the_steps(
     synthetic_share: float,
     steps: int,
 ) -> None:
-    batches = Batches(arm_of(real, synthetic), batch, positive_share, synthetic_share, 0)
+    batches = Batches(arm_of(real, synthetic), batch, positive_share, synthetic_share, 0, steps)
     sizes = np.array([[len(cases) for _, cases in batches.cases(step)] for step in range(steps)])
     assert (sizes.sum(axis=1) == batch).all()
     positives = sizes[:, [0, 2]].sum()
@@ -113,16 +139,16 @@ def test_shares_hold_over_the_steps(
 
 
 def test_an_arm_may_train_on_synthetic_volumes_alone(real: DBTDataset, synthetic: DBTDataset) -> None:
-    batches = Batches(Arm("toy:only", real, synthetic), 4, 0.5, 0.5, 0)
+    batches = Batches(Arm("toy:only", real, synthetic), 4, 0.5, 0.5, 0, 9)
     assert {dataset.path for dataset, _ in batches.cases(0)} == {synthetic.path}
 
 
 def test_training_without_any_lesion_is_refused(real: DBTDataset, synthetic: DBTDataset) -> None:
     with pytest.raises(MissingError, match="no training volume of synthetic has a lesion"):
-        Batches(Arm("toy:only", real, without_boxes(synthetic)), 4, 0.5, 0.5, 0)
+        Batches(Arm("toy:only", real, without_boxes(synthetic)), 4, 0.5, 0.5, 0, 9)
 
 
 def test_another_grid_is_refused(real: DBTDataset, make_toy: MakeToy, tmp_path: Path) -> None:
     other = make_toy(tmp_path / "other", patients=2, grid=(8, 16, 32))
     with pytest.raises(UsageError, match="other has the grid"):
-        Batches(arm_of(real, other), 4, 0.5, 0.5, 0)
+        Batches(arm_of(real, other), 4, 0.5, 0.5, 0, 9)
