@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,13 @@ from dbtbench.cli.options import (
     overrides,
 )
 from dbtbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from dbtbench.pipeline.task_sweep import TaskSweep
 
 
 def evaluate(
@@ -48,6 +55,15 @@ def evaluate(
     ] = None,
     recipe: RecipeOption = "default",
     set_: SetOption = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep",
+            metavar="KEY=V1,V2,…",
+            help="Try these values of a setting on the validation split, for `real`, --aug and --arms, and "
+            "end in a table; repeated, every combination.",
+        ),
+    ] = None,
     jobs: Annotated[
         int | None,
         typer.Option("--jobs", help="Runs at a time; by default one for each core or GPU."),
@@ -74,13 +90,15 @@ def evaluate(
     from dbtbench.pipeline.catalogue import choose_dataset
     from dbtbench.pipeline.evaluate import evaluate
     from dbtbench.pipeline.rescore import rescore as score_again
+    from dbtbench.pipeline.sweep import parse
+    from dbtbench.pipeline.task_sweep import TaskSweep
     from dbtbench.runtime.files import read_json
     from dbtbench.runtime.pool import Pool, cores_or_gpus
     from dbtbench.workspace import Workspace
 
     work = Workspace.find(workspace)
     if rescore:
-        if fresh or any((aug, data, arms, seeds, set_)) or recipe != "default":
+        if fresh or any((aug, data, arms, seeds, set_, sweep)) or recipe != "default":
             raise UsageError(
                 "--rescore takes all finished runs of the task as they are", "leave the other options out"
             )
@@ -88,6 +106,12 @@ def evaluate(
     else:
         dataset = choose_dataset(work, data)
         with Pool(cores_or_gpus() if jobs is None else jobs, dask) as pool:
+            if sweep:
+                others = [*(aug or []), *(arms or [])]
+                asked = TaskSweep(task, dataset, parse(sweep), recipe, overrides(set_), others, seeds)
+                table = asked.run(work, fresh, pool)
+                _show_sweep(asked, table, asked.write(work, table), json)
+                return
             runs = evaluate(work, task, dataset, aug or [], seeds, recipe, overrides(set_), fresh, arms, pool)
     if json:
         typer.echo(json_.dumps([read_json(run / "run.json") for run in runs], indent=1))
@@ -95,3 +119,14 @@ def evaluate(
     typer.echo(summary(rank(runs)))
     typer.echo(f"runs: {runs[0].parent}")
     typer.echo("next: dbtbench leaderboard")
+
+
+def _show_sweep(asked: TaskSweep, table: pd.DataFrame, file: Path, json: bool) -> None:
+    """Print a sweep's table."""
+    if json:
+        rows = json_.loads(table.to_json(orient="records"))
+        typer.echo(json_.dumps({"sweep": rows, "file": str(file)}, indent=1))
+        return
+    typer.echo(f"means over seeds on the validation split of {asked.data.name}\n\n{asked.summary(table)}\n")
+    typer.echo(f"all scores: {file}")
+    typer.echo(f"next: dbtbench evaluate --task {asked.task} --data {asked.data.name} --set KEY=VALUE")

@@ -148,7 +148,7 @@ class Sweep:
         shown = {metric.name: metric.heading for metric in metrics if metric.headline}
         # A score that no row has is None, not NaN.
         rows = table[["arm", *self.grid, *shown]].astype(dict.fromkeys(shown, float))
-        rows[[*self.grid]] = rows[[*self.grid]].map(_text)
+        rows[[*self.grid]] = rows[[*self.grid]].map(format_setting)
         text: str = rows.rename(columns=shown).to_string(index=False, float_format="%.4f", na_rep="")
         return f"{text}\n{len(metrics) - len(shown)} more metrics are in the CSV"
 
@@ -158,7 +158,9 @@ class Sweep:
         return {key: settings[key] for key in self.grid}
 
     def _name(self, generator: Generator[Any]) -> str:
-        return " ".join(f"{key}={_text(value)}" for key, value in self._select_swept(generator).items())
+        return " ".join(
+            f"{key}={format_setting(value)}" for key, value in self._select_swept(generator).items()
+        )
 
 
 def parse(words: Sequence[str]) -> dict[str, list[str]]:
@@ -192,7 +194,7 @@ def _split(text: str) -> list[str]:
     return [*values, piece] if piece else values
 
 
-def _text(value: Any) -> str:
+def format_setting(value: Any) -> str:
     """Format a setting as it could be typed; nothing for one that a row does not have."""
     if isinstance(value, str):
         return value
