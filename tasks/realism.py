@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,10 @@ METRICS = (
     Metric("rms_contrast_breast", "RMS contrast in the breast", "target", INTENSITY),
     Metric("percentile_range", "range of percentiles", "target", INTENSITY),
     Metric("michelson_breast", "Michelson contrast in the breast", "target"),
-    Metric("lesion_cnr", "lesion CNR", "target", headline=True),
+    Metric("lesion_cnr", "lesion CNR", "target", version=2, headline=True),
+    Metric("lesion_contrast", "contrast of lesions in the plane", "target", INTENSITY),
+    Metric("lesion_depth_distance", "distance of lesions in depth", "lower", INTENSITY, distance=True),
+    Metric("lesion_radius_distance", "distance of lesions in radius", "lower", INTENSITY, distance=True),
 )
 
 
@@ -76,13 +80,14 @@ class Realism(Task[RealismRecipe]):
     arms = ("real", "AUG", "AUG:shuffled-boxes")
 
     def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
-        """Score one arm; also writes `histograms.csv`, the four histograms behind the scores.
+        """Score one arm; also writes `histograms.csv` and `lesions.csv`, what is behind the scores.
 
         Raises:
             UsageError: when one side has no volumes, or the two have different grids.
         """
         own, real = self._measure_both(arm, seed)
         write_text(run.path / "histograms.csv", _histograms(own, real))
+        write_text(run.path / "lesions.csv", _profiles(own, real))
         return _evaluation(own, real)
 
     def score(self, arm: Arm, seed: int, predictions: pd.DataFrame | None) -> Evaluation:
@@ -128,6 +133,8 @@ class _Measurements:
     breast: histogram.Counts = field(default_factory=lambda: np.zeros(histogram.LEVELS, np.int64))
     per_volume: list[pd.DataFrame] = field(default_factory=list)
     per_lesion: list[float] = field(default_factory=list)
+    depth: list[contrast.Values] = field(default_factory=lambda: [np.empty((0, contrast.DEPTHS))])
+    radius: list[contrast.Values] = field(default_factory=lambda: [np.empty((0, len(contrast.EDGES) - 1))])
 
     def add(self, volumes: Volume, boxes: Sequence[Boxes]) -> None:
         """Measure further volumes (N, 1, D, H, W), and their lesions if `boxes` has (n, 6) for each."""
@@ -144,6 +151,9 @@ class _Measurements:
         self.per_volume.append(pd.DataFrame(row))
         if boxes:
             self.per_lesion.extend(contrast.lesion_cnr(volumes, inside, boxes))
+            depth, radius = contrast.lesion_profiles(volumes, inside, boxes)
+            self.depth.append(depth)
+            self.radius.append(radius)
 
 
 def _check(drawn: DBTDataset, reference: DBTDataset) -> None:
@@ -198,7 +208,24 @@ def _scores(own: _Measurements, real: _Measurements) -> dict[str, float]:
     scores["main_mode_breast"] = float(next(iter(histogram.modes(own.breast)), np.nan))
     # pandas leaves NaN out of a mean, and the mean of nothing is NaN.
     scores |= volumes.drop(columns="mean").mean().to_dict()
-    return scores | {"lesion_cnr": float(pd.Series(own.per_lesion, dtype=float).mean())}
+    depth, radius = np.concatenate(own.depth), np.concatenate(own.radius)
+    return scores | {
+        "lesion_cnr": float(pd.Series(own.per_lesion, dtype=float).mean()),
+        "lesion_contrast": float(pd.Series(depth[:, 0]).mean()),
+        "lesion_depth_distance": contrast.profile_distance(depth, np.concatenate(real.depth)),
+        "lesion_radius_distance": contrast.profile_distance(radius, np.concatenate(real.radius)),
+    }
+
+
+def _profiles(own: _Measurements, real: _Measurements) -> str:
+    """Write mean contrasts of the lesions of both sides: by slices from the centre, and by half-axes."""
+    radii = [(low + high) / 2 for low, high in pairwise(contrast.EDGES)]
+    tables = []
+    for name, places in (("depth", range(contrast.DEPTHS)), ("radius", radii)):
+        sides = [pd.DataFrame(np.concatenate(getattr(side, name))).mean().to_numpy() for side in (own, real)]
+        columns = {"profile": name, "at": [*map(float, places)], "arm": sides[0], "reference": sides[1]}
+        tables.append(pd.DataFrame(columns))
+    return csv_text(pd.concat(tables))
 
 
 def _histograms(own: _Measurements, real: _Measurements) -> str:

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbtbench.geometry.views import Volume
-from dbtbench.metrics.contrast import lesion_cnr, michelson_contrast, percentile_range, rms_contrast
+from dbtbench.metrics.contrast import (
+    lesion_cnr,
+    lesion_profiles,
+    michelson_contrast,
+    percentile_range,
+    profile_distance,
+    rms_contrast,
+)
 
 GRID = (8, 40, 40)
 EVERYWHERE = np.ones((1, 1, *GRID), bool)
@@ -63,6 +70,66 @@ def test_air_and_other_lesions_are_no_background() -> None:
     crowded[..., 26:] = 0
     inside = np.broadcast_to(np.arange(40) < 26, crowded.shape)
     assert lesion_cnr(crowded, inside, [np.vstack([BOX, other])])[0] == pytest.approx(expected, rel=0.1)
+
+
+def test_slices_above_and_below_are_no_background() -> None:
+    plain = with_lesion(noise(), BOX[0], 0.2)
+    smeared = plain.copy()
+    smeared[:, :, [0, 7]] += 0.3
+    assert np.array_equal(lesion_cnr(smeared, EVERYWHERE, [BOX]), lesion_cnr(plain, EVERYWHERE, [BOX]))
+
+
+SHORT = np.array([[3, 14, 12, 5, 26, 24]], np.float32)
+
+
+def cylinder(slices: slice, share: float = 1.0) -> Volume:
+    """Contrast 0.2 in these slices, within a share of the box's half-axes."""
+    rows, columns = np.mgrid[: GRID[1], : GRID[2]] + 0.5
+    volume = noise(0.001)
+    volume[0, 0, slices] += np.where(np.hypot(rows - 20, columns - 18) <= 6 * share, 0.2, 0).astype(
+        np.float32
+    )
+    return volume
+
+
+def test_a_lesion_s_depth_is_measured_and_not_its_box_s() -> None:
+    deep, _ = lesion_profiles(cylinder(slice(None)), EVERYWHERE, [SHORT])
+    brick, _ = lesion_profiles(cylinder(slice(3, 5)), EVERYWHERE, [SHORT])
+    assert deep[0] == pytest.approx([0.2, 0.2, 0.2, 0.2, np.nan], abs=0.002, nan_ok=True)
+    assert brick[0] == pytest.approx([0.2, 0, 0, 0, np.nan], abs=0.002, nan_ok=True)
+    assert profile_distance(brick, deep) == pytest.approx(0.15, abs=0.002)
+    assert profile_distance(deep, deep) == 0
+
+
+def test_a_lesion_s_radius_is_measured_and_not_its_box_s() -> None:
+    _, full = lesion_profiles(cylinder(slice(3, 5)), EVERYWHERE, [SHORT])
+    _, half = lesion_profiles(cylinder(slice(3, 5), 0.5), EVERYWHERE, [SHORT])
+    assert full[0] == pytest.approx([0.2, 0.2, 0, 0], abs=0.002)
+    assert half[0] == pytest.approx([0.2, 0, 0, 0], abs=0.002)
+    assert profile_distance(half, full) == pytest.approx(0.05, abs=0.002)
+
+
+def test_profiles_leave_out_air_and_other_lesions() -> None:
+    volume = cylinder(slice(None))
+    other = np.array([3, 14, 26, 5, 26, 38], np.float32)
+    volume[..., 26:] += 5
+    inside = EVERYWHERE.copy()
+    inside[..., 32:] = False
+    expected = lesion_profiles(cylinder(slice(None)), EVERYWHERE, [SHORT])
+    found = lesion_profiles(volume, inside & (np.arange(40) < 26), [SHORT])
+    for one, two in zip(expected, found, strict=True):
+        assert one == pytest.approx(two, abs=0.002, nan_ok=True)
+    crowded = cylinder(slice(None))
+    rows, columns = np.mgrid[: GRID[1], : GRID[2]] + 0.5
+    crowded[0, 0, :, np.hypot(rows - 20, columns - 32) <= 6] += 5
+    both = lesion_profiles(crowded, EVERYWHERE, [np.concatenate([SHORT, other[None]])])
+    assert both[0][0] == pytest.approx(expected[0][0], abs=0.002, nan_ok=True)
+
+
+def test_there_is_no_distance_without_lesions() -> None:
+    depth, radius = lesion_profiles(noise(), EVERYWHERE, [np.empty((0, 6), np.float32)])
+    assert (depth.shape, radius.shape) == ((0, 5), (0, 4))
+    assert np.isnan(profile_distance(depth, depth))
 
 
 def test_cnrs_come_volume_by_volume_and_box_by_box() -> None:

@@ -112,7 +112,12 @@ def test_volumes_without_lesions_or_structure_score_nan_where_nothing_is_defined
 ) -> None:
     train = toy.select("train")
     normal = evaluate(train.take(~train.cases["case"].isin(train.boxes["case"])))
-    assert [name for name, value in normal.scores.items() if np.isnan(value)] == ["lesion_cnr"]
+    assert [name for name, value in normal.scores.items() if np.isnan(value)] == [
+        "lesion_cnr",
+        "lesion_contrast",
+        "lesion_depth_distance",
+        "lesion_radius_distance",
+    ]
     assert normal.counts["boxes"] == 0
     flat = evaluate(altered(lambda volume, _: np.full_like(volume, 0.3))).scores
     assert flat["w1_intensity"] > 0.1
@@ -138,6 +143,32 @@ def test_the_histograms_behind_the_scores_are_kept(
     assert table["arm_whole"].sum() == table["reference_whole"].sum() == 8 * np.prod(toy.grid)
     distance = histogram.wasserstein(table["arm_breast"].to_numpy(), table["reference_breast"].to_numpy())
     assert distance == evaluation.scores["w1_breast"]
+
+
+def test_lesions_as_short_as_their_boxes_are_seen_in_depth(
+    evaluate: Callable[..., Evaluation],
+    altered: Callable[[Change], DBTDataset],
+    toy: DBTDataset,
+    tmp_path: Path,
+) -> None:
+    assert evaluate(toy.select("test")).scores["lesion_depth_distance"] == 0
+    real = evaluate().scores
+    train = toy.select("train")
+    cases = list(train.cases["case"])
+
+    def smear(volume: Volume, number: int) -> Volume:
+        """Spread each lesion through all slices."""
+        for z0, y0, x0, z1, y1, x1 in train.boxes_of(cases[number]).astype(int):
+            volume[:, y0:y1, x0:x1] = volume[z0:z1, y0:y1, x0:x1].max(axis=0)
+        return volume
+
+    smeared = evaluate(altered(smear)).scores
+    assert smeared["lesion_depth_distance"] > real["lesion_depth_distance"] + 0.05
+    table = pd.read_csv(tmp_path / "lesions.csv")
+    assert list(table) == ["profile", "at", "arm", "reference"]
+    distance = (table["arm"] - table["reference"]).abs().groupby(table["profile"]).mean()
+    assert distance["depth"] == pytest.approx(smeared["lesion_depth_distance"])
+    assert distance["radius"] == pytest.approx(smeared["lesion_radius_distance"])
 
 
 def test_another_grid_or_an_empty_side_is_an_error(
