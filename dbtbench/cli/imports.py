@@ -44,6 +44,15 @@ def bcs_dbt(
             help="Share of the training patients to set aside, for the arm `more-real` of evaluate.",
         ),
     ] = 0.0,
+    few_lesions: Annotated[
+        int | None,
+        typer.Option(
+            "--few-lesions",
+            metavar="N",
+            help="Keep N training patients with lesions and all without; the others with lesions are set "
+            "aside, too.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the split, where the tables give none.")] = 0,
     jobs: Annotated[
         int | None, typer.Option("--jobs", help="Processes; one per core by default. 1: all in this process.")
@@ -70,7 +79,7 @@ def bcs_dbt(
     from dbtbench.workspace import Workspace
 
     path = Workspace.find(workspace).datasets / checked_name(name)
-    settings = ImportSettings(_grid(grid), resample, window, exact, seed, reserve, orientation)
+    settings = ImportSettings(_grid(grid), resample, window, exact, seed, reserve, orientation, few_lesions)
     with Pool(cpu_count() if jobs is None else jobs, dask) as pool:
         dataset = import_bcs_dbt(root, path, settings, pool, fresh)
     print_report(dataset.meta["import_report"], path, json)

@@ -59,6 +59,7 @@ class ImportSettings:
         reserve: share of the training patients that is set aside as the split `reserve`.
         orientation: how a file that is stored rotated is known: `official` (by its pixels), `header` or
             `stored` (no file is); see `dicom.ORIENTATIONS`.
+        few_lesions: number of training patients with lesions; the others are set aside, too. All when None.
     """
 
     grid: tuple[int, int, int] = GRID
@@ -68,6 +69,7 @@ class ImportSettings:
     seed: int = 0
     reserve: float = 0.0
     orientation: str = "official"
+    few_lesions: int | None = None
 
     def __post_init__(self) -> None:
         if self.resample not in METHODS:
@@ -84,10 +86,12 @@ class ImportSettings:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The settings as an identity has them; the usual orientation is none that earlier ones lack."""
+        """The settings as an identity has them, without usual values of settings that earlier ones lack."""
         settings = asdict(self)
         if self.orientation == "official":
             del settings["orientation"]
+        if self.few_lesions is None:
+            del settings["few_lesions"]
         return settings
 
 
@@ -137,7 +141,7 @@ def import_collection(
         DBTBenchError: when the disk is full (`DatasetWriter`); the same call continues.
     """
     root, path, pool = root.resolve(), path.resolve(), pool or Pool()
-    splits = assign_splits(tables, settings.seed, settings.reserve)
+    splits = assign_splits(tables, settings.seed, settings.reserve, settings.few_lesions)
     identity = {"import": VERSION, "tables": tables.digest, **settings.identity, **(described or {})}
     finished = find_finished(path, identity, fresh)
     volumes = (find_files or partial(locate_files, root))(tables.volumes)
@@ -208,6 +212,8 @@ def _describe_split(tables: Tables, settings: ImportSettings) -> dict[str, Any]:
         split["seed"] = settings.seed
     if settings.reserve:
         split["reserve"] = settings.reserve
+    if settings.few_lesions is not None:
+        split |= {"seed": settings.seed, "few_lesions": settings.few_lesions}
     return split
 
 

@@ -14,7 +14,9 @@ from dbtbench.exchange.tables import Tables
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}
 
 
-def assign_splits(tables: Tables, seed: int, reserve: float = 0.0) -> dict[str, str]:
+def assign_splits(
+    tables: Tables, seed: int, reserve: float = 0.0, few_lesions: int | None = None
+) -> dict[str, str]:
     """Put every patient who has a volume to import into a split.
 
     Where the tables come in several splits, these are used. Otherwise patients are split 60 : 10 : 30 within
@@ -25,12 +27,15 @@ def assign_splits(tables: Tables, seed: int, reserve: float = 0.0) -> dict[str, 
         tables: the tables.
         seed: seed of the split.
         reserve: share of the training patients of each stratum that is set aside as the split `reserve`.
+        few_lesions: number of training patients with boxes that are kept, the others go to the reserve; all
+            when None.
 
     Returns:
         `{PatientID: split}`.
 
     Raises:
-        UsageError: when the tables put one patient into two splits, or nothing would be left to train on.
+        UsageError: when the tables put one patient into two splits, nothing would be left to train on, or
+            fewer training patients have boxes than are to be kept.
     """
     if not 0 <= reserve < 1:
         raise UsageError(
@@ -42,6 +47,15 @@ def assign_splits(tables: Tables, seed: int, reserve: float = 0.0) -> dict[str, 
     for _, stratum in worst.groupby(worst):
         train = _shuffle([p for p in stratum.index if splits[p] == "train"], f"reserve {seed}")
         splits |= dict.fromkeys(train[: round(reserve * len(train))], "reserve")
+    if few_lesions is not None:
+        with_boxes = tables.boxes.loc[tables.boxes["reason"] == "", "PatientID"].unique()
+        train = _shuffle([p for p in with_boxes if splits.get(p) == "train"], f"few lesions {seed}")
+        if not 1 <= few_lesions <= len(train):
+            raise UsageError(
+                f"{few_lesions} training patients with lesions cannot be kept, there are {len(train)}",
+                "--few-lesions is at least 1 and no more than there are",
+            )
+        splits |= dict.fromkeys(train[few_lesions:], "reserve")
     return splits
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -54,3 +56,27 @@ def test_rows_that_are_not_imported_have_no_split() -> None:
     rejected = tables_of({"P1": "normal"}, "test")
     rejected.volumes["reason"] = "not a view"
     assert assign_splits(together(tables_of({"P1": "normal"}), rejected), 0) == {"P1": "train"}
+
+
+def test_lesions_of_a_few_training_patients_are_kept_and_all_normal_ones() -> None:
+    labels = {f"P{i:03}": LABELS[i % 4] for i in range(400)}
+    tables = tables_of(labels)
+    tables = replace(tables, boxes=tables.volumes[tables.volumes["label"].isin(["benign", "cancer"])])
+    plain, few, fewer = (assign_splits(tables, 0, few_lesions=n) for n in (None, 20, 8))
+    assert "reserve" not in plain.values()
+    kept = [
+        {p for p in labels if s[p] == "train" and labels[p] in ("benign", "cancer")} for s in (few, fewer)
+    ]
+    assert [len(k) for k in kept] == [20, 8]
+    assert kept[1] < kept[0]
+    for patient, split in plain.items():
+        moved = split == "train" and labels[patient] in ("benign", "cancer") and patient not in kept[0]
+        assert few[patient] == ("reserve" if moved else split)
+
+
+@pytest.mark.parametrize("n", [0, 2])
+def test_more_patients_with_lesions_than_there_are_cannot_be_kept(n: int) -> None:
+    tables = together(tables_of({"P1": "cancer"}), tables_of({"P2": "cancer"}, "test"))
+    tables = replace(tables, boxes=tables.volumes)
+    with pytest.raises(UsageError, match="cannot be kept, there are 1"):
+        assign_splits(tables, 0, few_lesions=n)
