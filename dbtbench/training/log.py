@@ -14,7 +14,7 @@ import torch
 
 from dbtbench.errors import MissingError
 from dbtbench.runtime import distributed
-from dbtbench.runtime.files import write_text
+from dbtbench.runtime.files import sync, write_text
 from dbtbench.training.state import State
 from dbtbench.training.step import name_metric
 
@@ -48,10 +48,13 @@ class MetricsLogger:
 
     def _lines_until(self, step: int) -> Iterator[str]:
         """Lines up to a step: what was logged after the state was kept is going to be logged again."""
-        text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
         for line in text.splitlines(keepends=True):
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                yield line
+            try:
+                if line.endswith("\n") and json.loads(line)["step"] <= step:
+                    yield line
+            except ValueError:  # zeros where the power failed: it was written after the state was kept
+                return
 
     def speed(self) -> float:
         """Count the volumes a second since this process began."""
@@ -112,6 +115,12 @@ class MetricsLogger:
         """Finish TensorBoard's file."""
         if self.events:
             self.events.close()
+
+
+def sync_metrics(folder: Path) -> None:
+    """Wait until the metrics of a training are on the disk; process 0 alone has them."""
+    if distributed.rank() == 0:
+        sync(folder / METRICS)
 
 
 def _tensorboard(folder: Path, step: int) -> Any:

@@ -39,7 +39,7 @@ from torch import nn
 from dbtbench.runtime import distributed
 from dbtbench.runtime.progress import log
 from dbtbench.runtime.signals import Terminated, defer_sigterm
-from dbtbench.training.log import MetricsLogger
+from dbtbench.training.log import MetricsLogger, sync_metrics
 from dbtbench.training.network import Loss, Network, StepContext
 from dbtbench.training.recipe import TrainingRecipe
 from dbtbench.training.state import State
@@ -171,6 +171,7 @@ def fit_networks(
         # Process 0 may have cleared the folder; nobody looks into it before that is done.
         torch.distributed.barrier()
     if (folder / WEIGHTS).is_file():
+        _remove_state(folder)
         return state.load_weights(folder / WEIGHTS)
     state.resume(folder / STATE)
     _compile(state)
@@ -181,10 +182,16 @@ def fit_networks(
         if measure:
             keeper.keep()  # a kill while it measures costs no step
             _measure(state, measure)
+    sync_metrics(folder)
     state.save_weights(folder / WEIGHTS)
-    if distributed.rank() == 0:
-        (folder / STATE).unlink(missing_ok=True)
+    _remove_state(folder)
     return state.averages()
+
+
+def _remove_state(folder: Path) -> None:
+    """Remove the state of a training that has its weights, also where a kill came between the two."""
+    if distributed.rank() == 0 and (folder / STATE).is_file():
+        (folder / STATE).unlink()
 
 
 def _compile(state: State) -> None:
@@ -247,7 +254,8 @@ class _Keeper:
         self.kept = self.previewed = time.monotonic()
 
     def keep(self) -> None:
-        """Keep the state."""
+        """Keep the state, after the metrics of its steps: these are not written again."""
+        sync_metrics(self.folder)
         self.state.save(self.folder / STATE)
         self.kept = time.monotonic()
 
