@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr
+from contextlib import ExitStack, redirect_stderr
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from dbtbench.pipeline.arms import default_arms, make_arm
 from dbtbench.pipeline.generate import find_augmentation
 from dbtbench.pipeline.outputs import check_evaluation, name_task, write_tables
 from dbtbench.runs import Run, open_run
+from dbtbench.runtime.files import hold
 from dbtbench.runtime.pool import Pool, one_thread, worker_number
 from dbtbench.runtime.progress import log, progress
 from dbtbench.task import BASELINE, BLOB, Arm, ArmName, Task
@@ -52,7 +53,7 @@ def evaluate(
             compared with, gets twice as many if they are several, and a filter one.
         recipe_name: which of the task's recipes.
         overrides: `key: text` settings over the recipe.
-        fresh: run again even what was done.
+        fresh: throw away first what was done; nothing when another process works on one of the runs.
         arms: the arms to run next to `real`; the task's own, for these augmentations, when None.
         pool: the workers; on a cluster they must see the workspace under the same name.
 
@@ -181,8 +182,25 @@ def _describe_derived(arm: Arm) -> bool | None:
     return True if True in flags else None if None in flags else False
 
 
+def _throw_away(runs: Sequence[Run]) -> None:
+    """Throw away what earlier calls left; nothing when another process works on one of the runs.
+
+    That process may be another job of the same array, told to start over too: it has thrown away what was
+    there, and what is finished was made since.
+    """
+    with ExitStack() as held:
+        try:
+            for run in sorted(runs, key=lambda run: run.path):  # in one order: one command gets them all
+                held.enter_context(hold(run.path))
+        except HeldError as error:
+            log.info(f"{error}: what is finished stays, despite --fresh")
+            return
+        for run in runs:
+            shutil.rmtree(run.path, ignore_errors=True)
+
+
 def run_all(jobs: Sequence[Job], pool: Pool, fresh: bool) -> None:
-    """Run what is not done; a process that dies costs its own run only.
+    """Run what is not done, or all of it when `fresh`; a process that dies costs its own run only.
 
     Runs that other processes work on are left to them, and waited for at the end; one whose process dies is
     taken over.
@@ -196,48 +214,37 @@ def run_all(jobs: Sequence[Job], pool: Pool, fresh: bool) -> None:
             "runs cannot share a process, and the cluster's workers have several threads",
             "start them with `dask worker tcp://HOST:PORT --nthreads 1 --nworkers N`",
         )
+    if fresh:
+        _throw_away([job.run for job in jobs])
     todo = []
     for job in jobs:
-        if fresh or not job.run.finished:
-            todo.append(job)
-        else:
+        if job.run.finished:
             log.info(f"{job}: already done")
+        else:
+            todo.append(job)
     if pool.here:
         while todo:
             log.info(f"{todo[0]}: {todo[0].run.path}")
-            todo = [job for job in todo if not _evaluate(job, fresh)]
-            # What another process makes at the moment is not thrown away when it is done.
-            fresh = False
+            todo = [job for job in todo if not _evaluate(job)]
             _wait_for_any(todo)
         return
     died = []
     with progress(jobs[0].task_name, len(jobs), "runs", done=len(jobs) - len(todo)) as advance:
         while todo:
             taken = []
-            for job, done in pool.run(partial(_evaluate_quietly, fresh=fresh), todo):
+            for job, done in pool.run(_evaluate_quietly, todo):
                 if done is False:
                     taken.append(job)
                     continue
                 advance(1, str(job))
                 if done is None:
                     died.append(str(job))
-            todo, fresh = taken, False
+            todo = taken
             _wait_for_any(todo)
     if died:
         raise DBTBenchError(
             f"the process of {', '.join(died)} died", "is there enough memory? Use fewer --jobs"
         )
-
-
-def _evaluate_quietly(job: Job, fresh: bool) -> bool:
-    """Run one job next to others: it reports to `log.txt`, and takes the next GPU if there is any."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.set_device(worker_number() % torch.cuda.device_count())
-    job.run.path.mkdir(parents=True, exist_ok=True)
-    with (job.run.path / "log.txt").open("a", encoding="utf-8") as file, redirect_stderr(file):
-        return _evaluate(job, fresh)
 
 
 def _wait_for_any(taken: Sequence[Job]) -> None:
@@ -251,32 +258,51 @@ def _wait_for_any(taken: Sequence[Job]) -> None:
 def _is_free(job: Job) -> bool:
     """Test whether no process works on a run."""
     try:
-        with open_run(job.folder, job.identity):
+        with hold(job.run.path):
             return True
     except HeldError:
         return False
 
 
-def _evaluate(job: Job, fresh: bool) -> bool:
+def _evaluate(job: Job) -> bool:
     """Do one run, unless another process does; False then."""
     try:
-        _evaluate_one(job, fresh)
+        with open_run(job.folder, job.identity) as run:
+            _evaluate_in(run, job)
     except HeldError as error:
         log.info(f"{job}: {error}")
         return False
     return True
 
 
-def _evaluate_one(job: Job, fresh: bool) -> None:
+def _evaluate_quietly(job: Job) -> bool:
+    """Do one run next to others: it reports to `log.txt`, and takes the next GPU if there is any."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(worker_number() % torch.cuda.device_count())
+    try:
+        # Only who holds the run writes to its log: another process may be throwing the folder away.
+        with open_run(job.folder, job.identity) as run:
+            if not run.finished:
+                with (run.path / "log.txt").open("a", encoding="utf-8") as file, redirect_stderr(file):
+                    _evaluate_in(run, job)
+    except HeldError:
+        return False
+    return True
+
+
+def _evaluate_in(run: Run, job: Job) -> None:
     """Do one run, on one thread, so that its numbers do not depend on the number of cores."""
-    with one_thread(), open_run(job.folder, job.identity, fresh) as run:
-        if fresh or not run.finished:
-            who = f"{job.task_name}, arm {job.arm.name}, seed {job.seed}"
-            with plugins.blame("tasks", who):
-                evaluation = job.task.evaluate(job.arm, job.seed, run)
-            with plugins.blame("tasks", who), name_task(who):
-                results = check_evaluation(job.task, evaluation, job.arm, run)
-            write_tables(run.path, evaluation)
-            if job.arm.synthetic:
-                results |= {"derived": _describe_derived(job.arm)}
-            run.finish(**results)
+    if run.finished:
+        return
+    who = f"{job.task_name}, arm {job.arm.name}, seed {job.seed}"
+    with one_thread():
+        with plugins.blame("tasks", who):
+            evaluation = job.task.evaluate(job.arm, job.seed, run)
+        with plugins.blame("tasks", who), name_task(who):
+            results = check_evaluation(job.task, evaluation, job.arm, run)
+        write_tables(run.path, evaluation)
+        if job.arm.synthetic:
+            results |= {"derived": _describe_derived(job.arm)}
+        run.finish(**results)

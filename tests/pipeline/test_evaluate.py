@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from crashes import run as run_in_a_fork
 
 from dbtbench import plugins
+from dbtbench.cli import main
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.metric import Metric
@@ -22,6 +26,7 @@ from dbtbench.pipeline.evaluate import evaluate
 from dbtbench.recipe import Recipe
 from dbtbench.records.schema import RESULTS
 from dbtbench.runs import Run, open_run
+from dbtbench.runtime.files import hold
 from dbtbench.runtime.pool import Pool
 from dbtbench.task import Arm, Evaluation, Task
 from dbtbench.tasks.detection import Detection, DetectionRecipe
@@ -40,8 +45,13 @@ class Count(Task[CountRecipe]):
     seeds = 2
     evaluated = 0
 
+    @staticmethod
+    def meanwhile() -> None:
+        """Do nothing else, unless a test says so."""
+
     def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
         type(self).evaluated += 1
+        type(self).meanwhile()
         synthetic = sum(map(len, arm.synthetic))
         volumes = self.recipe.factor * (len(arm.train) + synthetic) + seed
         table = pd.DataFrame({"PatientID": ["P1"], "Score": [0.1 + 0.2]})
@@ -255,3 +265,85 @@ def test_a_run_that_another_process_works_on_is_left_to_it_and_waited_for(
     assert done.is_set()
     assert Count.evaluated == 1
     thread.join()
+
+
+@pytest.mark.parametrize("fresh", [[], ["--fresh"]])
+def test_two_commands_share_the_runs_of_a_workspace(
+    work: Workspace,
+    make_toy: Callable[..., DBTDataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fresh: list[str],
+) -> None:
+    """Also when both are told to start over: neither throws away what the other one has just made."""
+    data = make_toy(work.datasets / "d", 2)
+    if fresh:
+        before = {run: (run / "run.json").stat().st_mtime_ns for run in evaluate(work, "count", data)}
+        Count.evaluated = 0
+    words = [
+        "evaluate",
+        "--task",
+        "count",
+        "--data",
+        "d",
+        "--jobs",
+        "1",
+        "--workspace",
+        str(tmp_path),
+        *fresh,
+    ]
+    monkeypatch.setattr(sys, "argv", ["dbtbench", *words])
+    monkeypatch.setattr(evaluation, "POLL_SECONDS", 0.05)
+    noted = tmp_path / "evaluated"
+    noted.touch()
+
+    def wait_for_the_other() -> None:
+        """Note the run, and begin no first one before the other process has one too."""
+        with noted.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        limit = time.monotonic() + 60
+        while len(set(noted.read_text().split())) < 2:
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+
+    monkeypatch.setattr(Count, "meanwhile", wait_for_the_other)
+    logs = [tmp_path / "first.log", tmp_path / "second.log"]
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(run_in_a_fork, main, tmp_path, logs[0])
+        while (
+            fresh and not noted.read_text() and not first.done()
+        ):  # else two may throw away, one after another
+            time.sleep(0.01)
+        second = pool.submit(run_in_a_fork, main, tmp_path, logs[1])
+    assert (first.result().end, second.result().end) == (0, 0), [log.read_text() for log in logs]
+    assert len(noted.read_text().split()) == len(set(noted.read_text().split())) == 2
+    assert ("what is finished stays" in logs[1].read_text()) == bool(fresh)
+    runs = evaluate(work, "count", data)
+    assert Count.evaluated == 0
+    assert not fresh or all((run / "run.json").stat().st_mtime_ns != before[run] for run in runs)
+
+
+def test_fresh_keeps_what_is_finished_while_another_process_works(
+    work: Workspace, toy: DBTDataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That process may be an earlier job of the same array, that was told to start over too."""
+    first, second = evaluate(work, "count", toy)
+    monkeypatch.setattr(evaluation, "POLL_SECONDS", 0.05)
+    Count.evaluated = 0
+    with hold(first):
+        assert evaluate(work, "count", toy, fresh=True) == [first, second]
+    assert Count.evaluated == 0
+    assert "another process: what is finished stays, despite --fresh" in capsys.readouterr().err
+
+
+def test_a_worker_writes_no_log_of_a_run_that_another_process_holds(work: Workspace, toy: DBTDataset) -> None:
+    run, other = evaluate(work, "count", toy)
+    (run / "run.json").unlink()
+    identity = {k: v for k, v in json.loads((other / "run.json").read_text()).items() if k not in RESULTS}
+    job = evaluation.Job(run.parent, "count", Count(CountRecipe()), Arm("real", toy, toy), 0)
+    assert job.run.path == run
+    with open_run(run.parent, identity | {"seed": 0}):
+        assert evaluation._evaluate_quietly(job) is False
+    assert not (run / "log.txt").exists()
+    assert evaluation._evaluate_quietly(job)
+    assert (run / "log.txt").exists()
