@@ -136,11 +136,11 @@ def _generate(
                     "realism at each setting; `real` is the real training split\n\n"
                     f"{asked.summary(table)}\n\nall scores: {file}"
                 )
-    if leader and json:
-        typer.echo(json_.dumps(result, indent=1))
-    elif leader:
-        typer.echo(text)
-        typer.echo(f"next: dbtbench evaluate --task detection --aug {arm} --data {request.data.name}")
+        if leader and json:
+            typer.echo(json_.dumps(result, indent=1))
+        elif leader:
+            typer.echo(text)
+            typer.echo(f"next: dbtbench evaluate --task detection --aug {arm} --data {request.data.name}")
 
 
 def _count(gpus: int | None, processes: int | None) -> int:

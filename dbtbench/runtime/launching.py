@@ -45,7 +45,8 @@ def launch(
 ) -> None:
     """Run a program again in several processes under torchrun, and wait for it.
 
-    Nothing is pickled: each process reads the same arguments, and `worker` connects them.
+    Nothing is pickled: each process reads the same arguments, and `worker` connects them. A process that dies
+    of a signal after all have left `worker` is reported in the log: nothing is lost.
 
     Args:
         processes: how many.
@@ -90,6 +91,10 @@ def _run(
         run(asked)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         number, failure = error.get_first_failure()
+        if failure.exitcode < 0 and not _silent(processes, folder):
+            # All were done, and none closes before all are: what died had no work left.
+            log.warning(f"warning: rank {number} was done, and died while it closed: {failure.signal_name()}")
+            return
         if failure.exitcode == TERMINATED:
             raise Terminated from error
         # A dictionary (annotated as text) where `worker` recorded an exception, text where it was killed.
@@ -108,12 +113,16 @@ def _run(
     _check_marks(processes, folder)
 
 
-def _check_marks(processes: int, folder: Path) -> None:
-    """Check that every process of the last attempt left its mark: an exit code of 0 says nothing."""
+def _silent(processes: int, folder: Path) -> list[str]:
+    """The ranks of the last attempt that left no mark."""
     attempts = [int(mark.suffix[1:]) for mark in folder.glob("rank-*")]
     last = max(attempts, default=0)
-    silent = [str(rank) for rank in range(processes) if not (folder / f"rank-{rank}.{last}").exists()]
-    if silent:
+    return [str(rank) for rank in range(processes) if not (folder / f"rank-{rank}.{last}").exists()]
+
+
+def _check_marks(processes: int, folder: Path) -> None:
+    """Check that every process of the last attempt left its mark: an exit code of 0 says nothing."""
+    if silent := _silent(processes, folder):
         ranks = ("rank " if len(silent) == 1 else "ranks ") + ", ".join(silent)
         raise DBTBenchError(
             f"{ranks} of {processes} processes ended early, without a result and without an error",
@@ -125,6 +134,18 @@ def _mark() -> None:
     """Leave this process's mark for `launch`: it is done, or it ends because it lost another one."""
     if folder := os.environ.get(FOLDER):
         (Path(folder) / f"rank-{os.environ['RANK']}.{_attempt()}").touch()
+
+
+def _close_together() -> None:
+    """Leave the mark when every process is done, and close when every one has left it.
+
+    So a process that dies while it closes, as torch's threads may make it, costs no other one its work.
+    """
+    import torch.distributed as dist
+
+    dist.barrier()
+    _mark()
+    dist.barrier()
 
 
 def _attempt() -> str:
@@ -151,6 +172,7 @@ def worker() -> Iterator[None]:
     try:
         with exit_with_parent(), _process_group():
             yield
+            _close_together()
     except Exception as error:
         lost = _lost_another(error)
         if lost:
@@ -160,7 +182,6 @@ def worker() -> Iterator[None]:
             raise
         _record_failure(error, Path(os.environ["TORCHELASTIC_ERROR_FILE"]), lost)
         raise SystemExit(getattr(error, "exit_code", 1)) from None
-    _mark()
 
 
 def check_count(option: str, count: int) -> None:
