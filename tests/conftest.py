@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable
+from functools import partial
+from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from runpy import run_path
 from types import ModuleType
 from typing import Any
 
@@ -15,11 +22,13 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+import torch
 from pydicom import uid
 from pydicom.encaps import encapsulate
 from pydicom.pixels.encoders.base import get_encoder
 
 from dbtbench import leaderboard, plugins
+from dbtbench.cli import main
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.data.writer import DatasetWriter
 from dbtbench.dicom.writing import write_tomosynthesis
@@ -36,6 +45,8 @@ from dbtbench.testing import make_toy_dataset
 from dbtbench.workspace import Workspace
 
 PRIMARY_METRIC = "mean_sensitivity_positive"
+os.environ["LOKY_MAX_CPU_COUNT"] = "1"
+"""A command without `--jobs` starts no workers: to import torch costs each of them more than its work."""
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +91,72 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("collection") / "phantom"
     write_collection(root, "tiny", 4, seed=1)
     return root
+
+
+class Fork:
+    """A fork of this process, where everything is imported already; as a program it would import for seconds.
+
+    What a command may import, and what only a new process does, is tested on real ones: `tests/cli`,
+    `tests/test_end_to_end.py`, `tests/runtime`.
+
+    Args:
+        act: what it does.
+        words: its `sys.argv`.
+        folder: where it works.
+        environment: variables to be set.
+    """
+
+    def __init__(
+        self, act: Callable[[], object], words: Iterable[object], folder: Path | None, **environment: object
+    ) -> None:
+        self.words = [str(word) for word in words]
+        self._output = [tempfile.TemporaryFile("w+", encoding="utf-8") for _ in range(2)]  # noqa: SIM115
+        arguments = (act, folder, environment)
+        self.process = multiprocessing.get_context("fork").Process(target=self._run, args=arguments)
+        self.process.start()
+
+    def _run(self, act: Callable[[], object], folder: Path | None, environment: dict[str, object]) -> None:
+        torch.set_num_threads(1)  # a fork has lost the threads of OpenMP, and would wait for them
+        for number, file in enumerate(self._output, 1):
+            os.dup2(file.fileno(), number)
+        sys.stdin, sys.stdout, sys.stderr = open(os.devnull), *self._output  # noqa: PTH123, SIM115
+        sys.argv = self.words
+        os.environ.update({name: str(value) for name, value in environment.items()})
+        if folder:
+            os.chdir(folder)
+        act()
+
+    def wait(self) -> subprocess.CompletedProcess[str]:
+        """Its exit code, or minus the signal that killed it, and what it said."""
+        self.process.join(300)
+        assert self.process.exitcode is not None
+        for file in self._output:
+            file.seek(0)
+        out, err = (file.read() for file in self._output)
+        return subprocess.CompletedProcess(self.words, self.process.exitcode, out, err)
+
+
+@pytest.fixture(scope="session")
+def _imported() -> None:
+    """What commands import, imported here, so that their forks need not."""
+    for name in ("monai", "torchio", "torch._dynamo", "sklearn", "zarr", "dbtbench.generators.ddpm"):
+        import_module(name)
+
+
+@pytest.fixture(scope="session")
+def start_command(_imported: None) -> Callable[..., Fork]:
+    """`start_command(*words, folder=None)`: `dbtbench WORDS` as a `Fork`; `wait()` for what it says."""
+    return lambda *words, folder=None: Fork(main, ["dbtbench", *words], folder)
+
+
+@pytest.fixture(scope="session")
+def start_program(_imported: None) -> Callable[..., Fork]:
+    """`start_program(file, *words, **environment)`: a program as a `Fork`."""
+
+    def start(file: Path, *words: object, **environment: object) -> Fork:
+        return Fork(partial(run_path, str(file), run_name="__main__"), [file, *words], None, **environment)
+
+    return start
 
 
 @pytest.fixture(scope="session")

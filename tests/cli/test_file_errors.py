@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,15 +52,19 @@ def work(toy: DBTDataset, tmp_path: Path) -> Workspace:
     return work
 
 
-def test_finished_work_is_found_in_a_workspace_that_cannot_be_written(work: Workspace) -> None:
+def test_finished_work_is_found_in_a_workspace_that_cannot_be_written(
+    work: Workspace, tmp_path: Path, start_program: Any
+) -> None:
     place = ["--data", "toy", "--workspace", str(work.root)]
     calls = [
         ["generate", "classic", "--n", "4", *place],
         ["evaluate", "--task", "realism", "--aug", "classic", "--jobs", "1", *place],
         ["generate", "classic", "--n", "5", *place],
     ]
-    command = [sys.executable, "-c", READ_ONLY, json.dumps([str(work.root), *calls])]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    program = tmp_path / "read_only.py"
+    program.write_text(READ_ONLY)
+    done = start_program(program, json.dumps([str(work.root), *calls])).wait()
+    assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("exit")] == [
         "exit 0",
         "exit 0",
@@ -75,11 +78,10 @@ def test_finished_work_is_found_in_a_workspace_that_cannot_be_written(work: Work
     assert hint == "hint: choose another place, such as another --workspace"
 
 
-def test_a_workspace_that_is_a_file_is_wrong_usage(tmp_path: Path) -> None:
+def test_a_workspace_that_is_a_file_is_wrong_usage(tmp_path: Path, start_command: Any) -> None:
     (tmp_path / "file").touch()
-    words = ["data", "phantom", "--patients", "1", "--out", str(tmp_path / "file" / "x")]
-    command = [sys.executable, "-m", "dbtbench", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = ["data", "phantom", "--patients", "1", "--out", tmp_path / "file" / "x"]
+    done = start_command(*words).wait()
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {tmp_path / 'file'}")
     assert "defect" not in done.stderr

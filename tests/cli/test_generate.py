@@ -5,28 +5,22 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dbtbench.data.dataset import DBTDataset
 
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 WORDS = ["generate", "ddpm", "--recipe", "smoke", "--set", "steps=4", "--data", "toy", "--n", "14"]
 
 
-def run(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dbtbench", *WORDS, "--workspace", str(folder), *more]
-    return subprocess.run(command, text=True, capture_output=True, check=False)
-
-
-def drawn(folder: Path) -> DBTDataset:
-    (path,) = (folder / "datasets").glob("ddpm-toy-*")
-    return DBTDataset.open(path)
-
-
-def contents(data: DBTDataset) -> dict[str, bytes]:
-    files = ("cases.csv", "boxes.csv", "volumes.zarr/c/0/0/0/0")
-    return {name: (data.path / name).read_bytes() for name in files}
+@pytest.fixture
+def run(start_command: Any) -> Run:
+    """`run(folder, *more)`: generate there, with more options."""
+    return lambda folder, *more: start_command(*WORDS, "--workspace", folder, *more).wait()
 
 
 @pytest.fixture
@@ -36,13 +30,13 @@ def workspace(toy: DBTDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path / "work"
 
 
-def test_gpus_and_processes_together_are_refused(workspace: Path) -> None:
+def test_gpus_and_processes_together_are_refused(workspace: Path, run: Run) -> None:
     done = run(workspace, "--gpus", "2", "--processes", "2")
     assert done.returncode == 2
     assert done.stderr.startswith("error: --gpus and --processes are both given\nhint: ")
 
 
-def test_processes_that_cannot_divide_the_batch_are_not_started(workspace: Path) -> None:
+def test_processes_that_cannot_divide_the_batch_are_not_started(workspace: Path, run: Run) -> None:
     done = run(workspace, "--processes", "3")
     assert done.returncode == 2
     expected = (
@@ -52,26 +46,23 @@ def test_processes_that_cannot_divide_the_batch_are_not_started(workspace: Path)
     assert not (workspace / "generators").exists()
 
 
-def test_processes_of_a_generator_that_trains_on_one_are_not_started(workspace: Path) -> None:
-    command = [sys.executable, "-m", "dbtbench", "generate", "classic", "--processes", "2"]
-    done = subprocess.run(
-        [*command, "--workspace", str(workspace)], text=True, capture_output=True, check=False
-    )
+def test_processes_of_a_generator_that_trains_on_one_are_not_started(
+    workspace: Path, start_command: Any
+) -> None:
+    done = start_command("generate", "classic", "--processes", "2", "--workspace", workspace).wait()
     assert done.returncode == 2
     assert done.stderr.startswith("error: classic does not train on several processes\n")
 
 
-def test_a_wrong_setting_is_reported_before_a_data_set_is_made(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dbtbench", "generate", "ddpm", "--set", "guidance_weight=2"]
-    done = subprocess.run(
-        [*command, "--workspace", str(tmp_path)], text=True, capture_output=True, check=False
-    )
+def test_a_wrong_setting_is_reported_before_a_data_set_is_made(tmp_path: Path, start_command: Any) -> None:
+    words = ["generate", "ddpm", "--set", "guidance_weight=2", "--workspace", tmp_path]
+    done = start_command(*words).wait()
     assert done.returncode == 2
     assert done.stderr.endswith("hint: did you mean 'guidance_scale'?\n")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sweep_may_complete_a_setting_that_is_wrong_alone(workspace: Path) -> None:
+def test_a_sweep_may_complete_a_setting_that_is_wrong_alone(workspace: Path, run: Run) -> None:
     """The noise cannot be predicted at zero terminal SNR, which the sweep turns off."""
     done = run(workspace, "--set", "target=noise", "--sweep", "zero_terminal_snr=false,true")
     assert done.returncode == 2
@@ -81,24 +72,6 @@ def test_a_sweep_may_complete_a_setting_that_is_wrong_alone(workspace: Path) -> 
         2,
         "error: cannot draw 0 volumes with a share of 0.5 positives",
     )
-
-
-@pytest.mark.slow
-def test_two_processes_draw_the_bytes_that_one_draws(workspace: Path, tmp_path: Path) -> None:
-    """From the same weights; and what was drawn before is not drawn again."""
-    assert run(workspace).returncode == 0
-    one = drawn(workspace)
-    other = tmp_path / "other"
-    shutil.copytree(workspace, other)
-    shutil.rmtree(drawn(other).path)
-    done = run(other, "--processes", "2")
-    assert done.returncode == 0, done.stderr
-    assert "training ddpm" not in done.stderr
-    assert done.stderr.count("ddpm: draw: 14/14") == 1
-    assert done.stdout.count(f"{one.name}: 14 volumes") == 1
-    assert contents(drawn(other)) == contents(one)
-    assert all(path.suffix == ".lock" for path in (other / "datasets").glob(".*"))
-    assert run(other, "--processes", "2").stderr == f"{one.name}: already drawn\n"
 
 
 WRONG = """

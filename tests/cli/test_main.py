@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,9 +29,13 @@ HEAVY = (
 COMPUTING = ("torch", "monai", "torchio", "zarr")
 
 
-def dbtbench(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dbtbench", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def dbtbench(tmp_path: Path, start_command: Any) -> Command:
+    """`dbtbench(*words)`: run it in an empty folder."""
+    return lambda *words: start_command(*words, folder=tmp_path).wait()
 
 
 def test_nothing_heavy_is_imported_before_a_verb_needs_it() -> None:
@@ -77,9 +83,9 @@ def test_every_verb_explains_itself() -> None:
     ],
 )
 def test_errors_say_what_is_wrong_and_what_to_do(
-    tmp_path: Path, arguments: list[str], code: int, error: str, hint: str
+    dbtbench: Command, arguments: list[str], code: int, error: str, hint: str
 ) -> None:
-    done = dbtbench(*arguments, cwd=tmp_path)
+    done = dbtbench(*arguments)
     assert done.returncode == code
     first, second = done.stderr.strip().splitlines()[-2:]
     assert first.startswith("error: ")
@@ -90,11 +96,11 @@ def test_errors_say_what_is_wrong_and_what_to_do(
     assert done.stdout == ""
 
 
-def test_h_is_help(tmp_path: Path) -> None:
+def test_h_is_help(dbtbench: Command) -> None:
     for words in ([], ["data", "import", "volumes"]):
-        done = dbtbench(*words, "-h", cwd=tmp_path)
+        done = dbtbench(*words, "-h")
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == dbtbench(*words, "--help", cwd=tmp_path).stdout
+        assert done.stdout == dbtbench(*words, "--help").stdout
 
 
 def test_the_shell_completes_commands_and_names(tmp_path: Path) -> None:
@@ -150,31 +156,29 @@ def test_what_only_shows_imports_no_library_that_computes(tmp_path: Path, words:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    assert "Traceback" in dbtbench("show", "dppm", "--debug", cwd=tmp_path).stderr
+def test_debug_shows_the_traceback(dbtbench: Command) -> None:
+    assert "Traceback" in dbtbench("show", "dppm", "--debug").stderr
 
 
-def test_list_and_show_print_json(tmp_path: Path) -> None:
-    listed = json.loads(dbtbench("list", "--json", cwd=tmp_path).stdout)
+def test_list_and_show_print_json(dbtbench: Command) -> None:
+    listed = json.loads(dbtbench("list", "--json").stdout)
     assert {g["name"] for g in listed["generators"]} >= {"ddpm", "classic"}
-    card = json.loads(dbtbench("show", "ddpm", "--json", cwd=tmp_path).stdout)
+    card = json.loads(dbtbench("show", "ddpm", "--json").stdout)
     assert {"default", "demo", "smoke"} <= card["recipes"].keys()
 
 
-def test_show_prints_every_recipe_in_full_with_the_comments_of_its_file(tmp_path: Path) -> None:
-    card = dbtbench("show", "ddpm", cwd=tmp_path).stdout
+def test_show_prints_every_recipe_in_full_with_the_comments_of_its_file(dbtbench: Command) -> None:
+    card = dbtbench("show", "ddpm").stdout
     printed = card[card.index("\n[default]") : card.index("\n* differs")].splitlines()
     toml = "\n".join(line if line.startswith("[") else line[2:] for line in printed)
-    assert (
-        tomllib.loads(toml) == json.loads(dbtbench("show", "ddpm", "--json", cwd=tmp_path).stdout)["recipes"]
-    )
+    assert tomllib.loads(toml) == json.loads(dbtbench("show", "ddpm", "--json").stdout)["recipes"]
     paper = card[card.index("\n[paper]") : card.index("\n[paper-mae]")]
     assert "* lr = 1e-4" in paper.partition("# Our inference.")[0]
     assert "* num_timesteps = 300" in paper.partition("# Our inference.")[2]
 
 
-def test_more_gpus_than_there_are_is_exit_3(tmp_path: Path) -> None:
-    done = dbtbench("generate", "ddpm", "--gpus", "4096", cwd=tmp_path)
+def test_more_gpus_than_there_are_is_exit_3(tmp_path: Path, dbtbench: Command) -> None:
+    done = dbtbench("generate", "ddpm", "--gpus", "4096")
     assert done.returncode == 3
     assert "4096 GPUs asked for" in done.stderr
     assert "hint: " in done.stderr

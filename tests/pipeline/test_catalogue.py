@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,13 +19,8 @@ def test_a_name_that_means_something_else_is_refused(tmp_path: Path, name: str) 
         check_synthetic_name(tmp_path / name)
 
 
-def test_an_import_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    command = ["data", "import", "volumes", str(tmp_path / "absent"), "--name", "ddpm", "--data", "toy"]
-    done = subprocess.run(
-        [sys.executable, "-m", "dbtbench", *command, "--workspace", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_an_import_is_refused_before_anything_is_read(tmp_path: Path, start_command: Any) -> None:
+    words = ["data", "import", "volumes", tmp_path / "absent", "--name", "ddpm", "--data", "toy"]
+    done = start_command(*words, "--workspace", tmp_path).wait()
     assert done.returncode == 2
     assert "'ddpm' already means something" in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint
@@ -255,23 +254,18 @@ def test_the_summary_shows_settings_as_they_could_be_typed(work: Workspace, toy:
     assert "[1, 2] 0.1" in " ".join(second.split())
 
 
-def generate(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dbtbench", "generate", *words, "--workspace", str(folder)]
-    return subprocess.run(command, text=True, capture_output=True, check=False)
-
-
-SWEEP = ["ddpm", "--recipe", "smoke", "--set", "steps=4", "--n", "6", "--sweep", "lr=1e-3,3e-4"]
+SWEEP = ["ddpm", "--recipe", "smoke", "--set", "steps=4", "--n", "10", "--sweep", "lr=1e-3,3e-4"]
 SWEEP += ["--sweep", "sampler=ddim,dpm++"]
 
 
 @pytest.fixture(scope="module")
-def swept(toy: DBTDataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+def swept(
+    toy: DBTDataset, tmp_path_factory: pytest.TempPathFactory, start_command: Any
+) -> tuple[Path, str, str]:
     """A workspace where the command ran, and what it printed to stdout and stderr."""
     folder = tmp_path_factory.mktemp("swept")
     shutil.copytree(toy.path, folder / "datasets" / "toy")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        done = generate(folder, *SWEEP)
+    done = start_command("generate", *SWEEP, "--workspace", folder).wait()
     assert done.returncode == 0, done.stderr
     return folder, done.stdout, done.stderr
 
@@ -294,14 +288,26 @@ def test_the_command_ends_in_the_table(swept: tuple[Path, str, str]) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_table_of_one(swept: tuple[Path, str, str], tmp_path: Path) -> None:
-    """From the same weights: what is drawn, and so measured, does not depend on the number of processes."""
-    one = csv(swept[0])
-    other = tmp_path / "other"
-    shutil.copytree(swept[0], other, ignore=shutil.ignore_patterns("ddpm-toy-*", "evaluations", "sweeps"))
-    done = generate(other, *SWEEP, "--processes", "2")
+def test_two_processes_draw_the_bytes_that_one_draws(
+    swept: tuple[Path, str, str], tmp_path: Path, start_command: Any
+) -> None:
+    """From the same weights, and so the table is the same; what was drawn before is not drawn again."""
+    one, other = swept[0], tmp_path / "other"
+    first, *rest = names = sorted(path.name for path in (one / "datasets").glob("ddpm-toy-*"))
+    shutil.copytree(one, other, ignore=shutil.ignore_patterns(*rest, "evaluations", "sweeps"))
+    done = start_command("generate", *SWEEP, "--processes", "2", "--workspace", other).wait()
     assert done.returncode == 0, done.stderr
     assert "training ddpm" not in done.stderr
+    assert done.stderr.count(f"{first}: already drawn\n") == done.stderr.count("already drawn") == 1
+    assert done.stderr.count("ddpm: draw: 10/10") == 3
     assert done.stderr.count("sweep 4/4: lr=0.0003 sampler=dpm++") == 1
     assert done.stdout.count("realism at each setting") == 1
-    pd.testing.assert_frame_equal(csv(other), one)
+    pd.testing.assert_frame_equal(csv(other), csv(one))
+    for name in names:
+        assert contents(other / "datasets" / name) == contents(one / "datasets" / name)
+    assert all(path.suffix == ".lock" for path in (other / "datasets").glob(".*"))
+
+
+def contents(dataset: Path) -> dict[str, bytes]:
+    files = [dataset / "cases.csv", dataset / "boxes.csv", *dataset.glob("volumes.zarr/c/*/0/0/0")]
+    return {str(file.relative_to(dataset)): file.read_bytes() for file in files}
