@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,7 +69,8 @@ from dbtbench.training.recipe import TrainingRecipe
 folder, step = Path(sys.argv[1]), int(sys.argv[2])
 recipe = TrainingRecipe(steps=20, batch=8, micro_batch=2, lr=1e-2, ema=0.9)
 torch.manual_seed(0)
-critic = nn.Sequential(nn.Linear(1, 16), nn.SiLU(), nn.Linear(16, 16), nn.SiLU(), nn.Linear(16, 1))
+hidden = (nn.Linear(16, 16), nn.Dropout(0.1), nn.SiLU())
+critic = nn.Sequential(nn.Linear(1, 16), nn.SiLU(), *hidden, nn.Linear(16, 1))
 generator = nn.Sequential(nn.Linear(2, 16), nn.SiLU(), nn.Linear(16, 1))
 generator.register_buffer("measured", torch.zeros(1))
 
@@ -123,6 +123,10 @@ with handle_sigterm():
 """
 
 
+Start = Callable[..., Any]
+"""`start_program` of tests/conftest.py."""
+
+
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("program") / "program.py"
@@ -130,14 +134,22 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def launcher(program: Path) -> Path:
+    path = program.with_name("launcher.py")
+    path.write_text(LAUNCHER)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(program: Path, start_program: Start) -> Path:
+    """Weights that one process trained and nobody disturbed."""
+    return train_together(start_program, 1, program, program.parent, -1, 0, 0)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
-def start(*words: object) -> subprocess.Popen[str]:
-    command = [sys.executable, *map(str, words)]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def steps_done(folder: Path) -> int:
@@ -165,68 +177,77 @@ def alive(folder: Path) -> list[int]:
     return [pid for file in folder.glob("*.pid") if runs(pid := int(file.read_text()))]
 
 
-def train(program: Path, folder: Path) -> bytes:
-    process = start(program, folder, -1, 0, 0)
-    _, err = process.communicate()
-    assert process.returncode == 0, err
-    return (folder / WEIGHTS).read_bytes()
+def train_together(start: Start, ranks: int, program: Path, folder: Path, *words: object) -> Path:
+    """Train in forks that find each other as on a cluster: torchrun's processes would all import torch again.
+
+    Returns:
+        The weights.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1]}
+    sizes = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+    started = [start(program, folder, *words, RANK=rank, **place, **sizes) for rank in range(ranks)]
+    for process in started:
+        done = process.wait()
+        assert done.returncode == 0, done.stderr
+    return folder / WEIGHTS
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_bits(program: Path, tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_ends_with_the_same_bits(
+    program: Path, whole: Path, tmp_path: Path, start_program: Start
+) -> None:
     moments = random.Random(7)
     folder = tmp_path / "killed"
     for least in (1, 15, 35):
-        process = start(program, folder, -1, 0, 0.003)
+        killed = start_program(program, folder, -1, 0, 0.003)
         wait_until(lambda least=least: steps_done(folder) >= least)  # type: ignore[misc]
         time.sleep(moments.uniform(0, 0.05))
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        killed.process.kill()
+        assert killed.wait().returncode == -signal.SIGKILL
         assert not (folder / WEIGHTS).exists()
-    assert train(program, folder) == train(program, tmp_path / "whole")
+    weights = train_together(start_program, 1, program, folder, -1, 0, 0)
+    assert weights.read_bytes() == whole.read_bytes()
 
 
-def test_sigterm_keeps_the_step_and_exits_with_143(program: Path, tmp_path: Path) -> None:
+def test_sigterm_keeps_the_step_and_exits_with_143(
+    program: Path, whole: Path, tmp_path: Path, start_program: Start
+) -> None:
     folder = tmp_path / "terminated"
-    process = start(program, folder, -1, 0, 0.003)
+    terminated = start_program(program, folder, -1, 0, 0.003)
     wait_until(lambda: steps_done(folder) >= 5)
-    process.terminate()
-    _, err = process.communicate()
-    assert process.returncode == TERMINATED == 143
+    terminated.process.terminate()
+    done = terminated.wait()
+    err = done.stderr
+    assert done.returncode == TERMINATED == 143
     kept = torch.load(folder / STATE, weights_only=True)["step"]
     assert kept == steps_done(folder)
     assert f"training: state kept at step {kept} of {STEPS}\n" in err
     assert err.endswith("terminated: the same command continues\n")
     assert "Traceback" not in err
-    assert train(program, folder) == train(program, tmp_path / "whole")
+    weights = train_together(start_program, 1, program, folder, -1, 0, 0)
+    assert weights.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.slow
-def test_four_processes_train_what_one_trains(program: Path, tmp_path: Path) -> None:
-    """To rounding; and to the bit when one of them is killed once and torchrun starts all again."""
-    train(program, tmp_path / "1")
-    launching.launch(4, [str(tmp_path / "4"), "-1", "0", "0"], (str(program),))
-    weights = load_file(tmp_path / "4" / WEIGHTS)
-    for name, value in load_file(tmp_path / "1" / WEIGHTS).items():
+def test_four_processes_train_what_one_trains(
+    program: Path, whole: Path, tmp_path: Path, start_program: Start
+) -> None:
+    """To rounding."""
+    weights = load_file(train_together(start_program, 4, program, tmp_path / "4", -1, 0, 0))
+    for name, value in load_file(whole).items():
         torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-4, msg=name)
-    restarted = tmp_path / "restarted"
-    launching.launch(4, [str(restarted), "7", "2", "0"], (str(program),), max_restarts=1)
-    assert (restarted / "killed").exists()
-    assert (restarted / WEIGHTS).read_bytes() == (tmp_path / "4" / WEIGHTS).read_bytes()
 
 
 @pytest.mark.slow
-def test_two_processes_train_two_networks_as_one_does(tmp_path: Path) -> None:
-    """With gradients of gradients, a choice of the fittest and a measurement; to the bit after a kill."""
+def test_two_processes_train_two_networks_as_one_does(tmp_path: Path, start_program: Start) -> None:
+    """With gradients of gradients, a choice of the fittest and a measurement.
+
+    To the bit when one of them is killed once and torchrun starts all again.
+    """
     program = tmp_path / "gan.py"
     program.write_text(GAN)
     one, two, restarted = (tmp_path / name for name in ("one", "two", "restarted"))
-    process = start(program, one, -1)
-    _, err = process.communicate()
-    assert process.returncode == 0, err
-    launching.launch(2, [str(two), "-1"], (str(program),))
-    weights = load_file(two / WEIGHTS)
-    for name, value in load_file(one / WEIGHTS).items():
+    weights = load_file(train_together(start_program, 2, program, two, -1))
+    for name, value in load_file(train_together(start_program, 1, program, one, -1)).items():
         torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-4, msg=name)
     launching.launch(2, [str(restarted), "7"], (str(program),), max_restarts=1)
     assert (restarted / "killed").exists()
@@ -241,27 +262,32 @@ def test_a_killed_rank_is_named_with_its_signal_and_no_other_stays(program: Path
 
 
 @pytest.mark.slow
-def test_every_rank_stops_at_the_same_step_on_sigterm_and_goes_on(program: Path, tmp_path: Path) -> None:
-    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
-    process = start("-c", LAUNCHER, program, stopped, -1, 0, 0.02)
+def test_every_rank_stops_at_the_same_step_on_sigterm_and_goes_on(
+    program: Path, launcher: Path, tmp_path: Path, start_program: Start
+) -> None:
+    stopped, undisturbed = tmp_path / "stopped", tmp_path / "undisturbed"
+    started = start_program(launcher, program, stopped, -1, 0, 0.02)
     wait_until(lambda: steps_done(stopped) >= 3)
-    process.terminate()
-    _, err = process.communicate()
-    assert process.returncode == TERMINATED
+    started.process.terminate()
+    done = started.wait()
+    err = done.stderr
+    assert done.returncode == TERMINATED
     assert err.count("state kept at step") == err.count("the same command continues") == 1
     assert "torch" not in err
     assert "Traceback" not in err
     assert alive(stopped) == []
-    for folder in (stopped, whole):
-        launching.launch(2, [str(folder), "-1", "0", "0"], (str(program),))
-    assert (stopped / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    for folder in (stopped, undisturbed):
+        train_together(start_program, 2, program, folder, -1, 0, 0)
+    assert (stopped / WEIGHTS).read_bytes() == (undisturbed / WEIGHTS).read_bytes()
 
 
 @pytest.mark.slow
-def test_no_rank_outlives_a_killed_launcher(program: Path, tmp_path: Path) -> None:
-    process = start("-c", LAUNCHER, program, tmp_path, -1, 0, 0.5)
+def test_no_rank_outlives_a_killed_launcher(
+    program: Path, launcher: Path, tmp_path: Path, start_program: Start
+) -> None:
+    started = start_program(launcher, program, tmp_path, -1, 0, 0.5)
     wait_until(lambda: steps_done(tmp_path) >= 1)
     assert len(alive(tmp_path)) == 2
-    os.kill(process.pid, signal.SIGKILL)
+    started.process.kill()
     wait_until(lambda: alive(tmp_path) == [], 10)
-    process.communicate()
+    started.wait()
