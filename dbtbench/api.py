@@ -114,7 +114,7 @@ def evaluate(
         augmentations: generators, or names of synthetic data sets in the workspace.
         data: the real data set; see `open_dataset`.
         arms: the arms next to the baseline and `augmentations`; the task's own when None.
-        seeds: how many seeds; the task's own number when None.
+        seeds: how many seeds, twice as many for `real`; the task's own number when None.
         recipe: which of the task's recipes.
         settings: values over the recipe.
         jobs: how many runs at a time, each in a process of its own. With more than one, a script must call

@@ -27,6 +27,8 @@ DATA_SETS = {"mended": "fixed"}
 def renew(old: dict[str, Any]) -> dict[str, Any]:
     """Give a record the present names, and the declarations of its metrics.
 
+    Scores of a record without declarations are of version 1 of their metrics: there was no other.
+
     Raises:
         MissingError: when its task is not installed.
         KeyError: for a score that the task does not declare.
@@ -38,7 +40,7 @@ def renew(old: dict[str, Any]) -> dict[str, Any]:
         record["augmentation"] = {**made, "name": name, "recipe": _rename_settings(made)}
     if "metrics" not in old:
         declared = {m.name: m for m in plugins.load(plugins.get("tasks", old["task"])).metrics}
-        metrics = {name: declared[name].describe() for name in old["scores"]}
+        metrics = {name: declared[name].describe() | {"version": 1} for name in old["scores"]}
         record = _insert(record, "metrics", metrics, after="scores")
     return record
 

@@ -16,6 +16,7 @@ __all__ = [
     "breast_mask",
     "classification_scores",
     "lesion_cnr",
+    "lesion_profiles",
     "michelson_contrast",
     "percentile_range",
     "rms_contrast",
@@ -31,6 +32,7 @@ __getattr__, __dir__ = offer_lazily(
         "breast_mask": "dbtbench.metrics.mask:breast_mask",
         "classification_scores": "dbtbench.metrics.classification:classification_scores",
         "lesion_cnr": "dbtbench.metrics.contrast:lesion_cnr",
+        "lesion_profiles": "dbtbench.metrics.contrast:lesion_profiles",
         "michelson_contrast": "dbtbench.metrics.contrast:michelson_contrast",
         "percentile_range": "dbtbench.metrics.contrast:percentile_range",
         "rms_contrast": "dbtbench.metrics.contrast:rms_contrast",
@@ -45,6 +47,12 @@ if TYPE_CHECKING:
     from dbtbench.metrics.afroc import score_afroc
     from dbtbench.metrics.arrays import w1_breast, w1_intensity
     from dbtbench.metrics.classification import classification_scores
-    from dbtbench.metrics.contrast import lesion_cnr, michelson_contrast, percentile_range, rms_contrast
+    from dbtbench.metrics.contrast import (
+        lesion_cnr,
+        lesion_profiles,
+        michelson_contrast,
+        percentile_range,
+        rms_contrast,
+    )
     from dbtbench.metrics.froc import score_dbtex
     from dbtbench.metrics.mask import breast_mask

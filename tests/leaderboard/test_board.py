@@ -73,6 +73,34 @@ def test_what_was_run_stands_beside_the_numbers(evaluated: Workspace, make_recor
     assert row[["patients", "volumes", "boxes", "seconds"]].tolist() == [10, 40, 10, 7.5]
 
 
+def test_a_reference_stands_on_the_board_and_is_compared_with_nothing(
+    evaluated: Workspace, make_record: Make, make_outcomes: Make, write_run: Make
+) -> None:
+    before = board_of(evaluated)
+    nothing = {"augmentation": None, "counts": {"training_real": 0, "training_synthetic": 0}}
+    for seed in range(5):
+        write_run(evaluated.evaluations, make_record("chance", seed, **nothing), make_outcomes(1 + seed % 2))
+    after = board_of(evaluated)
+    row = after.loc["chance"]
+    assert row["value"] == pytest.approx(0.14)
+    assert row["verdict"] == "chance: mean sensitivity 0.14; a reference, nothing was trained"
+    assert row[["p", "p_holm", "difference_low", "recovered"]].isna().all()
+    pd.testing.assert_frame_equal(after.drop("chance"), before, check_dtype=False)
+
+
+def test_an_arm_of_two_data_sets_names_both(
+    evaluated: Workspace, make_record: Make, make_outcomes: Make, write_run: Make
+) -> None:
+    ddpm, classic = (make_record(arm)["augmentation"] for arm in ("ddpm", "classic"))
+    both: dict[str, Any] = {"augmentation": [ddpm, classic | {"version": 2}]}
+    both |= {"counts": {"training_real": 12, "training_synthetic": 48}}
+    write_run(evaluated.evaluations, make_record("ddpm+classic", 0, **both), make_outcomes(7))
+    row = board_of(evaluated).loc["ddpm+classic"]
+    assert row[["generator", "generator_version"]].tolist() == ["ddpm+classic", "1+2"]
+    assert row[["synthetic_volumes", "ratio"]].tolist() == [48, 4.0]
+    assert row["synthetic_fingerprint"] == digest([ddpm["fingerprint"], classic["fingerprint"]])
+
+
 def test_a_score_is_verified_where_there_are_outcomes_that_give_it(evaluated: Workspace) -> None:
     run = next(r for r in evaluated.evaluations.glob("*/*/run.json") if read_json(r)["arm"] == "ddpm")
     assert set(board_of(evaluated)["verified"]) == {"outcomes"}
