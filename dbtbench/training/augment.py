@@ -7,7 +7,7 @@ a breast allows them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +68,7 @@ class Changes:
 
     def part(self, rows: slice) -> Changes:
         """Take some rows."""
-        return Changes(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+        return Changes(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def augment(
@@ -89,8 +89,17 @@ def augment(
         Volumes and boxes as they came, changed. Where half of a lesion would leave a volume, that volume is
         flipped and shaded only.
     """
-    rows, columns = volumes.shape[-2:]
-    upside_down = changes.flip[:, 1] & ~torch.tensor(list(upright), device=volumes.device)
+    # The products that carry boxes would be of bfloat16, which cannot tell voxel 257 from voxel 258.
+    with torch.autocast(volumes.device.type, enabled=False):
+        moves, carried = _carry_all(boxes, upright, changes, *volumes.shape[-2:])
+        return _shade(_resample(volumes, moves), changes), carried
+
+
+def _carry_all(
+    boxes: Sequence[Tensor], upright: Sequence[bool], changes: Changes, rows: int, columns: int
+) -> tuple[Tensor, list[Tensor]]:
+    """Decide every volume's move, as `affine_grid` takes them (N, 2, 3), and carry its boxes."""
+    upside_down = changes.flip[:, 1] & ~torch.tensor(list(upright), device=changes.flip.device)
     signs = torch.stack([upside_down, changes.flip[:, 0]], dim=1).float().mul(-2).add(1)
     moves, carried = [], []
     for number, own in enumerate(boxes):
@@ -101,7 +110,7 @@ def augment(
             moved = move.carry(own)
         moves.append(move.to_grid())
         carried.append(_clip(moved, rows, columns))
-    return _shade(_resample(volumes, torch.stack(moves)), changes), carried
+    return torch.stack(moves), carried
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,14 @@ def test_a_box_goes_where_its_lesion_goes(seed: int, low: tuple[int, int]) -> No
     assert moved[0, [0, 3]].tolist() == [1, 3]
 
 
+def test_mixed_precision_moves_no_box() -> None:
+    plain = augment(volume_of(BOX), [BOX], [False], drawn(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = augment(volume_of(BOX), [BOX], [False], drawn(3))
+    assert torch.equal(plain[0], mixed[0])
+    assert torch.equal(plain[1][0], mixed[1][0])
+
+
 def test_an_mlo_view_is_never_turned_upside_down() -> None:
     still: dict[str, Any] = {"turn": torch.zeros(1), "scale": torch.ones(1), "shift": torch.zeros(1, 2)}
     changes = drawn(0, flip=torch.tensor([[False, True]]), **still)
