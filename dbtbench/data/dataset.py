@@ -171,9 +171,16 @@ class DBTDataset:
         return bool(self.meta["source"]["kind"] == "synthetic")
 
     @property
-    def identity(self) -> dict[str, str]:
-        """Name, fingerprint and split hash: the record of a run says with them what data it used."""
-        return {"name": self.name, "fingerprint": self.fingerprint, "split_hash": self.split_hash}
+    def identity(self) -> dict[str, Any]:
+        """Name, fingerprint, split hash, and version of the phantom where there is one.
+
+        The record of a run says with them what data it used.
+        """
+        phantom = self.meta.get("phantom")
+        return {
+            **{"name": self.name, "fingerprint": self.fingerprint, "split_hash": self.split_hash},
+            **({"phantom": phantom["version"]} if phantom else {}),
+        }
 
     @property
     def fingerprint(self) -> str:

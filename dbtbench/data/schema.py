@@ -64,6 +64,10 @@ class _Split(_Part):
     hash: str
 
 
+class _Phantom(_Part):
+    version: PositiveInt
+
+
 class _Description(_Part):
     """The keys of every `dataset.json`; further keys are not looked at."""
 
@@ -76,6 +80,7 @@ class _Description(_Part):
     source: _Source
     split: _Split
     fingerprint: str
+    phantom: _Phantom | None = None
     import_report: ImportReport | None = Field(None, validation_alias=AliasChoices("import_report", EARLIER))
 
 

@@ -131,8 +131,8 @@ def import_collection(
         compare_files: compares the files that were found with their rows; it adds reasons, and a `notice` to
             rows that are imported all the same.
         import_file: reads and stores a volume that is no DICOM file, in any process.
-        described: `intensity` and `split` of dataset.json, where they are not those of DICOM files; other
-            values are another data set.
+        described: `intensity` and `split` of dataset.json, where they are not those of DICOM files, and keys
+            of its own; other values are another data set.
         hint: what to look at when nothing was imported.
 
     Raises:

@@ -83,7 +83,7 @@ def _check_comparable(source: Path, record: Record, standing: Sequence[Record]) 
     nearest = sorted(differences, key=len)[0]
     raise StaleError(
         f"{source} is comparable with no board that stands there: {', '.join(nearest)}",
-        "boards compare runs of one task version, recipe, data set and split only",
+        "boards compare runs of one task version, recipe, phantom version, data set and split only",
     )
 
 

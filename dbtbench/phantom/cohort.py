@@ -29,7 +29,7 @@ from dbtbench.phantom.numbers import stream
 from dbtbench.phantom.reconstruction import WINDOW
 from dbtbench.phantom.simulation import PRESETS, Box, Preset, box_of, simulate
 from dbtbench.runtime.csv_text import csv_text
-from dbtbench.runtime.files import claim_folder, write_text
+from dbtbench.runtime.files import claim_folder, read_json, write_text
 from dbtbench.runtime.pool import Pool, one_thread
 from dbtbench.runtime.progress import progress
 
@@ -165,7 +165,7 @@ def write_collection(
         conspicuity: factor by which lesions are denser than physical ones; the preset's own when None.
 
     Raises:
-        UsageError: for settings that make no sense, or a folder that holds something else.
+        UsageError: for settings that make no sense, or a folder that holds something else or another version.
         DBTBenchError: when the process that made a volume died.
     """
     if preset not in PRESETS:
@@ -190,6 +190,7 @@ def write_collection(
     uids = "dbtbench phantom " + " ".join(
         str(s) for s in (VERSION, preset, seed, conspicuity) if s is not None
     )
+    _refuse_other_version(root / "phantom.json")
     claim_folder(root, "phantom.json", settings, "phantom")
     todo = [(p, view) for p in cohort for view in VIEWS if not (root / p.path(view)).is_file()]
     write = partial(_write_volume, root=root, preset=made, seed=seed, uid_seed=uids)
@@ -202,6 +203,21 @@ def write_collection(
                 )
             advance()
     return _write_tables(root, made, cohort)
+
+
+def _refuse_other_version(path: Path) -> None:
+    """Refuse to go on with a collection of another version: its files would be of two kinds."""
+    if not path.is_file():
+        return
+    try:
+        version = read_json(path)["version"]
+    except (ValueError, TypeError, KeyError):
+        return  # `claim_folder` says that it is no phantom's
+    if version != VERSION:
+        raise UsageError(
+            f"{path.parent} was written by version {version} of the phantom, this is version {VERSION}",
+            "choose a folder that is not there yet; the old one can still be imported",
+        )
 
 
 def _write_volume(wanted: tuple[Patient, str], root: Path, preset: Preset, seed: int, uid_seed: str) -> str:
@@ -223,7 +239,7 @@ def _write_volume(wanted: tuple[Patient, str], root: Path, preset: Preset, seed:
         window=WINDOW,
         uid_seed=uid_seed,
         rotated=view in patient.rotated,
-        model="phantom",
+        model=f"phantom version {VERSION}",
         series_description=f"{view} phantom",
     )
     return file

@@ -18,7 +18,9 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -127,11 +129,18 @@ class _Part(BaseModel):
 
 
 class Data(_Part):
-    """The real data set of a run."""
+    """The real data set of a run, or the phantom in its place, from version 2 on."""
 
     name: FileName
     fingerprint: Sha256
     split_hash: Sha256
+    phantom: Annotated[int, Field(ge=2, le=LARGEST)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Serialise without a phantom's version where there is none, as in the identity of the run."""
+        fields: dict[str, Any] = serialise(self)
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 class Augmentation(_Part):
@@ -250,6 +259,7 @@ class Record(Provenance):
             "task": self.task,
             "task version": str(self.version),
             "recipe hash": short_digest(self.recipe),
+            "phantom version": str(self.data.phantom or "none or 1"),
             "data fingerprint": self.data.fingerprint,
             "split hash": self.data.split_hash,
         }

@@ -89,6 +89,8 @@ def test_a_killed_addition_is_completed_by_the_same_command(
          "its data fingerprint is eeeeeeeeeeee, not aaaaaaaaaaaa"),
         ({"data": {"name": "d", "fingerprint": "a" * 64, "split_hash": "e" * 64}},
          "its split hash is eeeeeeeeeeee, not bbbbbbbbbbbb"),
+        ({"data": {"name": "d", "fingerprint": "e" * 64, "split_hash": "b" * 64, "phantom": 2}},
+         "its phantom version is 2, not none or 1"),
         ({"version": 3}, "its task version is 3, not 1"),
         ({"recipe": {"steps": 2}}, "its recipe hash is"),
         ({"task": "segmentation"}, "its task is segmentation, not detection"),

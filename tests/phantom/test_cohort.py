@@ -185,6 +185,12 @@ def test_a_folder_made_with_other_settings_is_refused(collection: CollectionSumm
         write_collection(collection.root, "tiny", PATIENTS, seed=4, mix=SCREENING)
 
 
+def test_a_folder_of_another_version_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "phantom.json").write_text('{"version": 1, "preset": "tiny", "device": "cpu"}')
+    with pytest.raises(UsageError, match="was written by version 1 of the phantom, this is version"):
+        write_collection(tmp_path, "tiny", 1)
+
+
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / TABLES[0]).write_text("somebody's")
     with pytest.raises(UsageError, match="is not empty"):

@@ -27,6 +27,7 @@ from dbtbench.exchange.bcs_dbt.header_index import read_identity
 from dbtbench.exchange.bcs_dbt.ingest import import_bcs_dbt
 from dbtbench.exchange.engine import ImportSettings
 from dbtbench.exchange.volume_job import VolumeJob
+from dbtbench.phantom.cohort import VERSION
 from dbtbench.runtime.files import digest
 from dbtbench.runtime.pool import Pool
 
@@ -82,8 +83,22 @@ def test_the_official_rule_leaves_the_identity_of_earlier_data_sets(imported: DB
         "seed": 0,
         "reserve": 0.0,
     }
-    tables = imported.meta["source"]["tables"]
-    assert imported.meta["identity"] == digest({"import": 2, "tables": tables, **settings})
+    tables, phantom = imported.meta["source"]["tables"], {"phantom": {"version": VERSION}}
+    assert imported.meta["identity"] == digest({"import": 2, "tables": tables, **settings, **phantom})
+
+
+def test_the_version_of_the_phantom_is_described_and_part_of_the_identity(
+    imported: DBTDataset, copy: Path, tmp_path: Path
+) -> None:
+    assert imported.meta["phantom"] == {"version": VERSION}
+    assert imported.identity["phantom"] == VERSION
+    (copy / "phantom.json").write_text("[]")
+    with pytest.raises(UsageError, match=r"phantom\.json has no version"):
+        import_bcs_dbt(copy, tmp_path / "x", ImportSettings())
+    (copy / "phantom.json").write_text('{"version": 1}')  # which was not recorded
+    data = import_bcs_dbt(copy, tmp_path / "x", ImportSettings())
+    assert "phantom" not in data.meta
+    assert data.fingerprint == imported.fingerprint
 
 
 def test_a_tie_is_no_decision_and_is_counted(
