@@ -139,10 +139,17 @@ class Arm:
 
     @property
     def counts(self) -> dict[str, int]:
-        """`training_real` and `training_synthetic`: how many different volumes it trains on."""
+        """Numbers of what it trains on, each counted once.
+
+        `training_real` and `training_synthetic` are volumes; `training_patients` and `training_lesions`
+        (boxes: one for each view of a lesion) are of the real ones.
+        """
+        real = None if self.train.synthetic else self.train
         return {
-            "training_real": 0 if self.train.synthetic else len(self.train),
+            "training_real": 0 if real is None else len(real),
             "training_synthetic": sum(map(len, self.synthetic)),
+            "training_patients": 0 if real is None else int(real.cases["PatientID"].nunique()),
+            "training_lesions": 0 if real is None else len(real.boxes),
         }
 
 

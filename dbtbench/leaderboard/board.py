@@ -10,20 +10,21 @@ import numpy as np
 import pandas as pd
 
 from dbtbench.errors import StaleError
-from dbtbench.leaderboard import statistics
 from dbtbench.leaderboard.columns import COLUMNS
-from dbtbench.metric import Metric, number
+from dbtbench.leaderboard.comparison import Comparison
+from dbtbench.leaderboard.roles import Roles
+from dbtbench.leaderboard.statistics import compare
+from dbtbench.metric import Metric
 from dbtbench.metrics.resampling import patients
 from dbtbench.pipeline.outputs import same_score
 from dbtbench.records import Record, Result
 from dbtbench.runtime.files import digest, short_digest
 from dbtbench.runtime.progress import log
-from dbtbench.task import BASELINE, CEILING, REFERENCES, ArmName
+from dbtbench.task import BASELINE
 
-COMPARED = ["p_better", "p", "p_holm", "recovered", "recovered_low", "recovered_high"]
-COMPARED += ["equivalent", "equivalent_low", "equivalent_high"]
-COMPARED += ["over_placebo", "over_placebo_low", "over_placebo_high", "method"]
-"""Columns that are attributes of `statistics.Comparison`."""
+ESTIMATES = ("recovered", "patients_equivalent", "lesions_equivalent")
+CONTRASTS = ("over_shuffled", "over_normals", "over_unlearned")
+"""Columns that are attributes of a `Comparison`, each with its interval."""
 
 Runs = Mapping[int, Result]
 Arms = dict[tuple[str, str], dict[int, Result]]
@@ -87,6 +88,12 @@ def _board_rows(results: list[Result]) -> list[dict[str, Any]]:
     board = f"{record.task}-{max(names, key=names.count)}-{_key(record)[:8]}"
     arms = arms_of(results)
     labels = labels_of(arms)
+    roles = Roles.of({labels[key]: _last(runs) for key, runs in arms.items()})
+    places_of = {label: key for key, label in labels.items()}
+    for together, members in roles.trainings.items():
+        joined = [run for member, _ in members for _, run in sorted(arms[places_of[member]].items())]
+        arms[(together, "")] = dict(enumerate(joined))
+        labels[(together, "")] = together
     metrics = _newest_metrics(results, board)
     others = [name for name, metric in metrics.items() if metric.headline and name != record.primary]
     places = {name: place for place, name in enumerate([record.primary, *others], 1)}
@@ -94,17 +101,23 @@ def _board_rows(results: list[Result]) -> list[dict[str, Any]]:
     for name, metric in metrics.items():
         own = {key: _runs_with(metric, runs) for key, runs in arms.items()}
         own = {key: runs for key, runs in own.items() if runs}
-        compared = _compare(metric, {labels[key]: runs for key, runs in own.items()})
-        baseline = own.get((BASELINE, ""), {})
+        by_label = {labels[key]: runs for key, runs in own.items()}
+        compared = _compare(metric, by_label, roles)
+        baseline = [run for label in roles.baseline for run in by_label.get(label, {}).values()]
         declared = {
             **{"metric": name, "metric_version": metric.version, "title": metric.title},
             **{"unit": metric.unit, "direction": metric.direction},
             **{"primary": int(name == record.primary), "headline": places.get(name, 0)},
         }
         for key, runs in own.items():
-            row = {"board": board} | _describe_arm(runs) | declared | _values(metric, runs, baseline)
+            label = labels[key]
+            row = {"board": board} | _describe_arm(runs) | declared | _values(metric, runs)
+            if label in roles.trainings:
+                row |= {"arm": label, "synthetic_fingerprint": ""}
+            if label not in roles.baseline:
+                row |= _difference(metric, row["value"], baseline)
             if metric.resample or name == record.primary:
-                row |= _statistics(metric, labels[key], row, compared.get(labels[key]), runs, baseline)
+                row |= _statistics(metric, label, row, compared.get(label), runs, roles)
             rows.append(row)
     return rows
 
@@ -177,88 +190,84 @@ def check_runs(results: Sequence[Result]) -> None:
                 )
 
 
-def _compare(metric: Metric, arms: Mapping[str, Runs]) -> dict[str, statistics.Comparison]:
+def _compare(metric: Metric, arms: Mapping[str, Runs], roles: Roles) -> dict[str, Comparison]:
     """Compare the arms that kept the outcomes of all their runs with the baseline, if that did so, too."""
     if metric.resample is None:
         return {}
-    tables = {
-        label: {seed: run.outcomes_of(metric.name) for seed, run in runs.items()}
-        for label, runs in arms.items()
-    }
-    complete = {
-        label: {seed: table for seed, table in own.items() if table is not None}
-        for label, own in tables.items()
-        if all(table is not None for table in own.values())
-    }
-    baseline = complete.get(BASELINE, {})
-    complete = {
-        label: own
-        for label, own in complete.items()
-        if baseline.keys() & own.keys() and _last(arms[label]).arm not in REFERENCES
-    }
-    if len(complete) < 2:
+    complete = {}
+    for label, runs in arms.items():
+        tables = {seed: run.outcomes_of(metric.name) for seed, run in runs.items()}
+        kept = {seed: table for seed, table in tables.items() if table is not None}
+        if len(kept) == len(tables) and label not in (*roles.lines, *roles.trainings):
+            complete[label] = kept
+    baseline = [label for label in roles.baseline if label in arms]
+    if BASELINE not in complete or not set(baseline) <= complete.keys():
         return {}
-    volumes = {}
-    for label in complete:
-        last = _last(arms[label])
-        if ArmName.parse(last.arm).source in (BASELINE, CEILING) and "training_real" in last.counts:
-            volumes[label] = last.counts["training_real"]
-    return statistics.compare(metric, complete, volumes=volumes)
+    return compare(metric, complete, roles) if len(complete) > len(baseline) else {}
 
 
 def _statistics(
     metric: Metric,
     label: str,
     row: Mapping[str, Any],
-    comparison: statistics.Comparison | None,
+    comparison: Comparison | None,
     runs: Runs,
-    baseline: Runs,
+    roles: Roles,
 ) -> dict[str, Any]:
     """Intervals and p-values of the difference, and a verdict also where there are none."""
-    if row["arm"] == BASELINE:
-        return {"verdict": ""}
-    if row["arm"] in REFERENCES:
-        return {
-            "verdict": f"{label}: {metric.title} {number(row['value'])}; a reference, nothing was trained"
-        }
+    if label in roles.baseline:
+        pooled = f"{label}: the same distribution as {BASELINE}, and pooled with it"
+        return {"verdict": "" if label == BASELINE else pooled}
     if comparison is not None:
-        return {
-            "difference_low": comparison.low,
-            "difference_high": comparison.high,
-            **{name: getattr(comparison, name) for name in COMPARED},
-            "verdict": comparison.verdict(label, BASELINE),
-        }
-    if not baseline:
+        return _columns(comparison) | {"verdict": comparison.verdict(label, BASELINE)}
+    if not row["baseline_seeds"]:
         return {"verdict": f"{label}: no run of {BASELINE} to compare with"}
-    if not row["differences"]:
-        return {"verdict": f"{label}: no seed in common with {BASELINE}"}
-    if metric.resample:
-        without = "its runs keep no outcomes"
+    if label in roles.lines:
+        without = "not tested, it is a line to compare with"
+    elif metric.resample:
+        without = "no interval, its runs or those of the baseline keep no outcomes"
     elif _last(runs).metrics[metric.name].outcomes:
-        without = "its task is not installed with this version of the metric"
+        without = "no interval, its task is not installed with this version of the metric"
     else:
-        without = "it is not resampled"
-    return {"verdict": f"{label}: {metric.compare(row['difference'], BASELINE)}; no interval, {without}"}
+        without = "no interval, it is not resampled"
+    return {"verdict": f"{label}: {metric.compare(row['difference'], BASELINE)}; {without}"}
 
 
-def _values(metric: Metric, runs: Runs, baseline: Runs) -> dict[str, Any]:
-    values, base = _by_seed(metric, runs), _by_seed(metric, baseline)
-    differences = (values - base).reindex(values.index.intersection(base.index))
+def _columns(comparison: Comparison) -> dict[str, Any]:
+    """Flatten a comparison."""
+    difference = comparison.difference
+    row: dict[str, Any] = {"difference_low": difference.low, "difference_high": difference.high}
+    row |= {"p": difference.p, "p_holm": comparison.p_holm, "method": comparison.method}
+    estimates = {name: getattr(comparison, name) for name in ESTIMATES}
+    for name in CONTRASTS:
+        contrast = getattr(comparison, name)
+        estimates[name] = contrast.gain
+        row[f"{name}_p"] = contrast.p_in_order
+    for name, estimate in estimates.items():
+        row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return row | {"unlearned": comparison.over_unlearned.other}
+
+
+def _values(metric: Metric, runs: Runs) -> dict[str, Any]:
+    values = _scores(metric, runs.values())
     checked = metric.resample and all(run.outcomes_of(metric.name) is not None for run in runs.values())
+    return {"value": values.mean(), "sd": values.std(), "verified": "outcomes" if checked else "no"}
+
+
+def _difference(metric: Metric, value: float, baseline: Sequence[Result]) -> dict[str, Any]:
+    base = _scores(metric, baseline)
+    difference = float(value - base.mean())
     return {
-        "value": values.mean(),
-        "sd": values.std(),
-        "baseline": base[differences.index].mean(),
-        "difference": differences.mean(),
-        "better": metric.better(float(differences.mean())),
-        "differences": " ".join(f"{seed}:{value:.6f}" for seed, value in differences.dropna().items()),
-        "verified": "outcomes" if checked else "no",
+        "baseline": base.mean(),
+        "baseline_seeds": len(base),
+        "difference": difference,
+        "better": metric.better(difference),
     }
 
 
-def _by_seed(metric: Metric, runs: Runs) -> pd.Series:
-    scores = {seed: runs[seed].record.scores[metric.name] for seed in sorted(runs)}
-    return pd.Series({seed: math.nan if s is None else s for seed, s in scores.items()}, dtype=float)
+def _scores(metric: Metric, runs: Iterable[Result]) -> pd.Series:
+    scores = [run.record.scores[metric.name] for run in runs]
+    return pd.Series([math.nan if score is None else score for score in scores], dtype=float)
 
 
 def _last(runs: Runs) -> Record:

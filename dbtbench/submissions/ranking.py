@@ -1,7 +1,7 @@
 """The ranking of finished submissions: official DBTex scores of prediction files, without images.
 
 The intervals are those of a fixed submission: patients are resampled, predictions stay as they are. They do
-not include the effect of another training seed: `dbtbench.leaderboard.statistics` resamples both.
+not include the effect of another training seed: `dbtbench.leaderboard.variance` has both.
 """
 
 from __future__ import annotations

@@ -26,33 +26,86 @@ def board_of(evaluated: Workspace) -> pd.DataFrame:
     return board[board["primary"] == 1].set_index("arm")
 
 
-def test_values_are_means_over_seeds_and_gains_are_paired(
+def test_values_are_means_over_seeds_and_differences_are_those_of_the_means(
     tmp_path: Path, make_record: Make, write_run: Make
 ) -> None:
     work = Workspace(tmp_path)
-    for arm, values in (("real", (0.25, 0.5, 0.75)), ("ddpm", (0.5, 0.75))):
+    for arm, values in (("real", (0.25, 0.5, 0.75)), ("ddpm", (0.5, 0.75)), ("oversample", (0.25,))):
         for seed, value in enumerate(values):
             write_run(work.evaluations, make_record(arm, seed, scores={PRIMARY: value}))
     board = board_of(work)
-    assert board.loc["real", ["value", "seeds", "difference"]].tolist() == [0.5, 3, 0.0]
-    # ddpm has seeds 0 and 1 only: its baseline is real's mean over these two
-    assert board.loc["ddpm", ["value", "seeds", "baseline", "difference"]].tolist() == [0.625, 2, 0.375, 0.25]
-    assert board.loc["ddpm", "differences"] == "0:0.250000 1:0.250000"
+    assert board.loc["real", ["value", "seeds"]].tolist() == [0.5, 3]
+    # oversample is a second draw of real, so that the baseline is the mean over both
+    columns = ["value", "seeds", "baseline", "baseline_seeds", "difference"]
+    assert board.loc["ddpm", columns].tolist() == [0.625, 2, 0.4375, 4, 0.1875]
+    assert board.loc[["real", "oversample"], "difference"].isna().all()
 
 
 def test_gains_have_intervals_p_values_and_a_verdict_from_the_outcomes(evaluated: Workspace) -> None:
     board = board_of(evaluated)
     ddpm = board.loc["ddpm"]
     assert ddpm["difference"] == pytest.approx(0.2)
-    assert 0 <= ddpm["difference_low"] < 0.2 < ddpm["difference_high"]
+    assert ddpm["baseline_seeds"] == 10
+    assert ddpm["difference_low"] < 0.2 < ddpm["difference_high"]
     assert ddpm["p"] <= ddpm["p_holm"] <= 1
     assert ddpm["recovered"] == pytest.approx(2 / 3)
-    assert 0 < ddpm["equivalent"] < 36  # more-real has 36 volumes more and gains more
+    assert ddpm["recovered_low"] < 2 / 3 < ddpm["recovered_high"]
     assert ddpm["verdict"].startswith("ddpm: +0.20 mean sensitivity over real [")
-    assert "not distinguishable from real" in board.loc["oversample", "verdict"]
+    assert board.loc["oversample", "verdict"].endswith("the same distribution as real, and pooled with it")
     assert math.isnan(board.loc["more-real", "p_holm"])
     assert board.loc["real", "verdict"] == ""
-    assert board["method"].drop("real").str.startswith("hierarchical bootstrap").all()
+    assert board.loc[["ddpm", "more-real"], "method"].str.startswith("Satterthwaite t").all()
+
+
+def test_contrasts_and_equivalents_stand_on_the_board(
+    evaluated: Workspace, make_record: Make, make_outcomes: Make, write_run: Make
+) -> None:
+    found = {"ddpm:shuffled-boxes": 3, "classic": 5, "more-real:0.25": 4, "more-real:0.5": 5}
+    found |= {"more-real:0.75": 6}
+    for arm, number in found.items():
+        share = float(arm.split(":")[1]) if arm.startswith("more") else 0
+        for seed in range(5):
+            record = make_record(arm, seed)
+            patients = {"training_patients": 10 + int(40 * share), "training_lesions": 20 + int(80 * share)}
+            record["counts"] |= patients if share else {}
+            write_run(evaluated.evaluations, record, make_outcomes(number + seed % 3))
+    for file in evaluated.evaluations.glob("*/*/run.json"):
+        record = read_json(file)
+        if record["arm"] in ("real", "more-real"):
+            n = 10 if record["arm"] == "real" else 50
+            record["counts"] |= {"training_patients": n, "training_lesions": 2 * n}
+            write_json(file, record)
+    ddpm = board_of(evaluated).loc["ddpm"]
+    assert ddpm["over_shuffled"] == pytest.approx(0.3)
+    assert ddpm["over_shuffled_low"] < 0.3 < ddpm["over_shuffled_high"]
+    assert ddpm["over_shuffled_p"] >= ddpm["p_holm"]
+    assert (ddpm["over_unlearned"], ddpm["unlearned"]) == (pytest.approx(0.1), "classic")
+    assert math.isnan(ddpm["over_normals"])
+    assert 20 < ddpm["patients_equivalent"] < 35
+    assert ddpm["lesions_equivalent"] == pytest.approx(2 * ddpm["patients_equivalent"], rel=0.01)
+    assert ddpm["patients_equivalent_low"] < 20
+    assert "ddpm:shuffled-boxes" in ddpm["verdict"]
+    assert "classic" in ddpm["verdict"]
+
+
+def test_two_trainings_of_a_generator_are_one_row_more(
+    evaluated: Workspace, make_record: Make, make_outcomes: Make, write_run: Make
+) -> None:
+    for seed in range(5):
+        record = make_record("ddpm-1", seed)
+        again = {"generator": "ddpm", "run": "f" * 12, "recipe": {"steps": 9, "seed": 1}}
+        record["augmentation"] |= again
+        write_run(evaluated.evaluations, record, make_outcomes(5 + seed % 3))
+    board = board_of(evaluated)
+    row = board.loc["ddpm (2 trainings)"]
+    assert row[["value", "seeds", "synthetic_fingerprint"]].tolist() == [pytest.approx(0.63), 10, ""]
+    assert row["difference"] == pytest.approx(0.15)
+    assert row["difference_high"] - row["difference_low"] > 0.2
+    assert math.isnan(board.loc["ddpm", "p_holm"])
+    assert row["p_holm"] == row["p"]
+    assert "ddpm (2 trainings) ×10" in leaderboard.summary(
+        leaderboard.rank(run.parent for run in evaluated.evaluations.glob("*/*/run.json"))
+    )
 
 
 def test_only_the_primary_metric_has_statistics(evaluated: Workspace) -> None:
@@ -60,8 +113,9 @@ def test_only_the_primary_metric_has_statistics(evaluated: Workspace) -> None:
         "primary == 0"
     )
     assert set(rows["metric"]) == {"other"}
-    assert rows["difference"].notna().all()
-    assert rows[["difference_low", "p", "p_holm", "recovered", "equivalent", "verdict"]].isna().all(axis=None)
+    assert rows.loc[rows["arm"].isin(["ddpm", "more-real"]), "difference"].notna().all()
+    empty = ["difference_low", "p", "p_holm", "recovered", "patients_equivalent", "verdict"]
+    assert rows[empty].isna().all(axis=None)
     assert set(rows["verified"]) == {"no"}
 
 
@@ -146,7 +200,7 @@ def test_fewer_than_five_seeds_are_too_few_to_tell(
     for seed in range(4):
         write_run(work.evaluations, make_record("real", seed), make_outcomes(2))
         write_run(work.evaluations, make_record("ddpm", seed), make_outcomes(9))
-    assert board_of(work).loc["ddpm", "verdict"].endswith("4 seeds: too few seeds to tell")
+    assert board_of(work).loc["ddpm", "verdict"].endswith("4 seeds against 4: too few seeds to tell")
 
 
 def test_without_a_baseline_there_is_no_gain_and_an_undefined_score_stays_empty(
@@ -161,13 +215,16 @@ def test_without_a_baseline_there_is_no_gain_and_an_undefined_score_stays_empty(
     assert board.loc["ddpm", "verdict"] == "ddpm: no run of real to compare with"
 
 
-def test_an_arm_that_shares_no_seed_with_the_baseline_is_not_compared(
+def test_an_arm_with_other_seeds_than_the_baseline_is_compared_all_the_same(
     tmp_path: Path, make_record: Make, make_outcomes: Make, write_run: Make
 ) -> None:
     work = Workspace(tmp_path)
-    write_run(work.evaluations, make_record("real", 0), make_outcomes(3))
-    write_run(work.evaluations, make_record("ddpm", 1), make_outcomes(9))
-    assert board_of(work).loc["ddpm", "verdict"] == "ddpm: no seed in common with real"
+    for seed in range(2):
+        write_run(work.evaluations, make_record("real", seed), make_outcomes(3))
+        write_run(work.evaluations, make_record("ddpm", 5 + seed), make_outcomes(9))
+    row = board_of(work).loc["ddpm"]
+    assert row["difference"] == pytest.approx(0.6)
+    assert row["difference_low"] < 0.6 < row["difference_high"]
 
 
 def test_two_synthetic_data_sets_of_one_arm_are_two_arms(

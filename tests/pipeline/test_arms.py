@@ -40,7 +40,14 @@ def test_the_floor_trains_on_the_training_split_alone(work: Workspace, toy: DBTD
     arm = make_arm(work, "real", toy)
     assert set(arm.train.cases["split"]) == {"train"}
     assert (arm.added, arm.synthetic) == ((), ())
-    assert arm.counts == {"training_real": len(toy.select("train")), "training_synthetic": 0}
+    train = toy.select("train")
+    patients = train.cases["PatientID"].nunique()
+    assert arm.counts == {
+        **{"training_real": len(train), "training_synthetic": 0},
+        **{"training_patients": patients, "training_lesions": len(train.boxes)},
+    }
+    assert 0 < patients < len(train)
+    assert len(train.boxes) > 0
 
 
 def test_a_second_draw_of_the_floor_is_no_arm_any_more(work: Workspace, toy: DBTDataset) -> None:
@@ -51,7 +58,8 @@ def test_a_second_draw_of_the_floor_is_no_arm_any_more(work: Workspace, toy: DBT
 
 def test_an_augmentation_adds_all_or_so_many_synthetic_volumes(work: Workspace, toy: DBTDataset) -> None:
     n = len(toy.select("train"))
-    assert make_arm(work, "classic", toy).counts == {"training_real": n, "training_synthetic": DRAWN}
+    counts = make_arm(work, "classic", toy).counts
+    assert counts == make_arm(work, "real", toy).counts | {"training_synthetic": DRAWN}
     ratio = 4 / n
     few = make_arm(work, f"classic:{ratio:.6f}", toy)
     assert [list(drawn.cases["case"]) for drawn in few.synthetic] == [[0, 1, 2, 3]]
@@ -64,7 +72,8 @@ def test_synthetic_volumes_alone(work: Workspace, toy: DBTDataset) -> None:
     arm = make_arm(work, "classic:synthetic-only", toy)
     assert arm.train.synthetic
     assert arm.added == ()
-    assert arm.counts == {"training_real": 0, "training_synthetic": DRAWN}
+    nothing = dict.fromkeys(("training_real", "training_patients", "training_lesions"), 0)
+    assert arm.counts == nothing | {"training_synthetic": DRAWN}
 
 
 def test_shuffled_boxes_are_those_of_another_volume_mirrored_to_its_side(

@@ -1,0 +1,132 @@
+"""Roles of a board's arms: what is compared with what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dbtbench.records import Record
+from dbtbench.runtime.files import digest
+from dbtbench.task import BASELINE, CEILING, SHUFFLED
+
+NORMALS = "normals-only"
+CONTROLS = (SHUFFLED, NORMALS)
+SAME_AS_BASELINE = ("oversample",)
+"""Arms whose batches hold what the baseline's hold, in another order: a second draw of the baseline."""
+LEARNS_NOTHING = ("classic", "paste")
+"""Generators that change or combine training volumes by rule: what a learned one has to beat."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Roles of arms, by the labels that they have on their board.
+
+    Attributes:
+        baseline: arms that are one sample of the baseline together; `real` is among them.
+        ceiling: the arm with all real data; None where there is none.
+        augmentations: arms whose gain is a claim: they have synthetic volumes and are no control. Holm's
+            procedure corrects for their number.
+        controls: for each augmentation, by the control's word: the arm with the boxes of its volumes
+            shuffled, and the one with its lesion-free volumes alone.
+        unlearned: augmentations by a generator that learns nothing; the last thing to be better than.
+        trainings: arms that several trainings of one generator are together: the arms of these, each with the
+            number of its training.
+        lines: arms that are neither of real nor of synthetic data, such as a detector without training; they
+            are shown, and not tested.
+        volumes: for each arm of real data, how many real volumes it trains on.
+        sizes: for each arm of real data, how many `patients` and `lesions` it trains on, by unit.
+    """
+
+    baseline: tuple[str, ...] = (BASELINE,)
+    ceiling: str | None = CEILING
+    augmentations: tuple[str, ...] = ()
+    controls: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    unlearned: tuple[str, ...] = ()
+    trainings: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
+    volumes: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, records: Mapping[str, Record]) -> Roles:
+        """Find the roles from one record of each arm, by its label."""
+        same = [label for label, record in records.items() if record.arm in (BASELINE, *SAME_AS_BASELINE)]
+        real = {
+            label: record
+            for label, record in records.items()
+            if record.arm.split(":")[0] in (BASELINE, CEILING)
+        }
+        trainings = _trainings(records)
+        members = {member for group in trainings.values() for member, _ in group}
+        synthetic = {label: record for label, record in records.items() if record.augmentation}
+        # Several trainings together stand for each of them.
+        last = synthetic | {label: records[group[-1][0]] for label, group in trainings.items()}
+        claims = {
+            label: record
+            for label, record in last.items()
+            if label not in members and record.arm.split(":")[-1] not in CONTROLS
+        }
+        sizes: dict[str, dict[str, int]] = {}
+        for unit in ("patients", "lesions"):
+            counted = {label: record.counts.get(f"training_{unit}") for label, record in real.items()}
+            sizes[unit] = {label: count for label, count in counted.items() if count}
+        return cls(
+            baseline=tuple(same),
+            ceiling=next((label for label, record in records.items() if record.arm == CEILING), None),
+            augmentations=tuple(claims),
+            controls={
+                label: _pooled_controls(label, trainings) if label in trainings else _controls(label, records)
+                for label in claims
+            },
+            unlearned=tuple(
+                label
+                for label, record in claims.items()
+                if record.augmentation and record.augmentation.generator in LEARNS_NOTHING
+            ),
+            trainings=trainings,
+            lines=tuple(label for label in records if label not in {*same, *real, *synthetic}),
+            volumes={
+                label: record.counts["training_real"]
+                for label, record in real.items()
+                if "training_real" in record.counts
+            },
+            sizes=sizes,
+        )
+
+
+def _trainings(records: Mapping[str, Record]) -> dict[str, list[tuple[str, int]]]:
+    """Find arms that differ by the seed of their generator's training alone."""
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for label, record in sorted(records.items()):
+        if made := record.augmentation:
+            recipe = {key: value for key, value in made.recipe.items() if key != "seed"}
+            arm = ":".join([made.generator, *record.arm.split(":")[1:]])
+            groups.setdefault((arm, digest([made.version, recipe])), []).append((label, made.run))
+    several = {key: group for key, group in groups.items() if len({run for _, run in group}) > 1}
+    found = {}
+    for (arm, settings), group in several.items():
+        runs = sorted({run for _, run in group})
+        alone = [name for name, _ in several].count(arm) == 1
+        which = "" if alone else f", recipe {settings[:6]}"
+        found[f"{arm} ({len(runs)} trainings{which})"] = [(label, runs.index(run)) for label, run in group]
+    return found
+
+
+def _controls(label: str, records: Mapping[str, Record]) -> dict[str, str]:
+    """Find an arm's controls: of two with the same name, the one with the same synthetic data."""
+    own = records[label]
+    found: dict[str, str] = {}
+    for control in CONTROLS:
+        named = [other for other, record in records.items() if record.arm == f"{own.arm}:{control}"]
+        named.sort(key=lambda other: records[other].synthetic != own.synthetic)
+        if named:
+            found[control] = named[0]
+    return found
+
+
+def _pooled_controls(label: str, trainings: Mapping[str, Any]) -> dict[str, str]:
+    """Find the controls of several trainings together: those of the same trainings, together."""
+    arm, bracket, rest = label.partition(" (")
+    found = {control: f"{arm}:{control}{bracket}{rest}" for control in CONTROLS}
+    return {control: other for control, other in found.items() if other in trainings}
