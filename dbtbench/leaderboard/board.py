@@ -14,7 +14,7 @@ from dbtbench.leaderboard.columns import COLUMNS
 from dbtbench.leaderboard.comparison import Comparison
 from dbtbench.leaderboard.roles import Roles
 from dbtbench.leaderboard.statistics import compare
-from dbtbench.metric import Metric
+from dbtbench.metric import Metric, number
 from dbtbench.metrics.resampling import patients
 from dbtbench.pipeline.outputs import same_score
 from dbtbench.records import Record, Result
@@ -198,7 +198,7 @@ def _compare(metric: Metric, arms: Mapping[str, Runs], roles: Roles) -> dict[str
     for label, runs in arms.items():
         tables = {seed: run.outcomes_of(metric.name) for seed, run in runs.items()}
         kept = {seed: table for seed, table in tables.items() if table is not None}
-        if len(kept) == len(tables) and label not in (*roles.lines, *roles.trainings):
+        if len(kept) == len(tables) and label not in (*roles.references, *roles.trainings):
             complete[label] = kept
     baseline = [label for label in roles.baseline if label in arms]
     if BASELINE not in complete or not set(baseline) <= complete.keys():
@@ -215,6 +215,10 @@ def _statistics(
     roles: Roles,
 ) -> dict[str, Any]:
     """Intervals and p-values of the difference, and a verdict also where there are none."""
+    if label in roles.references:
+        return {
+            "verdict": f"{label}: {metric.title} {number(row['value'])}; a reference, nothing was trained"
+        }
     if label in roles.baseline:
         pooled = f"{label}: the same distribution as {BASELINE}, and pooled with it"
         return {"verdict": "" if label == BASELINE else pooled}
@@ -222,9 +226,7 @@ def _statistics(
         return _columns(comparison) | {"verdict": comparison.verdict(label, BASELINE)}
     if not row["baseline_seeds"]:
         return {"verdict": f"{label}: no run of {BASELINE} to compare with"}
-    if label in roles.lines:
-        without = "not tested, it is a line to compare with"
-    elif metric.resample:
+    if metric.resample:
         without = "no interval, its runs or those of the baseline keep no outcomes"
     elif _last(runs).metrics[metric.name].outcomes:
         without = "no interval, its task is not installed with this version of the metric"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dbtbench.records import Record
+from dbtbench.records.schema import Augmentation
 from dbtbench.runtime.files import digest
 from dbtbench.task import BASELINE, CEILING, SHUFFLED
 
@@ -32,8 +33,8 @@ class Roles:
         unlearned: augmentations by a generator that learns nothing; the last thing to be better than.
         trainings: arms that several trainings of one generator are together: the arms of these, each with the
             number of its training.
-        lines: arms that are neither of real nor of synthetic data, such as a detector without training; they
-            are shown, and not tested.
+        references: arms that train on neither real nor synthetic data, such as a detector without training;
+            they are shown, and not tested.
         volumes: for each arm of real data, how many real volumes it trains on.
         sizes: for each arm of real data, how many `patients` and `lesions` it trains on, by unit.
     """
@@ -44,7 +45,7 @@ class Roles:
     controls: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unlearned: tuple[str, ...] = ()
     trainings: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
-    lines: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
     volumes: Mapping[str, int] = field(default_factory=dict)
     sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
@@ -82,10 +83,10 @@ class Roles:
             unlearned=tuple(
                 label
                 for label, record in claims.items()
-                if record.augmentation and record.augmentation.generator in LEARNS_NOTHING
+                if {made.generator for made in _made(record)} <= {*LEARNS_NOTHING}
             ),
             trainings=trainings,
-            lines=tuple(label for label in records if label not in {*same, *real, *synthetic}),
+            references=tuple(label for label in records if label not in {*same, *real, *synthetic}),
             volumes={
                 label: record.counts["training_real"]
                 for label, record in real.items()
@@ -99,18 +100,31 @@ def _trainings(records: Mapping[str, Record]) -> dict[str, list[tuple[str, int]]
     """Find arms that differ by the seed of their generator's training alone."""
     groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for label, record in sorted(records.items()):
-        if made := record.augmentation:
-            recipe = {key: value for key, value in made.recipe.items() if key != "seed"}
-            arm = ":".join([made.generator, *record.arm.split(":")[1:]])
-            groups.setdefault((arm, digest([made.version, recipe])), []).append((label, made.run))
+        if sources := _made(record):
+            settings = [
+                [made.version, {key: value for key, value in made.recipe.items() if key != "seed"}]
+                for made in sources
+            ]
+            names = "+".join(made.generator for made in sources)
+            arm = ":".join([names, *record.arm.split(":")[1:]])
+            runs = "+".join(made.run for made in sources)
+            groups.setdefault((arm, digest(settings)), []).append((label, runs))
     several = {key: group for key, group in groups.items() if len({run for _, run in group}) > 1}
     found = {}
-    for (arm, settings), group in several.items():
-        runs = sorted({run for _, run in group})
+    for (arm, recipe), group in several.items():
+        trained = sorted({run for _, run in group})
         alone = [name for name, _ in several].count(arm) == 1
-        which = "" if alone else f", recipe {settings[:6]}"
-        found[f"{arm} ({len(runs)} trainings{which})"] = [(label, runs.index(run)) for label, run in group]
+        which = "" if alone else f", recipe {recipe[:6]}"
+        found[f"{arm} ({len(trained)} trainings{which})"] = [
+            (label, trained.index(run)) for label, run in group
+        ]
     return found
+
+
+def _made(record: Record) -> list[Augmentation]:
+    """List the synthetic data sets of a record."""
+    made = record.augmentation
+    return made if isinstance(made, list) else [made] if made else []
 
 
 def _controls(label: str, records: Mapping[str, Record]) -> dict[str, str]:

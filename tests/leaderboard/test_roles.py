@@ -89,3 +89,18 @@ def test_counts_of_patients_and_lesions_are_the_curves_sizes(make_record: Make) 
         records[arm] = Record.model_validate(record)
     sizes = Roles.of(records).sizes
     assert sizes == {"patients": {"real": 6, "more-real": 24}, "lesions": {"real": 12, "more-real": 48}}
+
+
+def test_an_arm_of_several_generators_learns_nothing_if_none_of_them_does(make_record: Make) -> None:
+    one, other = (Record.model_validate(make_record(arm)) for arm in ("classic", "ddpm"))
+    both = [one.augmentation, other.augmentation]
+    joined = one.model_copy(update={"arm": "classic+ddpm", "augmentation": both})
+    found = Roles.of({"classic": one, "ddpm": other, "classic+ddpm": joined})
+    assert found.unlearned == ("classic",)
+    assert found.augmentations == ("classic", "ddpm", "classic+ddpm")
+
+
+def test_an_arm_that_trains_on_nothing_is_a_reference(make_record: Make) -> None:
+    real = Record.model_validate(make_record())
+    found = Roles.of({"real": real, "chance": real.model_copy(update={"arm": "chance"})})
+    assert (found.references, found.baseline, found.augmentations) == (("chance",), ("real",), ())
