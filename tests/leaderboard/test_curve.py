@@ -33,7 +33,7 @@ def test_a_power_law_is_found_again(exponent: float, n: float) -> None:
     curve = LearningCurve.fit(sizes, scores, np.ones(5))
     assert curve.exponent == pytest.approx(exponent, abs=0.026)
     assert curve.invert(law(n, exponent), scores) == pytest.approx(n, rel=0.03)
-    assert curve.weights(np.array([n])) @ scores == pytest.approx(law(n, exponent), abs=0.01)
+    assert curve.weights(np.array([n])) @ scores == pytest.approx(law(n, exponent), abs=0.02)
 
 
 @pytest.mark.parametrize("more", [-10, 0, 20, 50, 150])
