@@ -7,14 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dbtbench.records import Record
-from dbtbench.records.schema import Augmentation
 from dbtbench.runtime.files import digest
-from dbtbench.task import BASELINE, CEILING, SHUFFLED
+from dbtbench.task import BASELINE, CEILING, NORMALS, PLACEBO, SHUFFLED
 
-NORMALS = "normals-only"
 CONTROLS = (SHUFFLED, NORMALS)
-SAME_AS_BASELINE = ("oversample",)
-"""Arms whose batches hold what the baseline's hold, in another order: a second draw of the baseline."""
+"""Arms that ask whether a gain could be something else; they are no claims of their own."""
 LEARNS_NOTHING = ("classic", "paste")
 """Generators that change or combine training volumes by rule: what a learned one has to beat."""
 
@@ -52,7 +49,7 @@ class Roles:
     @classmethod
     def of(cls, records: Mapping[str, Record]) -> Roles:
         """Find the roles from one record of each arm, by its label."""
-        same = [label for label, record in records.items() if record.arm in (BASELINE, *SAME_AS_BASELINE)]
+        same = [label for label, record in records.items() if record.arm in (BASELINE, PLACEBO)]
         real = {
             label: record
             for label, record in records.items()
@@ -83,7 +80,7 @@ class Roles:
             unlearned=tuple(
                 label
                 for label, record in claims.items()
-                if {made.generator for made in _made(record)} <= {*LEARNS_NOTHING}
+                if {made.generator for made in record.augmentations} <= {*LEARNS_NOTHING}
             ),
             trainings=trainings,
             references=tuple(label for label in records if label not in {*same, *real, *synthetic}),
@@ -100,7 +97,7 @@ def _trainings(records: Mapping[str, Record]) -> dict[str, list[tuple[str, int]]
     """Find arms that differ by the seed of their generator's training alone."""
     groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for label, record in sorted(records.items()):
-        if sources := _made(record):
+        if sources := record.augmentations:
             settings = [
                 [made.version, {key: value for key, value in made.recipe.items() if key != "seed"}]
                 for made in sources
@@ -119,12 +116,6 @@ def _trainings(records: Mapping[str, Record]) -> dict[str, list[tuple[str, int]]
             (label, trained.index(run)) for label, run in group
         ]
     return found
-
-
-def _made(record: Record) -> list[Augmentation]:
-    """List the synthetic data sets of a record."""
-    made = record.augmentation
-    return made if isinstance(made, list) else [made] if made else []
 
 
 def _controls(label: str, records: Mapping[str, Record]) -> dict[str, str]:

@@ -16,12 +16,12 @@ import pandas as pd
 from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.leaderboard.comparison import Comparison, Contrast
 from dbtbench.leaderboard.curve import equivalents
-from dbtbench.leaderboard.roles import NORMALS, Roles
+from dbtbench.leaderboard.roles import Roles
 from dbtbench.leaderboard.variance import Estimate, Moments, draw_patients
 from dbtbench.metric import Metric
 from dbtbench.metrics.resampling import Floats, patients
 from dbtbench.runtime.progress import progress
-from dbtbench.task import BASELINE, SHUFFLED
+from dbtbench.task import BASELINE, NORMALS, SHUFFLED
 
 REPLICATES = 1000
 """Of the patients: a standard error then differs by 2 % between two seeds of the draws."""

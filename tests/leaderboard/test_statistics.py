@@ -14,12 +14,12 @@ from scipy.stats import t
 
 from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.leaderboard.comparison import Comparison, Contrast
-from dbtbench.leaderboard.roles import NORMALS, Roles
+from dbtbench.leaderboard.roles import Roles
 from dbtbench.leaderboard.statistics import compare, compare_scores, holm
 from dbtbench.leaderboard.variance import Estimate
 from dbtbench.metric import Metric
 from dbtbench.metrics.resampling import Floats
-from dbtbench.task import SHUFFLED
+from dbtbench.task import NORMALS, SHUFFLED
 from dbtbench.tasks.classification import Classification
 from dbtbench.tasks.detection import Detection
 

@@ -123,7 +123,7 @@ def test_two_augmentations_are_added_together(work: Workspace, toy: DBTDataset) 
 def test_a_reference_trains_on_nothing(work: Workspace, toy: DBTDataset, name: str) -> None:
     arm = make_arm(work, name, toy)
     assert arm.reference == arm.name == name
-    assert arm.counts == {"training_real": 0, "training_synthetic": 0}
+    assert set(arm.counts.values()) == {0}
     assert len(arm.real.select("test"))
 
 
