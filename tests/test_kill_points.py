@@ -267,6 +267,12 @@ def test_a_verb_that_fails_ends_with_the_same_bytes(verb: str, way: str, work: P
     assert way != "SIGTERM" or (found.ends["143"] >= 2 and found.ends.keys() <= {"143", "0"})
 
 
+def test_a_verb_that_waits_for_no_disk_is_found(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "sync", lambda path: None)
+    found = try_verb("npz", work, 6, POWER, seed=0)
+    assert found.identical < found.points
+
+
 def write_carelessly() -> None:
     """Take any file that is there for a finished one."""
     for name in ("a", "b", "c"):

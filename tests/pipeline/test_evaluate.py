@@ -328,7 +328,11 @@ def test_fresh_keeps_what_is_finished_while_another_process_works(
 ) -> None:
     """That process may be an earlier job of the same array, that was told to start over too."""
     first, second = evaluate(work, "count", toy)
-    monkeypatch.setattr(evaluation, "POLL_SECONDS", 0.05)
+
+    def fail(taken: object) -> None:
+        assert not taken
+
+    monkeypatch.setattr(evaluation, "_wait_for_any", fail)  # it has no run to wait for
     Count.evaluated = 0
     with hold(first):
         assert evaluate(work, "count", toy, fresh=True) == [first, second]
