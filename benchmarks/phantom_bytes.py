@@ -1,10 +1,14 @@
-"""Fingerprints of phantom volumes: those of four patients of each preset are pinned in phantom_bytes.json.
+r"""Fingerprints of phantom volumes: those of four patients of each preset are pinned in phantom_bytes.json.
 
     python benchmarks/phantom_bytes.py             # make all 48 volumes, and compare them (a CPU minute)
     python benchmarks/phantom_bytes.py --write     # pin them anew, with a new VERSION of the phantom
     python benchmarks/phantom_bytes.py tiny/1/lcc  # print the fingerprint of one volume, or of several
 
-The phantom must have these bytes on every processor: tests/phantom/test_same_bytes.py.
+The phantom must have these bytes on every processor. Settings that stand for others (tests/phantom/
+test_same_bytes.py runs a few volumes under three):
+
+    NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL" OPENBLAS_CORETYPE=Prescott \
+        GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2,-FMA python benchmarks/phantom_bytes.py
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike
 from dbtbench.phantom import acquisition, numbers
 from dbtbench.phantom.numbers import Array, round_to_grid
 
-VOLUMES = [f"tiny/{patient}/{view}" for patient, view in ((1, "lcc"), (2, "rmlo"), (3, "lmlo"), (4, "rcc"))]
+VOLUMES = ["tiny/1/lcc", "tiny/2/rmlo"]
+"""Both have a lesion."""
 INEXACT = ("exp", "log", "sin", "cos", "tan", "arctan2", "hypot", "power", "tanh", "std", "interp")
 
 
@@ -31,7 +32,8 @@ def expected() -> dict[str, str]:
 def test_pinned_fingerprints_are_met() -> None:
     """These few; `python benchmarks/phantom_bytes.py` compares all."""
     pinned = phantom_bytes.read_pinned()
-    some = {**expected(), "small/1/rmlo": phantom_bytes.fingerprint("small/1/rmlo")}
+    assert len(pinned) == 3 * 4 * 4
+    some = {**expected(), "small/3/rmlo": phantom_bytes.fingerprint("small/3/rmlo")}
     assert some == {name: pinned[name] for name in some}
 
 
@@ -116,16 +118,10 @@ def test_one_part_in_a_trillion_changes_nothing(perturb: Apply) -> None:
     assert {name: phantom_bytes.fingerprint(name) for name in VOLUMES} == wanted
 
 
-def leave(values: ArrayLike, step: float = numbers.STEP) -> Array:
-    return np.asarray(values, np.float64)
-
-
-@pytest.mark.parametrize(("rounding", "least", "most"), [(round_to_grid, 0, 2), (leave, 10, 1023)])
-def test_rounding_keeps_a_difference_small_where_none_would_change_decisions(
-    perturb: Apply, rounding: Callable[..., Array], least: int, most: int
-) -> None:
-    """Ten thousand times more turns some value over here and there: a level in a voxel, not an anatomy."""
-    perturb(rounding, 1e-8)
-    twice = [[phantom_bytes.make(name).astype(int) for name in VOLUMES] for _ in range(2)]
-    change = max(int(np.abs(first - second).max()) for first, second in zip(*twice, strict=True))
-    assert least <= change <= most
+def test_ten_thousand_times_more_moves_some_values_by_a_level(perturb: Apply) -> None:
+    """So the perturbation does reach the volumes; and rounding keeps what it moves where it is."""
+    before = [phantom_bytes.make(name).astype(int) for name in VOLUMES]
+    perturb(round_to_grid, 1e-8)
+    after = [phantom_bytes.make(name).astype(int) for name in VOLUMES]
+    changes = [np.abs(one - other) for one, other in zip(before, after, strict=True)]
+    assert all(0 < change.max() <= 2 and (change > 0).mean() < 0.01 for change in changes)
