@@ -4,7 +4,7 @@ A kill leaves every file as the process last wrote it. A failure of the power le
 the rest nothing, some or all. The model is the weakest file system of ALICE (Pillai et al., OSDI 2014):
 
 - A file has the contents of its last fsync. What was written since is gone, or cut at any length, or zeros
-  are in its place; a file that was never synced, or was written anew, may be empty.
+  are in its place; a file that was never synced, or was written over, may be empty.
 - A folder has the names of its last fsync, and of the changes since (names added, removed and renamed) those
   up to any one of them, in order. Each folder has its own.
 

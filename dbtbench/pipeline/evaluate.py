@@ -185,12 +185,13 @@ def _describe_derived(arm: Arm) -> bool | None:
 def _throw_away(runs: Sequence[Run]) -> None:
     """Throw away what earlier calls left; nothing when another process works on one of the runs.
 
-    That process may be another job of the same array, told to start over too: it has thrown away what was
+    That process may be another job of the same array, with --fresh too: it has thrown away what was
     there, and what is finished was made since.
     """
     with ExitStack() as held:
         try:
-            for run in sorted(runs, key=lambda run: run.path):  # in one order: one command gets them all
+            # In one order, so that one of two commands gets them all.
+            for run in sorted(runs, key=lambda run: run.path):
                 held.enter_context(hold(run.path))
         except HeldError as error:
             log.info(f"{error}: what is finished stays, despite --fresh")

@@ -275,7 +275,7 @@ def test_two_commands_share_the_runs_of_a_workspace(
     monkeypatch: pytest.MonkeyPatch,
     fresh: list[str],
 ) -> None:
-    """Also when both are told to start over: neither throws away what the other one has just made."""
+    """Also when both start over: neither throws away what the other one has just made."""
     data = make_toy(work.datasets / "d", 2)
     if fresh:
         before = {run: (run / "run.json").stat().st_mtime_ns for run in evaluate(work, "count", data)}
@@ -326,7 +326,7 @@ def test_two_commands_share_the_runs_of_a_workspace(
 def test_fresh_keeps_what_is_finished_while_another_process_works(
     work: Workspace, toy: DBTDataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """That process may be an earlier job of the same array, that was told to start over too."""
+    """That process may be an earlier job of the same array, with --fresh too."""
     first, second = evaluate(work, "count", toy)
 
     def fail(taken: object) -> None:
