@@ -32,7 +32,16 @@ from typing import Any
 Act = Callable[[], object]
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGING = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
-TIMES = {"seconds", "created", "per_second", "volumes_per_second", "steps_per_second", "time", "sha256"}
+TIMES = {
+    "commit",
+    "seconds",
+    "created",
+    "per_second",
+    "volumes_per_second",
+    "steps_per_second",
+    "time",
+    "sha256",
+}
 LIMIT = 600
 """Seconds that a run may take before it counts as hanging."""
 
