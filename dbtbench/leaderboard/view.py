@@ -15,6 +15,7 @@ from dbtbench.errors import UsageError
 from dbtbench.leaderboard.board import labels_of
 from dbtbench.leaderboard.columns import COLUMNS
 from dbtbench.metric import heading
+from dbtbench.runtime.text import printable
 from dbtbench.task import BASELINE
 
 LINE = 110
@@ -141,8 +142,10 @@ def column_table() -> str:
 
 
 def _escape(cell: str) -> str:
-    """Escape text so that Markdown shows it as it is: no HTML, no table cell, link or emphasis of its own."""
-    return re.sub(r"([\\`*\[\]|~])", r"\\\1", html.escape(" ".join(str(cell).split()), quote=False))
+    """Escape text so that Markdown shows it as it is: no HTML, table cell, link, emphasis or formula."""
+    text = html.escape(printable(" ".join(str(cell).split())), quote=False)
+    text = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", text)
+    return re.sub(r"(?i)(:)(?=//)|(?<=www)(\.)", r"\\\g<0>", text)  # an address becomes a link by itself
 
 
 def fill_markers(path: Path, sections: dict[str, str]) -> bytes:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 
 from dbtbench import leaderboard, plugins
 from dbtbench.leaderboard.view import markdown
 from dbtbench.metric import Metric
+from dbtbench.runtime.text import printable
 from dbtbench.workspace import Workspace
 
 
@@ -92,15 +96,38 @@ def test_the_markdown_row_has_gain_interval_p_and_verdict(board: pd.DataFrame) -
     assert "| no |" in markdown(board.assign(verified="no"))
 
 
+HOSTILE = [
+    "a|b \\| c",
+    "<script>x</script> <img src=x onerror=y> <!-- /board -->",
+    "&lt;b&gt; &#60;",
+    "[y](z) ![y](z) [y][z] <https://x.org> [z]: /u",
+    "https://x.org/a HTTP://x.org www.x.org",
+    "`c` ``d`` $e$ $$f$$",
+    "*a* **b** _c_ __d__ ~~e~~ \\*f",
+    "a\n# b\n\n- c\n```\nd\n> e\n| f | g |",
+    "a\r\n<div>\r\n\u2028# b\x85# c\x0b# d",
+    "\x1b[31mred\x1b]0;t\x07 \u202ebidi\u200b",
+    "# a",
+    "- a",
+    "1. a",
+]
+SHOWN = {"paragraph", "inline", "table", "thead", "tbody", "tr", "th", "td", "strong", "text"}
+
+
 def test_what_somebody_wrote_cannot_become_markdown_or_html(board: pd.DataFrame) -> None:
-    hostile = "a|b <script>x</script> [y](z) `c` <!-- /board -->\n# d"
-    text = markdown(board.assign(verdict=hostile, board=hostile))
-    assert "<" not in text.replace("&lt;", "")
-    assert "\n#" not in text
-    rows = [line for line in text.splitlines() if line.startswith("| ddpm |")]
-    assert len(rows) == 1
-    assert rows[0].replace(r"\|", "").count("|") == 8
-    assert "](" not in text.replace(r"\](", "")
+    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    for hostile, column in product(HOSTILE, ("board", "verdict", "title", "arm")):
+        rows = board["arm"] == "ddpm" if column == "arm" else board["arm"] != ""
+        text = markdown(board.assign(**{column: board[column].mask(rows, hostile)}))
+        assert printable(text) == text
+        assert not re.search(r"<|[^\\]:/|www\.|(?<!\\)\$", text), hostile
+        tokens = parser.parse(text)
+        within = [child for token in tokens for child in token.children or []]
+        assert {re.sub("_(open|close)$", "", token.type) for token in tokens + within} <= SHOWN, hostile
+        assert sum(token.type == "tr_open" for token in tokens) == 5
+        assert sum(token.type in ("td_open", "th_open") for token in tokens) == 35, hostile
+        shown = ["".join(child.content for child in token.children or []) for token in tokens]
+        assert any(printable(" ".join(hostile.split())) in cell for cell in shown), (hostile, shown)
 
 
 def test_the_summary_of_what_is_published_fits_a_page(tmp_path: Path) -> None:
