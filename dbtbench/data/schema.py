@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -60,8 +60,12 @@ class _Source(_Part):
     kind: str
 
 
+_Size = Annotated[PositiveInt, Field(le=LARGEST)]
+
+
 class _Split(_Part):
     hash: str
+    without_volumes: dict[str, str] = {}
 
 
 class _Phantom(_Part):
@@ -74,7 +78,7 @@ class _Description(_Part):
     format: Literal[1]
     name: str
     identity: str
-    grid: tuple[PositiveInt, PositiveInt, PositiveInt]
+    grid: tuple[_Size, _Size, _Size]
     cases: NonNegativeInt
     intensity: dict[str, Any]
     source: _Source

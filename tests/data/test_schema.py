@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,12 @@ BROKEN: list[tuple[str, Callable[[str], str], str]] = [
     ("dataset.json", lambda text: text.replace('"format": 1', '"format": 2'), "dataset.json: format"),
     ("dataset.json", lambda text: text.replace('"grid"', '"gird"'), "dataset.json: grid"),
     ("dataset.json", lambda text: text.replace('"kind"', '"kin"'), "dataset.json: source.kind"),
+    ("dataset.json", lambda text: re.sub(r"(grid\W+)", r"\g<1>" + "9" * 400, text), "dataset.json: grid"),
+    (
+        "dataset.json",
+        lambda text: text.replace('"without_volumes": {', '"without_volumes": 1, "x": {'),
+        "dataset.json: split.without_volumes",
+    ),
     ("dataset.json", lambda text: text.replace('"missing": 0', '"missing": -1'), "import_report.missing"),
     ("cases.csv", lambda text: "", "cases.csv"),
     ("cases.csv", lambda text: text[:500], "cases.csv, line"),
