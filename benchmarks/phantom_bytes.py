@@ -1,7 +1,7 @@
 r"""Fingerprints of phantom volumes: those of four patients of each preset are pinned in phantom_bytes.json.
 
     python benchmarks/phantom_bytes.py             # make all 48 volumes, and compare them (a CPU minute)
-    python benchmarks/phantom_bytes.py --write     # pin them anew, with a new VERSION of the phantom
+    python benchmarks/phantom_bytes.py --write     # pin them again, with a new VERSION of the phantom
     python benchmarks/phantom_bytes.py tiny/1/lcc  # print the fingerprint of one volume, or of several
 
 The phantom must have these bytes on every processor. Settings that stand for others (tests/phantom/
@@ -62,7 +62,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="PRESET/PATIENT/VIEW")
-    parser.add_argument("--write", action="store_true", help="pin all anew")
+    parser.add_argument("--write", action="store_true", help="pin all again")
     asked = parser.parse_args()
     everything = [f"{p}/{n}/{view}" for p in PRESETS for n in range(1, PATIENTS + 1) for view in VIEWS]
     made = {name: fingerprint(name) for name in asked.names or everything}
