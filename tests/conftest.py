@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -116,6 +118,8 @@ class Fork:
         self.process.start()
 
     def _run(self, act: Callable[[], object], folder: Path | None, environment: dict[str, object]) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # torchrun leaves its own in this process
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         torch.set_num_threads(1)  # a fork has lost the threads of OpenMP, and would wait for them
         for number, file in enumerate(self._output, 1):
             os.dup2(file.fileno(), number)
@@ -157,6 +161,26 @@ def start_program(_imported: None) -> Callable[..., Fork]:
         return Fork(partial(run_path, str(file), run_name="__main__"), [file, *words], None, **environment)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def run_ranks(start_program: Callable[..., Fork]) -> Callable[..., str]:
+    """`run_ranks(number, file, *words)`: a program's ranks as forks; what they said to stderr, in order.
+
+    They find each other as on a cluster: torchrun's processes would all import torch and MONAI again.
+    """
+
+    def run(number: int, file: Path, *words: object) -> str:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1]}
+        sizes = {"WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number}
+        ranks = [start_program(file, *words, RANK=rank, **place, **sizes) for rank in range(number)]
+        ended = [rank.wait() for rank in ranks]
+        said = "".join(done.stderr for done in ended)
+        assert all(done.returncode == 0 for done in ended), f"{[done.returncode for done in ended]}\n{said}"
+        return said
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,19 +23,20 @@ from pathlib import Path
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import MissingError
-from dbtbench.generators.ddpm import DDPM, DDPMRecipe
 from dbtbench.runtime.progress import log
 from dbtbench.runs import Run
 from dbtbench.runtime import distributed, launching
 
 data, folder, failing = sys.argv[1:]
-recipe = DDPMRecipe(
-    steps=4, batch=4, micro_batch=2, lr=2e-4, warmup=0,
-    base_channels=8, channel_mults=(1, 2), blocks=1, unshuffle=4, factorised=True,
-)
 with launching.worker():
     if distributed.rank() == int(failing):
         raise MissingError("the detector fell off", "screw it on")
+    from dbtbench.generators.ddpm import DDPM, DDPMRecipe
+
+    recipe = DDPMRecipe(
+        steps=4, batch=4, micro_batch=2, lr=2e-4, warmup=0,
+        base_channels=8, channel_mults=(1, 2), blocks=1, unshuffle=4, factorised=True,
+    )
     DDPM(recipe).fit(DBTDataset.open(Path(data)).select("train"), Run(Path(folder), {}))
     log.info(f"{distributed.rank()} of {distributed.size()} has {distributed.share(range(5))}")
 """
@@ -90,17 +92,15 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str]:
 
 
 def test_two_processes_train_what_one_trains(
-    toy: DBTDataset, tmp_path: Path, program: tuple[str], capfd: pytest.CaptureFixture[str]
+    toy: DBTDataset, tmp_path: Path, program: tuple[str], run_ranks: Callable[..., str]
 ) -> None:
     """To rounding: each takes its share of the same global batch. Process 0 alone speaks."""
-    for processes in (1, 2):
-        launching.launch(processes, [str(toy.path), str(tmp_path / str(processes)), "-1"], program)
+    said = "".join(run_ranks(n, Path(*program), toy.path, tmp_path / str(n), -1) for n in (1, 2))
     one, two = (
         [json.loads(line) for line in (tmp_path / n / "metrics.jsonl").read_text().splitlines()]
         for n in ("1", "2")
     )
     assert [line["processes"] for line in two] == [2] * 4
-    said = capfd.readouterr().err
     assert "0 of 1 has range(0, 5)\n" in said
     assert "0 of 2 has [0, 2, 4]\n" in said
     assert "1 of 2" not in said
@@ -141,11 +141,13 @@ def test_processes_import_nothing_from_the_current_folder(
 
 
 @pytest.mark.slow
-def test_processes_that_compile_train_the_same_under_the_same_names(tmp_path: Path) -> None:
+def test_processes_that_compile_train_the_same_under_the_same_names(
+    tmp_path: Path, run_ranks: Callable[..., str]
+) -> None:
     path = tmp_path / "compiled.py"
     path.write_text(COMPILED)
     for name in ("plain", "compiled"):
-        launching.launch(2, [str(tmp_path / name), name], (str(path),))
+        run_ranks(2, path, tmp_path / name, name)
     plain, compiled = (load_file(tmp_path / name / "weights.safetensors") for name in ("plain", "compiled"))
     assert sorted(compiled) == ["net.0.bias", "net.0.weight", "net.2.bias", "net.2.weight"]
     torch.testing.assert_close(compiled, plain)

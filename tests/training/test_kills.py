@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -124,7 +123,7 @@ with handle_sigterm():
 
 
 Start = Callable[..., Any]
-"""`start_program` of tests/conftest.py."""
+"""`start_program` or `run_ranks` of tests/conftest.py."""
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +141,10 @@ def launcher(program: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(program: Path, start_program: Start) -> Path:
+def whole(program: Path, run_ranks: Start) -> Path:
     """Weights that one process trained and nobody disturbed."""
-    return train_together(start_program, 1, program, program.parent, -1, 0, 0)
+    run_ranks(1, program, program.parent, -1, 0, 0)
+    return program.with_name(WEIGHTS)
 
 
 @pytest.fixture(autouse=True)
@@ -157,8 +157,8 @@ def steps_done(folder: Path) -> int:
     return len(path.read_text().splitlines()) if path.is_file() else 0
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    limit = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < limit
         time.sleep(0.005)
@@ -177,24 +177,8 @@ def alive(folder: Path) -> list[int]:
     return [pid for file in folder.glob("*.pid") if runs(pid := int(file.read_text()))]
 
 
-def train_together(start: Start, ranks: int, program: Path, folder: Path, *words: object) -> Path:
-    """Train in forks that find each other as on a cluster: torchrun's processes would all import torch again.
-
-    Returns:
-        The weights.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1]}
-    sizes = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
-    started = [start(program, folder, *words, RANK=rank, **place, **sizes) for rank in range(ranks)]
-    for process in started:
-        done = process.wait()
-        assert done.returncode == 0, done.stderr
-    return folder / WEIGHTS
-
-
 def test_killed_at_any_moment_it_ends_with_the_same_bits(
-    program: Path, whole: Path, tmp_path: Path, start_program: Start
+    program: Path, whole: Path, tmp_path: Path, start_program: Start, run_ranks: Start
 ) -> None:
     moments = random.Random(7)
     folder = tmp_path / "killed"
@@ -205,12 +189,12 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(
         killed.process.kill()
         assert killed.wait().returncode == -signal.SIGKILL
         assert not (folder / WEIGHTS).exists()
-    weights = train_together(start_program, 1, program, folder, -1, 0, 0)
-    assert weights.read_bytes() == whole.read_bytes()
+    run_ranks(1, program, folder, -1, 0, 0)
+    assert (folder / WEIGHTS).read_bytes() == whole.read_bytes()
 
 
 def test_sigterm_keeps_the_step_and_exits_with_143(
-    program: Path, whole: Path, tmp_path: Path, start_program: Start
+    program: Path, whole: Path, tmp_path: Path, start_program: Start, run_ranks: Start
 ) -> None:
     folder = tmp_path / "terminated"
     terminated = start_program(program, folder, -1, 0, 0.003)
@@ -224,21 +208,29 @@ def test_sigterm_keeps_the_step_and_exits_with_143(
     assert f"training: state kept at step {kept} of {STEPS}\n" in err
     assert err.endswith("terminated: the same command continues\n")
     assert "Traceback" not in err
-    weights = train_together(start_program, 1, program, folder, -1, 0, 0)
-    assert weights.read_bytes() == whole.read_bytes()
+    run_ranks(1, program, folder, -1, 0, 0)
+    assert (folder / WEIGHTS).read_bytes() == whole.read_bytes()
 
 
 def test_four_processes_train_what_one_trains(
-    program: Path, whole: Path, tmp_path: Path, start_program: Start
+    program: Path, whole: Path, tmp_path: Path, run_ranks: Start
 ) -> None:
-    """To rounding."""
-    weights = load_file(train_together(start_program, 4, program, tmp_path / "4", -1, 0, 0))
+    """To rounding; and to the bit when one of them is killed, the others fail, and all are started again."""
+    four, restarted = tmp_path / "four", tmp_path / "restarted"
+    run_ranks(4, program, four, -1, 0, 0)
+    weights = load_file(four / WEIGHTS)
     for name, value in load_file(whole).items():
         torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-4, msg=name)
+    with pytest.raises(AssertionError, match="-9"):
+        run_ranks(4, program, restarted, 7, 2, 0)
+    assert (restarted / "killed").exists()
+    assert not (restarted / WEIGHTS).exists()
+    run_ranks(4, program, restarted, 7, 2, 0)
+    assert (restarted / WEIGHTS).read_bytes() == (four / WEIGHTS).read_bytes()
 
 
 @pytest.mark.slow
-def test_two_processes_train_two_networks_as_one_does(tmp_path: Path, start_program: Start) -> None:
+def test_two_processes_train_two_networks_as_one_does(tmp_path: Path, run_ranks: Start) -> None:
     """With gradients of gradients, a choice of the fittest and a measurement.
 
     To the bit when one of them is killed once and torchrun starts all again.
@@ -246,8 +238,10 @@ def test_two_processes_train_two_networks_as_one_does(tmp_path: Path, start_prog
     program = tmp_path / "gan.py"
     program.write_text(GAN)
     one, two, restarted = (tmp_path / name for name in ("one", "two", "restarted"))
-    weights = load_file(train_together(start_program, 2, program, two, -1))
-    for name, value in load_file(train_together(start_program, 1, program, one, -1)).items():
+    for ranks, folder in ((1, one), (2, two)):
+        run_ranks(ranks, program, folder, -1)
+    weights = load_file(two / WEIGHTS)
+    for name, value in load_file(one / WEIGHTS).items():
         torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-4, msg=name)
     launching.launch(2, [str(restarted), "7"], (str(program),), max_restarts=1)
     assert (restarted / "killed").exists()
@@ -263,7 +257,7 @@ def test_a_killed_rank_is_named_with_its_signal_and_no_other_stays(program: Path
 
 @pytest.mark.slow
 def test_every_rank_stops_at_the_same_step_on_sigterm_and_goes_on(
-    program: Path, launcher: Path, tmp_path: Path, start_program: Start
+    program: Path, launcher: Path, tmp_path: Path, start_program: Start, run_ranks: Start
 ) -> None:
     stopped, undisturbed = tmp_path / "stopped", tmp_path / "undisturbed"
     started = start_program(launcher, program, stopped, -1, 0, 0.02)
@@ -277,7 +271,7 @@ def test_every_rank_stops_at_the_same_step_on_sigterm_and_goes_on(
     assert "Traceback" not in err
     assert alive(stopped) == []
     for folder in (stopped, undisturbed):
-        train_together(start_program, 2, program, folder, -1, 0, 0)
+        run_ranks(2, program, folder, -1, 0, 0)
     assert (stopped / WEIGHTS).read_bytes() == (undisturbed / WEIGHTS).read_bytes()
 
 
@@ -289,5 +283,5 @@ def test_no_rank_outlives_a_killed_launcher(
     wait_until(lambda: steps_done(tmp_path) >= 1)
     assert len(alive(tmp_path)) == 2
     started.process.kill()
-    wait_until(lambda: alive(tmp_path) == [], 10)
+    wait_until(lambda: alive(tmp_path) == [])
     started.wait()
