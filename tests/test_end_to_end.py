@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -43,26 +44,13 @@ for words in [json.loads(words) for words in sys.argv[1:]]:
 """
 
 
-def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "dbtbench", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    # A job in the background of a shell ignores SIGINT, and so do its children by default.
-    pipes["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # type: ignore[assignment]
-    return subprocess.Popen(command, cwd=folder, text=True, **pipes)  # type: ignore[call-overload, no-any-return]
-
-
-def run(arguments: list[str], folder: Path) -> str:
-    process = start(arguments, folder)
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    return out
-
-
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The path, walked by one process: heavy libraries are imported once."""
+def walked(tmp_path_factory: pytest.TempPathFactory, start_command: Any) -> Path:
+    """The path, walked by a fork of its own for each command."""
     folder = tmp_path_factory.mktemp("first")
-    subprocess.run([sys.executable, "-c", ONE_PROCESS, *map(json.dumps, PATH)], cwd=folder, check=True)
+    for words in PATH:
+        done = start_command(*words, folder=folder).wait()
+        assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -93,25 +81,32 @@ def test_the_board_has_a_row_for_each_arm_and_metric(walked: Path) -> None:
 
 
 def test_the_same_seeds_give_the_same_files_scores_and_samples(walked: Path, tmp_path: Path) -> None:
-    """In one process, or in one for each command."""
-    for arguments in PATH:
-        run(arguments, tmp_path)
+    """In a process for each command, or in one."""
+    subprocess.run([sys.executable, "-c", ONE_PROCESS, *map(json.dumps, PATH)], cwd=tmp_path, check=True)
     first, second = results_of(walked), results_of(tmp_path)
     assert len(first) > 70
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
 
 
-def test_a_second_call_finds_everything_done(walked: Path) -> None:
-    for arguments in PATH[1:6]:
-        process = start(arguments, walked)
-        _, err = process.communicate()
-        assert "already" in err
-        assert "/s" not in err  # no progress: nothing was trained
+def test_a_second_call_finds_everything_done(walked: Path, start_command: Any) -> None:
+    for words in PATH[1:6]:
+        done = start_command(*words, folder=walked).wait()
+        assert "already" in done.stderr
+        assert "/s" not in done.stderr  # no progress: nothing was trained
 
 
-def test_an_interrupted_command_ends_with_130_and_leaves_what_it_did(tmp_path: Path) -> None:
-    process = start(["data", "phantom", "--patients", "200", "--out", "phantom"], tmp_path)
+def test_an_interrupted_command_ends_with_130_and_leaves_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a worker for each core."""
+    monkeypatch.delenv("LOKY_MAX_CPU_COUNT")
+    command = [sys.executable, "-m", "dbtbench", "data", "phantom", "--patients", "200", "--out", "phantom"]
+    # A job in the background of a shell ignores SIGINT, and so do its children by default.
+    process = subprocess.Popen(
+        command, cwd=tmp_path, text=True, stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     while not list(tmp_path.rglob("*.dcm")):
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
@@ -122,16 +117,24 @@ def test_an_interrupted_command_ends_with_130_and_leaves_what_it_did(tmp_path: P
     assert list(tmp_path.rglob("*.dcm"))
 
 
-def test_generate_killed_at_any_moment_continues_to_the_same_bytes(walked: Path) -> None:
-    words = ["generate", "ddpm", "--recipe", "smoke", "--n", "40", "--set", "steps=60"]
-    run([*PATH[1], "--workspace", "killed"], walked)
-    for seconds in (4.0, 6.0, 8.0):
-        process = start([*words, "--workspace", "killed"], walked)
-        time.sleep(seconds)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    run([*words, "--workspace", "killed"], walked)
-    run(words, walked)
-    (again,) = (walked / "killed" / "datasets").glob("ddpm-toy-*")
+def test_generate_killed_at_any_moment_continues_to_the_same_bytes(walked: Path, start_command: Any) -> None:
+    """While it trains, while it draws its first volumes, and later ones."""
+    words = ["generate", "ddpm", "--recipe", "smoke", "--n", "24"]
+    killed = walked / "killed"
+    shutil.copytree(walked / "dbtbench-work" / "datasets" / "toy", killed / "datasets" / "toy")
+    for file, lines in (("metrics.jsonl", 5), ("journal.jsonl", 3), ("journal.jsonl", 9)):
+        command = start_command(*words, "--workspace", killed, folder=walked)
+        while command.process.is_alive() and count_lines(killed, file) < lines:
+            time.sleep(0.002)
+        command.process.kill()
+        assert command.wait().returncode == -signal.SIGKILL
+    for more in (["--workspace", killed], []):
+        done = start_command(*words, *more, folder=walked).wait()
+        assert done.returncode == 0, done.stderr
+    (again,) = (killed / "datasets").glob("ddpm-toy-*")
     undisturbed = DBTDataset.open(walked / "dbtbench-work" / "datasets" / again.name)
     assert DBTDataset.open(again).fingerprint == undisturbed.fingerprint
+
+
+def count_lines(folder: Path, name: str) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in folder.rglob(name))
