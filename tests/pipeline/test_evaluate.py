@@ -181,7 +181,7 @@ def test_a_cluster_s_workers_give_the_same_numbers(tmp_path: Path, toy: DBTDatas
     distributed = pytest.importorskip("distributed", reason="distributed is an extra")
     found = []
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None
     ) as cluster:
         for name, dask in (("here", None), ("there", cluster.scheduler_address)):
             with Pool(1, dask) as pool:

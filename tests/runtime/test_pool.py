@@ -135,11 +135,17 @@ def _alive(pid: int) -> bool:
 
 @pytest.fixture(scope="module")
 def cluster(work: Any) -> Iterator[str]:
-    """A Dask scheduler on this machine with two worker processes."""
+    """A Dask scheduler on this machine with two worker processes; it blames a dead one's items at once.
+
+    By default it tries an item on four workers, and each new worker imports for seconds.
+    """
     distributed = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit=0
-    ) as made:
+    with (
+        importlib.import_module("dask").config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit=0
+        ) as made,
+    ):
         yield made.scheduler_address
 
 

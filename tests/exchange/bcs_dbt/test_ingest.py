@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -317,19 +316,16 @@ def test_an_import_that_was_interrupted_reads_nothing_twice(
 
 
 def test_an_import_that_was_killed_again_and_again_ends_with_the_same_bytes(
-    collection: Path, imported: DBTDataset, tmp_path: Path
+    collection: Path, imported: DBTDataset, tmp_path: Path, start_command: Any
 ) -> None:
-    command = [sys.executable, "-m", "dbtbench", "data", "import", "bcs-dbt", str(collection)]
-    command += ["--name", "phantom", "--jobs", "2", "--workspace", str(tmp_path)]
-    for done in (1, 5, 9):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 60
-        while _lines_of_journal(tmp_path) < done and process.poll() is None and time.monotonic() < deadline:
+    words = ["data", "import", "bcs-dbt", collection, "--name", "phantom", "--jobs", "2"]
+    for done in (1, 9):
+        killed = start_command(*words, "--workspace", tmp_path)
+        while _lines_of_journal(tmp_path) < done and killed.process.is_alive():
             time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    again = DBTDataset.open(tmp_path / "datasets" / "phantom")
+        killed.process.kill()
+        assert killed.wait().returncode == -signal.SIGKILL
+    again = import_bcs_dbt(collection, tmp_path / "datasets" / "phantom", ImportSettings())
     assert contents(again) == contents(imported)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -279,12 +277,13 @@ def root(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def imported(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], DBTDataset, str]:
+def imported(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, start_command: Any
+) -> tuple[dict[str, Any], DBTDataset, str]:
     work = tmp_path_factory.mktemp("work")
-    words = ["data", "import", "bcs-dbt", str(root), "--name", "duke", "--workspace", str(work), "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "dbtbench", *words], capture_output=True, text=True, check=True
-    )
+    words = ["data", "import", "bcs-dbt", root, "--name", "duke", "--workspace", work, "--json"]
+    done = start_command(*words).wait()
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), DBTDataset.open(work / "datasets" / "duke"), done.stderr
 
 
@@ -354,8 +353,7 @@ def test_notices_say_what_was_changed(imported: Any) -> None:
     assert "found their row by their headers" in log
 
 
-def test_the_import_report_holds_after_a_check(imported: Any) -> None:
+def test_the_import_report_holds_after_a_check(imported: Any, start_command: Any) -> None:
     work = imported[1].path.parents[1]
-    words = [sys.executable, "-m", "dbtbench", "data", "check", "--data", "duke", "--workspace", str(work)]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = start_command("data", "check", "--data", "duke", "--workspace", work).wait()
     assert done.returncode == 0, done.stdout
