@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dbtbench
@@ -76,11 +76,13 @@ def test_numbers_stay_numbers() -> None:
     assert csv_text(table[["a"]], "%.6f") == 'a\n-1.500000\n""\n'
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_a_cell_reads_back(cell: str) -> None:
     assert unescape(escape(cell)) == cell
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_no_cell_begins_as_a_formula(cell: str) -> None:
     """At its begin, or where a spreadsheet would split it."""
@@ -98,6 +100,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_s
 )
 
 
+@settings(deadline=None)
 @given(st.lists(NAMES, min_size=1, max_size=4))
 def test_a_table_reads_back(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     """By the readers of data sets, of collections and of exports."""
