@@ -12,8 +12,10 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d, map_coordinates
 from scipy.spatial import cKDTree
 
+from dbtbench.phantom.gland import Region, coarsen, grow_gland
 from dbtbench.phantom.numbers import Array, gaussian, round_to_grid
-from dbtbench.phantom.texture import Grid, power_law, tubes, wander
+from dbtbench.phantom.strands import grow_ducts, grow_ligaments, grow_vessels
+from dbtbench.phantom.texture import Grid, power_law
 
 FIELD_MM = (240.0, 192.0)
 """Rows and columns of the field in mm; BCS-DBT (DOI 10.7937/E4WT-CD02): 2457 × 1890 pixels of about 0.1."""
@@ -35,8 +37,8 @@ DEPTH_MM = {"a": 110.0, "b": 105.0, "c": 92.0, "d": 78.0}
 SKIN_MM = 1.6
 """Skin thickness: mean 1.45 mm by breast CT (Huang 2008), with the layer below that the pixel blurs in."""
 NIPPLE_RADIUS_MM = 4.5
-EXPONENT = 3.0
-"""Of the power spectrum in 3-D: it gives the 3.06 (CC) and 3.10 (MLO) measured in DBT (Chen 2012)."""
+VESSEL = 1.5
+"""Gland-equivalent share of vessels: blood and wall, with some calcium."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,15 @@ class Breast:
         fold_x: x of the fold.
         muscle_width: x of the pectoral muscle's edge at the upper edge.
         muscle_height: length of the muscle from the upper edge downwards.
+        lean: share by which the CC outline is wider on one side of the nipple than on the other.
+        cut: how much of the CC outline's ellipse lies behind the chest wall.
+        pointed: exponent of the CC outline's profile; 1 is an ellipse, more is a cone.
+        bulge_above: share of the depth by which the skin line stands out above the nipple.
+        bulge_below: the same below the nipple.
+        upper: exponent of the MLO outline above the nipple; less is fuller.
+        lower: exponent of the MLO outline below the nipple; more is fuller.
+        turn_cc: angle in radians by which the nipple turns out of profile in CC.
+        turn_mlo: the same in MLO.
     """
 
     density: str
@@ -74,6 +85,15 @@ class Breast:
     fold_x: float
     muscle_width: float
     muscle_height: float
+    lean: float
+    cut: float
+    pointed: float
+    bulge_above: float
+    bulge_below: float
+    upper: float
+    lower: float
+    turn_cc: float
+    turn_mlo: float
 
     def thickness(self, projection: str) -> float:
         """Get the compressed thickness in `cc` or `mlo`."""
@@ -100,8 +120,23 @@ def draw_breasts(rng: np.random.Generator) -> dict[str, Breast]:
         fold_x=rng.uniform(9, 22),
         muscle_width=rng.uniform(34, 52),
         muscle_height=rng.uniform(90, 150),
+        lean=rng.uniform(-0.16, 0.16),
+        cut=rng.uniform(0, 0.3) * depth,
+        pointed=rng.uniform(0.85, 1.2),
+        bulge_above=rng.uniform(-0.06, 0.05),
+        bulge_below=rng.uniform(-0.06, 0.05),
+        upper=rng.uniform(0.8, 1.35),
+        lower=rng.uniform(2.0, 3.2),
+        turn_cc=_draw_turn(rng),
+        turn_mlo=_draw_turn(rng),
     )
     return {"l": left, "r": _vary(left, rng)}
+
+
+def _draw_turn(rng: np.random.Generator) -> float:
+    """Draw the nipple's angle: mostly in profile, in a third of the views out of it."""
+    small, side, large = rng.uniform(-0.3, 0.3), rng.choice([-1.0, 1.0]), rng.uniform(0.6, 1.2)
+    return float(side * large if rng.random() < 1 / 3 else small)
 
 
 def _vary(breast: Breast, rng: np.random.Generator) -> Breast:
@@ -127,10 +162,7 @@ class Outline:
         if self._mlo:
             self._y, self._x = _trace_oblique(breast)
         else:
-            t = np.linspace(-np.pi / 2, np.pi / 2, 2400)
-            sine = np.sign(np.sin(t)) * np.abs(np.sin(t)) ** (2 / breast.roundness)
-            self._y = round_to_grid(breast.nipple_cc + breast.half_width * sine)
-            self._x = round_to_grid(breast.depth * np.cos(t))
+            self._y, self._x = _trace_craniocaudal(breast)
         foremost = int(np.argmax(self._x))
         self.nipple = (float(self._y[foremost]), float(self._x[foremost]))
         self._tree = cKDTree(np.stack([self._y, self._x], 1))
@@ -154,14 +186,28 @@ class Outline:
         return round_to_grid((edge - x) / (np.hypot(width, height) / height))
 
 
+def _trace_craniocaudal(breast: Breast) -> tuple[Array, Array]:
+    """Trace the skin line of a CC view: an uneven, more or less pointed ellipse cut by the chest wall."""
+    t = np.linspace(-np.pi / 2, np.pi / 2, 2400)
+    sine = np.sign(np.sin(t)) * np.abs(np.sin(t)) ** (2 / breast.roundness)
+    y = breast.nipple_cc + breast.half_width * sine * (1 + breast.lean * sine) / (1 + abs(breast.lean))
+    x = (breast.depth + breast.cut) * np.cos(t).clip(0) ** breast.pointed - breast.cut
+    for side, bulge in ((-0.8, breast.bulge_above), (0.8, breast.bulge_below)):
+        x += breast.depth * bulge * np.exp(-(((t - side) / 0.3) ** 2) / 2)
+    return round_to_grid(y), round_to_grid(x)
+
+
 def _trace_oblique(breast: Breast) -> tuple[Array, Array]:
     """Trace the skin line of an MLO view: axilla, breast, inframammary fold and some of the abdomen."""
     top, nipple, fold = -FIELD_MM[0] / 2, breast.nipple_mlo, breast.fold_y
     y = np.linspace(top - 30, -top + 30, 3000)
     upper = ((y - top) / (nipple - top)).clip(0, 1)
     lower = ((y - nipple) / (fold - nipple)).clip(0, 1)
-    x = breast.axilla + (breast.depth - breast.axilla) * np.sin(np.pi / 2 * upper) ** 2
-    x = np.where(y > nipple, breast.fold_x + (breast.depth - breast.fold_x) * (1 - lower**2.6), x)
+    x = breast.axilla + (breast.depth - breast.axilla) * np.sin(np.pi / 2 * upper**breast.upper) ** 2
+    x = np.where(y > nipple, breast.fold_x + (breast.depth - breast.fold_x) * (1 - lower**breast.lower), x)
+    above, below = 0.62 * nipple + 0.38 * top, (nipple + fold) / 2
+    for middle, bulge in ((above, breast.bulge_above), (below, breast.bulge_below)):
+        x += 0.7 * breast.depth * bulge * np.exp(-(((y - middle) / 16) ** 2) / 2)
     x = np.maximum(x - 0.45 * (y - fold).clip(0), 4.0)
     return round_to_grid(y), round_to_grid(gaussian_filter1d(x, 3.0 / (y[1] - y[0])))
 
@@ -199,109 +245,57 @@ def compose(
     height = z[:, None, None]
     # The free edge is half a circle between the plates, so this is the distance to the surface exactly.
     surface = half - np.sqrt((half - flat).clip(0) ** 2 + height**2)
-    nipple = _measure_nipple(outline, grid)
+    turn = breast.turn_mlo if projection == "mlo" else breast.turn_cc
+    nipple = _measure_nipple(outline, grid, half, turn)
     apart = (1 - np.abs(surface - nipple) / 6).clip(0)
     surface = round_to_grid(np.maximum(surface, nipple) + 1.5 * apart**2)  # a smooth union
+    coarse = coarsen(grid)
+    gland = grow_gland(Region(outline.nipple, breast.depth, breast.gland, surface), grid, coarse, rng)
+    gland = np.maximum(gland, grow_ligaments(grid, coarse, outline.nipple, rng) + 0.04)
+    gland = np.maximum(gland, 0.9 * grow_ducts(grid, outline.nipple, rng))
+    height_mm = FIELD_MM[0] if projection == "mlo" else 2 * breast.half_width
+    gland = np.maximum(gland, VESSEL * grow_vessels(grid, outline.nipple, half, height_mm, rng))
+    gland = np.maximum(gland, 0.8 * (nipple / 2).clip(0, 1))
     depth = outline.muscle(y[:, None], x[None])
     # The muscle is a wedge: the deeper behind its edge, the thicker.
-    wedge = 0.26 * 2 * half * np.sqrt((depth / 40).clip(0, 1))
+    wedge = 0.22 * 2 * half * np.sqrt((depth / 40).clip(0, 1))
     muscle = ((wedge - np.abs(height + 0.06 * half)) / 3 + 0.5).clip(0, 1) * (depth > 0)
-    gland = _grow_gland(breast, outline, grid, surface, rng)
-    threads = _grow_threads(outline, grid, half, projection, rng)
-    areola = 0.8 * (nipple / 2).clip(0, 1)
-    gland = np.maximum(np.maximum(gland, threads), areola)
+    if projection == "mlo":
+        muscle *= _grow_fibres(depth, grid, rng)
     return Tissue(round_to_grid(gland), surface, round_to_grid(muscle))
 
 
-def _measure_nipple(outline: Outline, grid: Grid) -> Array:
-    """Measure the distance to the surface of the nipple: a rod that ends in a half sphere, in profile."""
+def _measure_nipple(outline: Outline, grid: Grid, half: float, turn: float) -> Array:
+    """Measure the distance to the nipple's surface: a rod with a round end, on the round free edge."""
     z, y, x = grid.axes()
     centre_y, tip = outline.nipple
-    along = ((x - tip + 0.5).clip(0) + (tip - 8.0 - x).clip(0))[None, None]
-    squared = z[:, None, None] ** 2 + (y[None, :, None] - centre_y) ** 2 + along**2
-    return round_to_grid(NIPPLE_RADIUS_MM - np.sqrt(squared))
+    ahead, up = np.cos(turn), np.sin(turn)
+    back = x - (tip - half)
+    along = back[None] * ahead + z[:, None] * up
+    beyond = (along - half + 0.5).clip(0) + (half - 8.0 - along).clip(0)
+    squared = (back[None] * up - z[:, None] * ahead) ** 2 + beyond**2
+    return round_to_grid(NIPPLE_RADIUS_MM - np.sqrt(squared[:, None] + ((y - centre_y) ** 2)[None, :, None]))
 
 
-def _grow_gland(
-    breast: Breast, outline: Outline, grid: Grid, surface: Array, rng: np.random.Generator
-) -> Array:
-    """Grow the gland's share: a disc behind the nipple, broken up by two power-law fields and septa."""
-    z, y, x = grid.axes()
-    centre_y, tip = outline.nipple
-    even = power_law(grid.shape, grid.spacing, EXPONENT, rng)
-    radial = _bend_about_nipple(
-        power_law(grid.shape, grid.spacing, EXPONENT, rng, (1, 1, 2.5)), outline, grid
-    )
-    # Cooper's ligaments: where a smooth field crosses zero lie curved sheets, which a slice shows as strands.
-    coarse = power_law(grid.shape, grid.spacing, 4.5, rng, (0.8, 1, 1.8), largest=28.0)
-    septa = _bend_about_nipple(coarse, outline, grid)
-
-    along = (x - 0.58 * tip) / (0.44 * tip)
-    across = (y - centre_y + 0.04 * breast.depth) / (0.62 * breast.depth)
-    level = (z / grid.spacing[0] / (0.42 * grid.shape[0]))[:, None, None]
-    envelope = -(along[None, None] ** 2) - across[None, :, None] ** 2 - 0.5 * level**4
-    envelope = envelope - 2.0 * np.exp(-surface.clip(0) / 6)
-    field = round_to_grid(1.3 * envelope + 0.55 * even + 0.55 * radial + 0.25 * septa)
-    threshold = np.quantile(field[surface > 2.5], 1 - breast.gland, method="lower")
-    share = 1 / (1 + np.exp((threshold - field) / 0.28))
-    share = share * (0.70 + 0.10 * radial + 0.07 * even).clip(0.35, 1.0)
-    sheets = (1 - np.abs(septa) / 0.14).clip(0) * (0.38 + 0.22 * radial).clip(0.05, 0.8)
-    haze = (0.04 + 0.025 * even + 0.03 * radial).clip(0)
-    return np.asarray(np.maximum(share, sheets + haze))
-
-
-def _bend_about_nipple(field: Array, outline: Outline, grid: Grid) -> Array:
-    """Bend a field so that its columns become rays from a point in front of the nipple, its rows angles."""
-    _, y, x = grid.axes()
-    centre_y, tip = outline.nipple
-    back, up = (tip + 15 - x)[None, :], (y - centre_y)[:, None]
-    row = (np.arctan2(up, back) / 1.9 + 1) * grid.shape[1] / 2 - 0.5
-    column = np.hypot(up, back) / 200 * grid.shape[2] - 0.5
-    where = round_to_grid(np.stack([row, column]))
-    return np.stack([map_coordinates(plane, where, order=1, mode="reflect") for plane in field])
-
-
-def _grow_threads(
-    outline: Outline, grid: Grid, half: float, projection: str, rng: np.random.Generator
-) -> Array:
-    """Grow ducts that branch behind the nipple, and vessels that run through the fat below the skin."""
-    step = 0.6
-    centre_y, tip = outline.nipple
-    filled = np.zeros(grid.shape)
-    starts = np.tile([0.0, centre_y, tip - 3], (9, 1)) + 1.2 * gaussian(rng, (9, 3))
-    headings = np.stack([0.2 * gaussian(rng, 9), 0.6 * gaussian(rng, 9), np.full(9, -1.0)], 1)
-    for generation in range(4):
-        points = wander(starts, headings, 14.0, step, 0.06, rng)
-        filled += tubes(grid, points, np.array(1.0 * 0.75**generation), step, rng)
-        ends = points[:, -1] - points[:, -3]
-        starts = np.repeat(points[:, -1], 2, axis=0)
-        spread = gaussian(rng, (len(starts), 3)) * (0.18, 0.45, 0.45)
-        headings = np.repeat(ends / step / 2, 2, axis=0) + spread
-    count = 22
-    starts = np.stack(
-        [
-            rng.choice([-0.7, 0.7], count) * half * rng.uniform(0.3, 1, count),
-            rng.uniform(-0.45, 0.4, count) * FIELD_MM[0] * (1.0 if projection == "mlo" else 0.7),
-            rng.uniform(0, 25, count),
-        ],
-        1,
-    )
-    aim = np.array([0.0, centre_y, tip]) - starts
-    aim = aim * (0.15, 1, 1) + gaussian(rng, aim.shape) * (2.5, 25, 25)
-    points = wander(starts, aim, 85.0, step, 0.035, rng)
-    taper = rng.uniform(0.6, 1.5, (count, 1)) * np.linspace(1, 0.45, points.shape[1])
-    return np.minimum(filled + tubes(grid, points, taper, step, rng), 1) * 0.9
+def _grow_fibres(depth: Array, grid: Grid, rng: np.random.Generator) -> Array:
+    """Grow the muscle's fibres, with fat between: shares of muscle (rows, columns) along its edge."""
+    shape, spacing = grid.shape, grid.spacing
+    field = power_law((1, *shape[1:]), spacing, 2.5, rng, (1, 7, 1), largest=14.0)[0]
+    rows = np.broadcast_to(np.arange(shape[1])[:, None], depth.shape)
+    where = np.stack([rows, round_to_grid(depth / spacing[2], 2.0**-6)])
+    return np.asarray((0.85 + 0.2 * map_coordinates(field, where, order=1, mode="grid-wrap")).clip(0.3, 1))
 
 
 def attenuation(tissue: Tissue, spacing: tuple[float, float, float]) -> Array:
-    """Compute attenuation (planes, rows, columns) in 1/mm; the surface is blurred over half a pixel.
+    """Compute attenuation (planes, rows, columns) in 1/mm; the surface is blurred over a voxel.
 
     On a grid of 2⁻¹⁸, a two-thousandth of the difference between fat and gland.
     """
-    blur = min(spacing)
     fat, gland = ATTENUATION["fat"], ATTENUATION["gland"]
     soft = fat + (gland - fat) * tissue.gland
     soft += tissue.muscle * (0.93 * ATTENUATION["muscle"] + 0.1 * (soft - fat) - soft)
+    # Where the surface is oblique to the planes, a step between planes crosses more of it than a pixel does.
+    blur = np.abs(np.gradient(tissue.surface, axis=0)).clip(min(spacing), None)
     skin = ((SKIN_MM - tissue.surface) / blur + 0.5).clip(0, 1)
     inside = (tissue.surface / blur + 0.5).clip(0, 1)
     return round_to_grid((soft + skin * (ATTENUATION["skin"] - soft)) * inside, 2.0**-18)

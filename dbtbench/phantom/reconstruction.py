@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-from scipy.ndimage import binary_fill_holes, distance_transform_edt, gaussian_filter
+from scipy.ndimage import binary_fill_holes, gaussian_filter
 
 from dbtbench.phantom.acquisition import (
     INTEGRAL_STEP,
@@ -16,6 +16,7 @@ from dbtbench.phantom.acquisition import (
 )
 from dbtbench.phantom.anatomy import ATTENUATION
 from dbtbench.phantom.numbers import Array, round_to_grid
+from dbtbench.phantom.texture import resize
 
 FLOOR = 0.55
 """Gain of the filter at frequency 0. With 1, attenuation is exact; less shows detail more, as vendors do."""
@@ -25,10 +26,9 @@ FAT_VALUE = 299.0
 """Pixel value of fat (the darkest fifth of tissue): 15.5 % of the window, as measured in real slices."""
 GAIN = 4.7e4
 """Pixel values for a difference of 1/mm; like the value of fat, tuned to the quantiles of two real slices."""
-RIM_MM = 6.0
-RIM_EXCESS = 200.0
-"""At the skin line pixel values are limited to RIM_EXCESS above fat. The limit fades out over RIM_MM: the
-ramp overshoots at the skin, and scanners tone it down. Tuned by looking at two real slices."""
+TONE = (0.92, 0.75)
+"""Above fat, a share e of the window is shown as e · (TONE[0] + TONE[1] · e): dense tissue gains most.
+Fitted, with the anatomy, to the quantiles of real slices."""
 
 
 def silhouette(central: Array, pixel: tuple[float, float]) -> NDArray[np.bool_]:
@@ -38,21 +38,31 @@ def silhouette(central: Array, pixel: tuple[float, float]) -> NDArray[np.bool_]:
     return filled
 
 
-def equalise(integrals: Array, mask: NDArray[np.bool_], pixel: tuple[float, float]) -> Array:
-    """Raise the thin rim of the breast to the brightness of its middle, in all views alike.
+def equalise(integrals: Array, pixel: tuple[float, float]) -> Array:
+    """Bring the breast's thin rim to the brightness of its middle, and what lies outside it too.
+
+    So the filter meets no step at the skin line, at which it would overshoot in each view elsewhere: bright
+    bands and rings below the skin. The gain is smooth, so it is computed on pixels of twice the size.
 
     Args:
         integrals: (views, rows, columns).
-        mask: the breast's silhouette in the central view.
         pixel: mm along rows and columns.
     """
-    central = integrals[len(integrals) // 2]
-    wide, narrow = ((s / pixel[0], s / pixel[1]) for s in (3.0, 1.5))
-    weight = gaussian_filter(mask.astype(np.float64), wide)
-    mean = round_to_grid(gaussian_filter(np.where(mask, central, 0), wide) / np.maximum(weight, 0.05))
-    level = np.quantile(mean[mask], 0.6, method="lower") if mask.any() else 1.0
-    gain = np.clip(level / np.maximum(mean, 1e-3), 1, 6) ** 0.9
-    return integrals * round_to_grid(gaussian_filter(gain, narrow))
+    views, rows, columns = integrals.shape
+    even = np.pad(integrals, ((0, 0), (0, rows % 2), (0, columns % 2)), mode="edge")
+    small = even.reshape(views, -(-rows // 2), 2, -(-columns // 2), 2).mean(axis=(2, 4))
+
+    def blur(values: Array, mm: float) -> Array:
+        return np.asarray(gaussian_filter(values, (0, 0.5 * mm / pixel[0], 0.5 * mm / pixel[1]), truncate=3))
+
+    shadow = (round_to_grid(blur(small, 1.0)) > 2 * ATTENUATION["fat"]).astype(np.float64)
+    mean = round_to_grid(blur(shadow * small, 3.0) / blur(shadow, 3.0).clip(0.05, None))
+    middle = mean[views // 2][shadow[views // 2] > 0]
+    level = float(np.quantile(middle, 0.6, method="lower")) if len(middle) else 1.0
+    gain = np.clip(level / mean.clip(1e-3, None), 1, 6) ** 0.86
+    within = (2 * blur(shadow, 1.5) - 1).clip(0, 1)
+    gain, within = (resize(round_to_grid(v), even.shape)[:, :rows, :columns] for v in (gain, within))
+    return np.asarray(level + within * (integrals * gain - level))
 
 
 def ramp(integrals: Array, thickness: float, step: float, geometry: Geometry, floor: float) -> Array:
@@ -131,33 +141,31 @@ def reconstruct(
     mask = silhouette(integrals[views // 2], pixel)
     straight = integrals / geometry.obliquity(detector, columns, pixel)
     if equalised:
-        straight = equalise(straight, mask, pixel)
+        straight = equalise(straight, pixel)
     filtered = ramp(round_to_grid(straight, INTEGRAL_STEP), thickness, pixel[0], geometry, floor)
     volume = back_project(filtered, slices, rows, thickness, pixel, geometry)
-    soft = gaussian_filter(mask.astype(np.float64), (0.6 / pixel[0], 0.6 / pixel[1])) * 2 - 1
+    soft = gaussian_filter(mask.astype(np.float64), (1.0 / pixel[0], 1.0 / pixel[1])) * 2 - 1
     # One shadow, magnified as from above each slice: it is the view from the middle of the arc.
     middle = Geometry(views=1, arc=0.0, source=geometry.source, support=geometry.support)
     shadow = round_to_grid(soft.clip(0, 1))[None]
     return volume, back_project(shadow, slices, rows, thickness, pixel, middle)
 
 
-def present(volume: Array, inside: Array, pixel: tuple[float, float]) -> Array:
-    """Compute pixel values of 10 bits: 0 in air, fat at `FAT_VALUE`, a fixed gain, toned down at the skin.
+def present(volume: Array, inside: Array) -> Array:
+    """Compute pixel values of 10 bits: 0 in air, fat at `FAT_VALUE`, a fixed gain and a tone curve.
 
     The gain is the same for all, so dense breasts stay brighter and busier.
 
     Args:
         volume: (slices, rows, columns) in 1/mm.
         inside: share of breast.
-        pixel: mm along rows and columns.
 
     Returns:
         (slices, rows, columns) in [0, 1023].
     """
     tissue = round_to_grid(volume[inside > 0.99], 2.0**-18)
     fat = np.quantile(tissue, 0.2, method="lower") if len(tissue) else 0.0
-    from_skin = np.stack([distance_transform_edt(frame > 0.5, sampling=pixel) for frame in inside])
-    rim = (1 - from_skin / RIM_MM).clip(0)
     excess = (volume - fat) * GAIN
-    values = (FAT_VALUE + excess / (1 + rim * excess.clip(0) / RIM_EXCESS)).clip(1, 1023) * inside
+    excess *= TONE[0] + TONE[1] * excess.clip(0) / WINDOW[1]
+    values = (FAT_VALUE + excess).clip(1, 1023) * inside
     return np.asarray(values)

@@ -99,7 +99,7 @@ def simulate(
     integrals = project(map_, thickness, pixel, geometry)
     measured = expose(integrals, pixel, geometry, stream(*seed, "noise"))
     volume, inside = reconstruct(measured, (slices, rows), thickness, pixel, geometry)
-    levels = np.pad(present(volume, inside, pixel), ((0, 0), (0, 0), (0, columns - lit)))
+    levels = np.pad(present(volume, inside), ((0, 0), (0, 0), (0, columns - lit)))
     frames = round_to_grid(_average_blocks(levels, preset.fine), 1.0).astype(np.uint16)
     return frames if laterality(view) == "l" else frames[:, :, ::-1].copy()
 

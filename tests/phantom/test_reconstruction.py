@@ -54,7 +54,7 @@ def test_air_is_zero_and_tissue_is_not() -> None:
     volume, inside = reconstruct(
         project(phantom, THICKNESS, PIXEL, GEOMETRY), (8, 160), THICKNESS, PIXEL, GEOMETRY
     )
-    values = present(volume, inside, (1.0, 1.0))
+    values = present(volume, inside)
     assert values[:, :, 50:].max() == 0
     assert values[:, 50:110, :24].min() >= 1
     assert values.max() <= 1023
