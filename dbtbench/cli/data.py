@@ -10,7 +10,6 @@ import typer
 
 from dbtbench.cli import imports
 from dbtbench.cli.options import DataOption, JsonOption, WorkspaceOption
-from dbtbench.errors import UsageError
 
 app = typer.Typer(
     help="Make, import and look at data sets.",
@@ -30,28 +29,51 @@ def phantom(
     patients: Annotated[
         int, typer.Option("--patients", help="Number of patients, with four views each.")
     ] = 48,
-    mix: Annotated[str, typer.Option("--mix", help="Class frequencies: enriched or screening.")] = "enriched",
+    mix: Annotated[
+        str,
+        typer.Option("--mix", help="Shares of labels: enriched, screening, or as normal=0.5,cancer=0.5."),
+    ] = "enriched",
     seed: Annotated[int, typer.Option("--seed", help="Seed of everything.")] = 0,
+    density: Annotated[
+        str | None, typer.Option("--density", help="Shares of BI-RADS densities, as b=0.5,c=0.5.")
+    ] = None,
+    dose: Annotated[
+        str | None, typer.Option("--dose", help="Dose relative to the scanner's usual one, as 0.5=1,1=1.")
+    ] = None,
     conspicuity: Annotated[
-        float | None,
-        typer.Option(
-            "--conspicuity",
-            help="Density of lesions, in multiples of the physical one; 1.75 for tiny, else 1.",
-        ),
+        str | None,
+        typer.Option("--conspicuity", help="Density of lesions, in multiples of the physical one, as 1.5."),
+    ] = None,
+    lesion_size: Annotated[
+        str | None,
+        typer.Option("--lesion-size", help="Root of the box's width times height in mm, as 8=1,16=1."),
+    ] = None,
+    lesion_kind: Annotated[
+        str | None,
+        typer.Option("--lesion-kind", help="Shares of mass, spiculated and distortion."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """Write phantom patients as DICOM files.
 
-    With them come the three tables of BCS-DBT.
+    With them come the three tables of BCS-DBT, and a fourth with density, dose and lesion of every volume,
+    which the import carries into cases.csv. An axis is one value, or values with their shares of patients.
 
-    Example: dbtbench data phantom --preset small --patients 40 --out phantom
+    Example: dbtbench data phantom --preset small --patients 40 --density b=0.5,c=0.5 --out phantom
     """
+    from dbtbench.phantom.axes import parse_shares
     from dbtbench.phantom.cohort import MIXES, write_collection
 
-    if mix not in MIXES:
-        raise UsageError(f"no mix named {mix!r}", f"known: {', '.join(MIXES)}")
-    write_collection(out, preset, patients, seed, MIXES[mix], conspicuity=conspicuity)
+    given = {
+        "density": density,
+        "dose": dose,
+        "conspicuity": conspicuity,
+        "lesion_size": lesion_size,
+        "lesion_kind": lesion_kind,
+    }
+    axes = {name: parse_shares(name, text) for name, text in given.items() if text is not None}
+    shares = MIXES[mix] if mix in MIXES else parse_shares("mix", mix)
+    write_collection(out, preset, patients, seed, shares, axes=axes)
     if json:
         typer.echo(json_.dumps({"patients": patients, "preset": preset, "out": str(out)}, indent=1))
         return

@@ -18,6 +18,15 @@ KEY = ["PatientID", "StudyUID", "View"]
 SPACING = ["z_mm", "y_mm", "x_mm"]
 GRID_BOX = ["z0", "y0", "x0", "z1", "y1", "x1"]
 NATIVE_BOX = ["Subject", "Slice", "X", "Y", "Width", "Height", "Class", "AD", "VolumeSlices"]
+AXIS_COLUMNS = [
+    "breast_density",
+    "dose",
+    "lesion_kind",
+    "lesion_size_mm",
+    "lesion_contrast",
+    "lesion_contrast_imaged",
+]
+"""Columns of cases.csv that a collection with a table of axes adds, to split scores by."""
 CASE_COLUMNS = [
     "case",
     *KEY,

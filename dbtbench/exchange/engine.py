@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dbtbench.data.columns import AXIS_COLUMNS
 from dbtbench.data.dataset import GRID_BOX, KEY, NATIVE_BOX, DBTDataset
 from dbtbench.data.schema import NOT_DOWNLOADED
 from dbtbench.data.verification import WITHOUT_VOLUMES, split_digest
@@ -233,6 +234,7 @@ def _list_jobs(volumes: pd.DataFrame, boxes: pd.DataFrame, splits: Mapping[str, 
             bytes=row.bytes,
             boxes=by_volume.get((row.PatientID, row.StudyUID, row.View), []),
             copies=getattr(row, "copies", ()),
+            axes={name: getattr(row, name) for name in AXIS_COLUMNS if name in wanted},
         )
         for row in wanted.itertuples()
     ]

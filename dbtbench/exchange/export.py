@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dbtbench.data.columns import AXIS_COLUMNS
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, NATIVE_BOX, SPACING, DBTDataset
 from dbtbench.data.leakage import is_derived
 from dbtbench.data.spacing import spacing_of
@@ -232,7 +233,10 @@ def _make_bcs_dbt_tables(dataset: DBTDataset, files: list[str], turned: set[int]
             ("labels", rows, [label.capitalize() for label in LABELS]),
             ("file-paths", rows, ["descriptive_path", "classic_path"]),
             ("boxes", mine, NATIVE_BOX),
+            ("axes", rows, [name for name in AXIS_COLUMNS if name in rows]),
         ):
+            if name == "axes" and not columns:
+                continue
             tables[f"BCS-DBT-{name}-{split}-v2.csv"] = table[[*KEY, *columns]]
     if turned:
         log.info(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class VolumeJob:
         bytes: size of the file.
         boxes: its rows of the table of boxes.
         copies: path and size of further copies of the file, for when it cannot be read.
+        axes: further columns of its case (`AXIS_COLUMNS`), where the collection has them.
     """
 
     index: int
@@ -36,6 +37,7 @@ class VolumeJob:
     bytes: int
     boxes: list[dict[str, Any]]
     copies: tuple[tuple[str, int], ...] = ()
+    axes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def files(self) -> list[list[Any]]:
@@ -87,6 +89,7 @@ def store_case(
         "file": job.file,
         "bytes": job.bytes,
         "sha256": store_volume(folder, job.index, found.volume),
+        **job.axes,
     }
     return entry_of(job.index, case, lesions)
 

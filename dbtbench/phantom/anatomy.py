@@ -100,9 +100,10 @@ class Breast:
         return self.thickness_mlo if projection == "mlo" else self.thickness_cc
 
 
-def draw_breasts(rng: np.random.Generator) -> dict[str, Breast]:
-    """Draw a patient's breasts: `l` and `r` are similar, not the same."""
-    density = str(rng.choice(list(DENSITIES), p=list(DENSITIES.values())))
+def draw_breasts(rng: np.random.Generator, density: str | None = None) -> dict[str, Breast]:
+    """Draw a patient's breasts, of a density or as in screening: `l` and `r` are similar, not the same."""
+    usual = str(rng.choice(list(DENSITIES), p=list(DENSITIES.values())))
+    density = density or usual
     thickness = THICKNESS_MM[density] * rng.uniform(0.85, 1.15)
     depth = DEPTH_MM[density] * rng.uniform(0.88, 1.12)
     left = Breast(

@@ -1,10 +1,11 @@
-"""A cohort of phantom patients as DICOM files and the three tables of BCS-DBT.
+"""A cohort of phantom patients as DICOM files and the three tables of BCS-DBT, with a fourth of their axes.
 
 ROOT/phantom.json                              the settings
 ROOT/DBT-P00001/DBT-S00001/lcc/1-1.dcm         one file per volume, four per patient
 ROOT/BCS-DBT-file-paths-train-v2.csv           PatientID, StudyUID, View, descriptive_path, classic_path
 ROOT/BCS-DBT-labels-train-v2.csv               PatientID, StudyUID, View, Normal, Actionable, Benign, Cancer
 ROOT/BCS-DBT-boxes-train-v2.csv                one row per box of a benign or malignant lesion
+ROOT/BCS-DBT-axes-train-v2.csv                 one row per volume: density, dose, and the lesion that it shows
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from joblib import cpu_count
+from numpy.typing import NDArray
 
+from dbtbench.data.columns import AXIS_COLUMNS
 from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX
+from dbtbench.dicom.volume import read_volume
 from dbtbench.dicom.writing import write_tomosynthesis
 from dbtbench.errors import DBTBenchError, UsageError
 from dbtbench.geometry.views import laterality, projection
+from dbtbench.phantom.acquisition import Geometry
 from dbtbench.phantom.anatomy import Breast, draw_breasts
+from dbtbench.phantom.axes import AXES, Shares, deal, share_out
 from dbtbench.phantom.lesions import Lesion, draw_lesion
 from dbtbench.phantom.numbers import stream
 from dbtbench.phantom.reconstruction import WINDOW
@@ -56,6 +62,8 @@ class Patient:
         side: of the breast with the lesion; `""` for a normal patient.
         lesion: hers; None for a normal patient.
         rotated: views whose files are stored rotated by 180°.
+        dose: of her views, relative to the scanner's usual one.
+        conspicuity: factor by which her lesion is denser than a physical one; None for the preset's.
     """
 
     number: int
@@ -64,6 +72,8 @@ class Patient:
     side: str
     lesion: Lesion | None
     rotated: frozenset[str]
+    dose: float = 1.0
+    conspicuity: float | None = None
 
     @property
     def patient_id(self) -> str:
@@ -82,6 +92,10 @@ class Patient:
     def lesion_in(self, view: str) -> Lesion | None:
         """Get the lesion that a view shows; None where it shows none."""
         return self.lesion if laterality(view) == self.side else None
+
+    def conspicuity_in(self, preset: Preset) -> float:
+        """Get the factor by which her lesion is denser than a physical one."""
+        return preset.conspicuity if self.conspicuity is None else self.conspicuity
 
     def label_of(self, view: str) -> str:
         """Get the label of a view: a recall is of the whole study, a biopsied lesion is in one breast."""
@@ -105,43 +119,51 @@ class CollectionSummary:
     boxes: int
 
 
-def quotas(patients: int, mix: Mapping[str, float]) -> dict[str, int]:
-    """Count the patients of each label: shares by the largest remainder (Hamilton's method).
+def draw_patients(
+    patients: int, seed: int, mix: Shares, axes: Mapping[str, Shares] | None = None
+) -> list[Patient]:
+    """Draw a cohort: labels and axes by their shares, everything else from seed and number of a patient.
+
+    Args:
+        patients: how many.
+        seed: of everything.
+        mix: frequencies of their labels.
+        axes: frequencies of the values of some of `AXES`; the others are as in screening.
 
     Raises:
         UsageError: for an unknown label or shares that are no frequencies.
     """
-    unknown = [label for label in mix if label not in LABELS]
-    if unknown:
-        raise UsageError(f"no label named {unknown[0]!r}", f"known: {', '.join(LABELS)}")
-    shares = np.array([mix.get(label, 0.0) for label in LABELS], float)
-    if not np.isfinite(shares).all() or (shares < 0).any() or shares.sum() <= 0:
-        raise UsageError(
-            f"the mix {dict(mix)} is not a set of frequencies", "give numbers from 0 up, not all 0"
-        )
-    exact = patients * shares / shares.sum()
-    counts = np.floor(exact).astype(int)
-    # The small offset settles ties by the order of the labels, whatever the last bits of the remainders.
-    order = np.argsort(-(exact - counts).round(9), kind="stable")
-    counts[order[: patients - counts.sum()]] += 1
-    return {label: int(count) for label, count in zip(LABELS, counts, strict=True)}
-
-
-def draw_patients(patients: int, seed: int, mix: Mapping[str, float]) -> list[Patient]:
-    """Draw a cohort: labels by quota, everything else of a patient from (seed, her number) only."""
-    labels = np.repeat(list(LABELS), list(quotas(patients, mix).values()))
+    for label in mix:
+        if label not in LABELS:
+            raise UsageError(f"no label named {label!r}", f"known: {', '.join(LABELS)}")
+    counts = share_out(patients, {label: mix.get(label, 0.0) for label in LABELS})
+    labels = np.repeat([*counts], [*counts.values()])
     stream(seed, "labels").shuffle(labels)
-    return [_draw_patient(number, str(label), seed) for number, label in enumerate(labels, 1)]
+    dealt = {name: deal(name, shares, labels.tolist(), seed) for name, shares in (axes or {}).items()}
+    return [
+        _draw_patient(i + 1, str(label), seed, {name: values[i] for name, values in dealt.items()})
+        for i, label in enumerate(labels)
+    ]
 
 
-def _draw_patient(number: int, label: str, seed: int) -> Patient:
+def _draw_patient(number: int, label: str, seed: int, values: dict[str, Any]) -> Patient:
     rng = stream(seed, number, "patient")
-    breasts = draw_breasts(rng)
+    breasts = draw_breasts(rng, values.get("density"))
     side = str(rng.choice(["l", "r"]))
     rotated = frozenset(view for view in VIEWS if rng.random() < ROTATED)
-    if label == "normal":
-        return Patient(number, label, breasts, "", None, rotated)
-    return Patient(number, label, breasts, side, draw_lesion(label, breasts[side], rng), rotated)
+    lesion = None
+    if label != "normal":
+        lesion = draw_lesion(label, breasts[side], rng, values.get("lesion_kind"), values.get("lesion_size"))
+    return Patient(
+        number,
+        label,
+        breasts,
+        side if lesion else "",
+        lesion,
+        rotated,
+        values.get("dose", 1.0),
+        values.get("conspicuity"),
+    )
 
 
 def write_collection(
@@ -149,9 +171,9 @@ def write_collection(
     preset: str,
     patients: int,
     seed: int = 0,
-    mix: Mapping[str, float] = ENRICHED,
+    mix: Shares = ENRICHED,
     jobs: int | None = None,
-    conspicuity: float | None = None,
+    axes: Mapping[str, Shares] | None = None,
 ) -> CollectionSummary:
     """Write a collection in the layout of BCS-DBT; files that an earlier call finished are kept.
 
@@ -162,7 +184,8 @@ def write_collection(
         seed: of everything; the same seed gives the same bytes everywhere.
         mix: frequencies of the patients' labels, on any scale.
         jobs: processes; by default one per core.
-        conspicuity: factor by which lesions are denser than physical ones; the preset's own when None.
+        axes: frequencies of the values of some of `AXES`, such as `{"density": {"b": 1, "c": 1}}`; the others
+            are as in screening, with the preset's own conspicuity.
 
     Raises:
         UsageError: for settings that make no sense, or a folder that holds something else or another version.
@@ -172,37 +195,35 @@ def write_collection(
         raise UsageError(f"no preset named {preset!r}", f"known: {', '.join(PRESETS)}")
     if patients < 1 or seed < 0:
         raise UsageError(f"patients {patients}, seed {seed} cannot be", "patients start at 1, seeds at 0")
-    if conspicuity is not None and not 0 <= conspicuity < np.inf:
-        raise UsageError(f"lesions cannot be {conspicuity} times denser", "--conspicuity is 0 or more")
     pool = Pool(cpu_count() if jobs is None else jobs)
-    cohort = draw_patients(patients, seed, mix)
+    axes = {name: axes[name] for name in AXES if axes and name in axes}
+    cohort = draw_patients(patients, seed, mix, axes)
+    given = {name: {str(value): share for value, share in axes[name].items()} for name in axes}
     settings = {
         "version": VERSION,
         "preset": preset,
         "patients": patients,
         "seed": seed,
         "mix": dict(mix),
-        **({} if conspicuity is None else {"conspicuity": conspicuity}),
+        **({"axes": given} if given else {}),
     }
-    made = PRESETS[preset]
-    if conspicuity is not None:
-        made = replace(made, conspicuity=conspicuity)
-    uids = "dbtbench phantom " + " ".join(
-        str(s) for s in (VERSION, preset, seed, conspicuity) if s is not None
-    )
+    uids = "dbtbench phantom " + " ".join(map(str, (VERSION, preset, seed, *([given] if given else []))))
     _refuse_other_version(root / "phantom.json")
     claim_folder(root, "phantom.json", settings, "phantom")
-    todo = [(p, view) for p in cohort for view in VIEWS if not (root / p.path(view)).is_file()]
-    write = partial(_write_volume, root=root, preset=made, seed=seed, uid_seed=uids)
-    total = 4 * len(cohort)
+    # A volume with a lesion is measured also where an earlier call wrote it.
+    kept = {(p.number, v) for p in cohort for v in VIEWS if (root / p.path(v)).is_file()}
+    todo = [(p, v) for p in cohort for v in VIEWS if p.lesion_in(v) or (p.number, v) not in kept]
+    write = partial(_write_volume, root=root, preset=PRESETS[preset], seed=seed, uid_seed=uids)
+    total, contrasts = 4 * len(cohort), dict[tuple[int, str], float | None]()
     with pool, progress(f"phantom ({preset})", total, "volumes", total - len(todo)) as advance:
-        for (patient, view), file in pool.run(write, todo):
-            if file is None:
+        for (patient, view), outcome in pool.run(write, todo):
+            if outcome is None:
                 raise DBTBenchError(
                     f"the process that made {patient.path(view)} died", "is there enough memory?"
                 )
+            contrasts |= outcome
             advance()
-    return _write_tables(root, made, cohort)
+    return _write_tables(root, PRESETS[preset], cohort, contrasts)
 
 
 def _refuse_other_version(path: Path) -> None:
@@ -220,33 +241,71 @@ def _refuse_other_version(path: Path) -> None:
         )
 
 
-def _write_volume(wanted: tuple[Patient, str], root: Path, preset: Preset, seed: int, uid_seed: str) -> str:
-    """Simulate one view and write its file; the bytes depend on the arguments only."""
+def _write_volume(
+    wanted: tuple[Patient, str], root: Path, preset: Preset, seed: int, uid_seed: str
+) -> dict[tuple[int, str], float | None]:
+    """Simulate one view and write its file if it is not there; its bytes depend on the arguments only.
+
+    Returns:
+        For the patient's number and the view, the contrast of the lesion that it shows, as imaged.
+    """
     patient, view = wanted
-    file = patient.path(view)
-    breast = patient.breasts[laterality(view)]
-    seeds = [seed, patient.number, VIEWS.index(view) + 1]
-    with one_thread():  # the other cores have other views
-        frames = simulate(preset, breast, view, patient.lesion_in(view), seeds)
-    write_tomosynthesis(
-        root / file,
-        frames,
-        view=view,
-        patient_id=patient.patient_id,
-        study_id=patient.study_id,
-        pixel_mm=preset.pixel,
-        slice_mm=breast.thickness(projection(view)) / len(frames),
-        window=WINDOW,
-        uid_seed=uid_seed,
-        rotated=view in patient.rotated,
-        model=f"phantom version {VERSION}",
-        series_description=f"{view} phantom",
+    file = root / patient.path(view)
+    breast, lesion = patient.breasts[laterality(view)], patient.lesion_in(view)
+    if not file.is_file():
+        denser = replace(preset, conspicuity=patient.conspicuity_in(preset))
+        geometry = Geometry(quanta=Geometry.quanta * patient.dose)
+        seeds = [seed, patient.number, VIEWS.index(view) + 1]
+        with one_thread():  # the other cores have other views
+            frames = simulate(denser, breast, view, lesion, seeds, geometry)
+        write_tomosynthesis(
+            file,
+            frames,
+            view=view,
+            patient_id=patient.patient_id,
+            study_id=patient.study_id,
+            pixel_mm=preset.pixel,
+            slice_mm=breast.thickness(projection(view)) / len(frames),
+            window=WINDOW,
+            uid_seed=uid_seed,
+            rotated=view in patient.rotated,
+            model=f"phantom version {VERSION}",
+            series_description=f"{view} phantom",
+        )
+    if lesion is None:
+        return {(patient.number, view): None}
+    box = box_of(preset, breast, view, lesion)
+    image = read_volume(file, view, None).volume[box.slice]
+    return {(patient.number, view): measure_contrast(image, box)}
+
+
+def measure_contrast(image: NDArray[np.float32], box: Box) -> float:
+    """Measure how much brighter a lesion is than its surroundings, in shares of the window.
+
+    The lesion is the ellipse in its box, the surroundings are the ring between 1.25 and 2 times its axes,
+    inside the breast: as `metrics.contrast.lesion_cnr` has them, in one slice and without the noise. It is
+    measured in the image and not by a second simulation without the lesion, because what lies beside and over
+    it is part of how it looks, because real boxes can be measured so, and because it costs no simulation.
+
+    Args:
+        image: (rows, columns) in [0, 1], the box's slice; 0 in air.
+        box: the lesion's.
+    """
+    rows, columns = np.indices(image.shape) + 0.5
+    radius = np.hypot(
+        (rows - box.y - box.height / 2) / (box.height / 2),
+        (columns - box.x - box.width / 2) / (box.width / 2),
     )
-    return file
+    values = image.astype(np.float64)
+    around = values[(radius > 1.25) & (radius <= 2) & (image > 0.02)]
+    # Three decimals: the same on every machine, whatever the order of the sums.
+    return round(float(values[radius <= 1].mean() - around.mean()), 3) if around.size else float("nan")
 
 
-def _write_tables(root: Path, preset: Preset, cohort: list[Patient]) -> CollectionSummary:
-    paths, labels, boxes = [], [], []
+def _write_tables(
+    root: Path, preset: Preset, cohort: list[Patient], contrasts: Mapping[tuple[int, str], float | None]
+) -> CollectionSummary:
+    paths, labels, boxes, axes = [], [], [], []
     for patient in cohort:
         for view in VIEWS:
             key = dict(zip(KEY, (patient.patient_id, patient.study_id, view), strict=True))
@@ -254,6 +313,15 @@ def _write_tables(root: Path, preset: Preset, cohort: list[Patient]) -> Collecti
             paths.append({**key, "descriptive_path": file, "classic_path": file})
             labels.append({**key, **{name.capitalize(): int(name == label) for name in LABELS}})
             lesion = patient.lesion_in(view)
+            values = (
+                patient.breasts[laterality(view)].density,
+                patient.dose,
+                lesion and lesion.kind,
+                lesion and round(lesion.size, 1),
+                lesion and round(lesion.contrast * patient.conspicuity_in(preset), 3),
+                contrasts.get((patient.number, view)),
+            )
+            axes.append({**key, **dict(zip(AXIS_COLUMNS, values, strict=True))})
             if lesion and label in ("benign", "cancer"):
                 box = box_of(preset, patient.breasts[patient.side], view, lesion)
                 boxes.append({**key, **_make_box_row(box, label, lesion, preset.shape[0])})
@@ -261,6 +329,7 @@ def _write_tables(root: Path, preset: Preset, cohort: list[Patient]) -> Collecti
         ("file-paths", paths, [*KEY, "descriptive_path", "classic_path"]),
         ("labels", labels, [*KEY, *map(str.capitalize, LABELS)]),
         ("boxes", boxes, [*KEY, *NATIVE_BOX]),
+        ("axes", axes, [*KEY, *AXIS_COLUMNS]),
     ):
         table = pd.DataFrame(rows, columns=columns)
         write_text(root / f"BCS-DBT-{name}-train-v2.csv", csv_text(table))

@@ -29,12 +29,25 @@ KINDS = {
 """Frequencies of the kinds of lesions for each label. The shares of distortions are those of BCS-DBT: 52 of
 137 benign boxes, 25 of 87 cancer boxes. A spiculated margin is a sign of cancer, a smooth one a sign against
 it (BI-RADS)."""
-CONTRAST = (0.8, 1.07)
-"""Gland-equivalent share in a lesion. The upper end is VICTRE's mass (gland at 1.06 g/cm³) by the calculation
-of `ATTENUATION`: 0.0574 per mm. The lower end is a choice: a lesion that some fat runs through."""
-BODY = {"mass": (0.92, 0.05), "spiculated": (0.74, 0.12), "distortion": (0.45, 0.15)}
-"""Mean radius of the solid part and amplitude of its surface, as shares of the box's half extent:
-chosen by eye, to leave more of the lesions visible on the coarsest preset; not measured."""
+DENSEST = 1.07
+"""Gland-equivalent share of a lesion's own tissue: VICTRE's mass (gland at 1.06 g/cm³) by the calculation of
+`ATTENUATION`: 0.0574 per mm."""
+CONTRAST = {
+    "mass": (0.3, 1.07),
+    "spiculated": (0.35, 1.07),
+    "distortion": (0.5, 1.07),
+    "asymmetry": (0.2, 0.6),
+}
+"""Bounds of the gland-equivalent share that a lesion of each kind has where it grew in fat; the logarithm is
+even between them. The upper end is a lesion without any fat, the lower one such that `lesion_difficulty.py`
+in `benchmarks` finds lesions of every difficulty."""
+MARGIN_MM = (0.8, 5.0)
+"""Bounds of the width over which a margin fades, from circumscribed to indistinct; the logarithm is even."""
+BODY = {"mass": (0.92, 0.05, 1.0), "spiculated": (0.65, 0.12, 1.0), "distortion": (0.45, 0.15, 0.5)}
+"""Mean radius of the solid part and amplitude of its surface, as shares of the box's half extent, and its
+density relative to the strands'. A mass fills its box, a distortion has little of a body."""
+STRANDS = {"spiculated": (0.45, 0.075), "distortion": (0.1, 0.075)}
+"""Start and radius of the strands that leave the body, as shares of the box's half extent."""
 DEEPEST = 0.70
 """Largest height of a centre, as a share of half the thickness."""
 
@@ -49,8 +62,9 @@ class Lesion:
         outward: from the nipple towards the arm.
         upward: from the nipple towards the head.
         half: half extents along these three directions; the box goes around them.
-        contrast: gland-equivalent share of its tissue.
+        contrast: gland-equivalent share where it grew in fat.
         seed: of its texture.
+        margin: width over which its body fades.
     """
 
     kind: str
@@ -60,6 +74,12 @@ class Lesion:
     half: tuple[float, float, float]
     contrast: float
     seed: int
+    margin: float = 1.2
+
+    @property
+    def size(self) -> float:
+        """Square root of width · height of its box as seen from above."""
+        return 2 * float(np.sqrt(self.half[0] * self.half[1]))
 
 
 @dataclass(frozen=True)
@@ -75,48 +95,45 @@ class Place:
     half: tuple[float, float, float]
 
 
-def draw_lesion(label: str, breast: Breast, rng: np.random.Generator) -> Lesion:
+def draw_lesion(
+    label: str, breast: Breast, rng: np.random.Generator, kind: str | None = None, size: float | None = None
+) -> Lesion:
     """Draw a lesion that lies in the breast in both views.
 
     Args:
         label: benign, cancer or actionable.
         breast: the breast with the lesion.
         rng: of kind, size, place and texture.
+        kind: of the lesion; drawn by the label when None.
+        size: square root of its box's width · height in mm; drawn when None.
     """
     kinds = KINDS[label]
-    kind = str(rng.choice(list(kinds), p=list(kinds.values())))
+    drawn_kind = str(rng.choice(list(kinds), p=list(kinds.values())))
+    kind = kind or drawn_kind
     median, sigma = SIZE_MM["distortion" if kind == "distortion" else "mass"]
+    drawn_size = median * np.exp(sigma * gaussian(rng))
     # Larger than half the breast's depth it would not fit; real boxes are cut off by the range.
-    size = float(
-        np.clip(
-            median * np.exp(sigma * gaussian(rng)),
-            SIZE_RANGE_MM[0],
-            min(SIZE_RANGE_MM[1], 0.55 * breast.depth),
-        )
-    )
-    half = size / 2 * np.exp(ELONGATION / np.sqrt(2) * gaussian(rng, 3))
-    half[2] = half[1] * np.exp(0.15 * gaussian(rng))
-    half = round_to_grid(half)
-    contrast = float(rng.uniform(*CONTRAST)) * (0.5 if kind == "asymmetry" else 1)
+    size = float(np.clip(size or drawn_size, SIZE_RANGE_MM[0], min(SIZE_RANGE_MM[1], 0.55 * breast.depth)))
+    stretch = np.exp(ELONGATION / 2 * gaussian(rng))
+    half = size / 2 * np.array([stretch, 1 / stretch, np.exp(0.15 * gaussian(rng)) / stretch])
+    depth, out, up = map(float, round_to_grid(half))
+    contrast, margin = (_draw_evenly(*bounds, rng) for bounds in (CONTRAST[kind], MARGIN_MM))
     seed = int(rng.integers(2**31))
     candidates = 400
     behind = rng.uniform(10, breast.depth - 8, candidates)
     across = rng.uniform(-0.8, 0.8, (candidates, 2)) * breast.half_width
     drawn = [
-        Lesion(
-            kind,
-            float(b),
-            float(u),
-            float(v),
-            (float(half[0]), float(half[1]), float(half[2])),
-            contrast,
-            seed,
-        )
+        Lesion(kind, float(b), float(u), float(v), (depth, out, up), contrast, seed, margin)
         for b, (u, v) in zip(behind, across, strict=True)
     ]
     room = np.minimum(_measure_room(drawn, breast, "cc"), _measure_room(drawn, breast, "mlo"))
     fits = np.flatnonzero(room > 2.0)
     return drawn[int(fits[0]) if len(fits) else int(np.argmax(room))]
+
+
+def _draw_evenly(low: float, high: float, rng: np.random.Generator) -> float:
+    """Draw a number between two bounds whose logarithm is even between theirs."""
+    return float(round_to_grid(low * np.exp(rng.uniform() * np.log(high / low))))
 
 
 def _measure_room(lesions: list[Lesion], breast: Breast, projection: str) -> Array:
@@ -166,23 +183,24 @@ def insert(gland: Array, lesion: Lesion, place: Place, grid: Grid) -> Array:
         for axis, part, centre, half in zip(grid.axes(), window, place.centre, place.half, strict=True)
     )
     squared = z[:, None, None] ** 2 + y[None, :, None] ** 2 + x[None, None] ** 2
-    out = gland.copy()
+    # The lesion's own tissue takes a share of each voxel, so that what it grew in shines through: it is plain
+    # in fat, and hardly there in dense gland.
+    filled, tissue = min(1.0, lesion.contrast / DENSEST), max(DENSEST, lesion.contrast)
     if lesion.kind == "asymmetry":
-        out[window] = round_to_grid(np.maximum(block, lesion.contrast * np.exp(-2 * squared)))
-        return out
-    # A random sphere: a smooth field moves the surface (de Sisternes 2015).
-    radius, amplitude = BODY[lesion.kind]
-    wobble = power_law(shape, grid.spacing, 4.0, rng, largest=2 * max(place.half))
-    edge = 1.2 / float(np.mean(place.half))
-    # A growing lesion pushes the tissue around it aside: fat remains in a rim (the halo of a mass).
-    distance = np.sqrt(squared)
-    block = block * (1 - 0.3 * np.exp(-(((distance - radius - 0.1) / 0.12) ** 2)))
-    body = ((radius + amplitude * wobble - distance) / edge + 0.5).clip(0, 1)
-    block = np.maximum(block, body * lesion.contrast)
-    if lesion.kind != "mass":
-        spicules = _grow_spicules(lesion, place, grid, rng)[window]
-        block = np.maximum(block, spicules * max(lesion.contrast, 0.8))
-    out[window] = round_to_grid(block)
+        part = np.exp(-2 * squared)
+    else:
+        # A random sphere: a smooth field moves the surface (de Sisternes 2015).
+        radius, amplitude, solid = BODY[lesion.kind]
+        wobble = power_law(shape, grid.spacing, 4.0, rng, largest=2 * max(place.half))
+        edge = lesion.margin / float(np.mean(place.half))
+        distance = np.sqrt(squared)
+        part = solid * ((radius + amplitude * wobble - distance) / edge + 0.5).clip(0, 1)
+        # A growing lesion pushes the tissue around it aside: fat remains in a rim (the halo of a mass).
+        block = block * (1 - 0.3 * filled * solid * np.exp(-(((distance - radius - 0.1) / 0.12) ** 2)))
+    if lesion.kind in STRANDS:
+        part = np.maximum(part, _grow_strands(lesion, place, grid, rng)[window])
+    out = gland.copy()
+    out[window] = round_to_grid(block + filled * part * np.maximum(tissue - block, 0))
     return out
 
 
@@ -197,11 +215,11 @@ def _find_block(place: Place, grid: Grid) -> tuple[NDArray[np.int64], tuple[int,
     return low, (depth, height, width)
 
 
-def _grow_spicules(lesion: Lesion, place: Place, grid: Grid, rng: np.random.Generator) -> Array:
+def _grow_strands(lesion: Lesion, place: Place, grid: Grid, rng: np.random.Generator) -> Array:
     """Grow thin strands that run outwards from the centre to the extents, tapering."""
     step = 0.4
-    count = int(rng.integers(80, 140))
-    start = 0.45 if lesion.kind == "spiculated" else 0.1
+    count = int(rng.integers(50, 100))
+    start, thickness = STRANDS[lesion.kind]
     directions = gaussian(rng, (count, 3)) * (0.6, 1, 1)  # compression turns strands into the plane
     directions /= np.sqrt((directions * directions).sum(axis=1, keepdims=True))
     half = np.array(place.half)
@@ -210,5 +228,5 @@ def _grow_spicules(lesion: Lesion, place: Place, grid: Grid, rng: np.random.Gene
     points = points / reach * half + np.array(place.centre)
     lengths = rng.uniform(0.55, 1.0, (count, 1))
     along = np.linspace(0, 1, points.shape[1])
-    radii = np.where(along < lengths, 0.8 - 0.5 * along / lengths, 0.0)
+    radii = np.where(along < lengths, thickness * reach * (1 - 0.6 * along / lengths), 0.0)
     return tubes(grid, points, radii, step, rng)

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from dbtbench.data.columns import AXIS_COLUMNS
 from dbtbench.data.dataset import LABELS
 from dbtbench.errors import UsageError
+from dbtbench.exchange.bcs_dbt.ingest import import_bcs_dbt
+from dbtbench.exchange.engine import ImportSettings
+from dbtbench.phantom.acquisition import Geometry
+from dbtbench.phantom.anatomy import Breast
+from dbtbench.phantom.axes import Shares
 from dbtbench.phantom.cohort import (
     ENRICHED,
     SCREENING,
     VIEWS,
     CollectionSummary,
     draw_patients,
-    quotas,
+    measure_contrast,
     write_collection,
 )
+from dbtbench.phantom.simulation import PRESETS, Box, simulate
 
 PATIENTS = 5
-TABLES = [f"BCS-DBT-{name}-train-v2.csv" for name in ("file-paths", "labels", "boxes")]
+TABLES = [f"BCS-DBT-{name}-train-v2.csv" for name in ("file-paths", "labels", "boxes", "axes")]
 
 
 @pytest.fixture(scope="module")
@@ -45,34 +49,6 @@ def digests(root: Path) -> dict[str, str]:
 
 def table(root: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(root / f"BCS-DBT-{name}-train-v2.csv")
-
-
-def test_quotas_meet_the_real_mix_by_largest_remainder() -> None:
-    assert quotas(5060, SCREENING) == {"normal": 4581, "actionable": 278, "benign": 112, "cancer": 89}
-    assert quotas(10, ENRICHED) == {"normal": 4, "actionable": 1, "benign": 3, "cancer": 2}
-    assert quotas(7, {"cancer": 2, "normal": 1}) == {"normal": 2, "actionable": 0, "benign": 0, "cancer": 5}
-
-
-@given(
-    st.integers(1, 500),
-    st.dictionaries(
-        st.sampled_from(["normal", "actionable", "benign", "cancer"]), st.floats(0.01, 10), min_size=1
-    ),
-)
-def test_quotas_add_up_and_miss_by_less_than_one(patients: int, mix: dict[str, float]) -> None:
-    counts = quotas(patients, mix)
-    assert sum(counts.values()) == patients
-    for label, share in mix.items():
-        assert abs(counts[label] - patients * share / sum(mix.values())) < 1 + 1e-6
-
-
-@pytest.mark.parametrize(
-    "mix",
-    [{}, {"normal": 0.0}, {"normal": -1.0, "cancer": 2.0}, {"normal": float("nan")}, {"malignant": 1.0}],
-)
-def test_a_mix_that_is_none_is_refused(mix: Mapping[str, float]) -> None:
-    with pytest.raises(UsageError):
-        quotas(4, mix)
 
 
 def test_patients_do_not_depend_on_how_many_there_are() -> None:
@@ -205,7 +181,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
         ({"preset": "tiny", "patients": 0}, "patients 0"),
         ({"preset": "tiny", "patients": 1, "jobs": 0}, "0 jobs"),
         ({"preset": "tiny", "patients": 1, "seed": -1}, "seed -1"),
-        ({"preset": "tiny", "patients": 1, "conspicuity": -1.0}, "-1.0 times denser"),
+        ({"preset": "tiny", "patients": 1, "mix": {"malignant": 1.0}}, "no label named 'malignant'"),
     ],
 )
 def test_settings_without_sense_are_refused(tmp_path: Path, settings: dict[str, object], named: str) -> None:
@@ -217,7 +193,7 @@ def test_settings_without_sense_are_refused(tmp_path: Path, settings: dict[str, 
 def test_denser_lesions_change_the_views_that_have_one_and_no_others(
     collection: CollectionSummary, tmp_path: Path
 ) -> None:
-    dense = write_collection(tmp_path / "dense", "tiny", PATIENTS, seed=3, conspicuity=3.0)
+    dense = write_collection(tmp_path / "dense", "tiny", PATIENTS, seed=3, axes={"conspicuity": {3.0: 1}})
     patients = draw_patients(PATIENTS, 3, ENRICHED)
 
     def pixels(root: Path, file: str) -> NDArray[np.uint16]:
@@ -233,3 +209,51 @@ def test_denser_lesions_change_the_views_that_have_one_and_no_others(
     ]
     assert changed == [(patient.number, view) for patient, view in views if patient.lesion_in(view)]
     assert changed
+
+
+def test_axes_are_met_by_share_and_recorded_for_every_volume(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    axes: dict[str, Shares] = {
+        "density": {"b": 1, "d": 1},
+        "dose": {0.5: 1, 1.0: 1},
+        "lesion_kind": {"mass": 1},
+        "lesion_size": {12.0: 1},
+        "conspicuity": {2.0: 1},
+    }
+    root = tmp_path_factory.mktemp("axes") / "phantom"
+    write_collection(root, "tiny", 4, mix={"normal": 1, "cancer": 1}, axes=axes, jobs=1)
+    made = table(root, "axes")
+    assert sorted(made.groupby("PatientID")["breast_density"].first()) == ["b", "b", "d", "d"]
+    assert sorted(made.groupby("PatientID")["dose"].first()) == [0.5, 0.5, 1, 1]
+    boxed = made["lesion_kind"].notna()
+    assert boxed.sum() == len(table(root, "boxes")) == 4
+    assert set(made["lesion_kind"].dropna()) == {"mass"}
+    assert set(made["lesion_size_mm"].dropna()) == {12}
+    assert made.loc[boxed, ["lesion_contrast", "lesion_contrast_imaged"]].notna().all(axis=None)
+    assert made.loc[~boxed, made.columns[5:]].isna().all(axis=None)
+    contrasts = [p.lesion.contrast for p in draw_patients(4, 0, {"normal": 1, "cancer": 1}, axes) if p.lesion]
+    assert made["lesion_contrast"].dropna().unique() == pytest.approx([2 * c for c in contrasts], abs=5e-4)
+    dataset = import_bcs_dbt(root, root.parent / "made", ImportSettings())
+    columns = ["PatientID", "View", *AXIS_COLUMNS]
+    pd.testing.assert_frame_equal(dataset.cases[columns], made[columns], check_dtype=False)
+
+
+def test_a_quarter_of_the_dose_has_between_two_and_four_times_the_noise(scattered: Breast) -> None:
+    clean, full, quarter = (
+        simulate(PRESETS["tiny"], scattered, "lcc", None, [0], Geometry(quanta=Geometry.quanta * dose))
+        for dose in (1e6, 1.0, 0.25)
+    )
+    tissue = clean > 250
+    noise = [(noisy[tissue].astype(float) - clean[tissue]).std() for noisy in (full, quarter)]
+    assert 2 < noise[1] / noise[0] < 4  # quanta alone would give 2, electronic noise alone 4
+
+
+def test_contrast_is_measured_inside_the_box_against_a_ring_in_the_breast() -> None:
+    image = np.full((60, 60), 0.3, np.float32)
+    image[:, 40:] = 0.0  # air: no surroundings
+    rows, columns = np.indices(image.shape) + 0.5
+    image[np.hypot((rows - 20) / 10, (columns - 30) / 8) <= 1] = 0.5
+    assert measure_contrast(image, Box(0, 22, 10, 16, 20)) == pytest.approx(0.2)
+    assert measure_contrast(image, Box(0, 2, 40, 10, 10)) == 0
+    assert np.isnan(measure_contrast(np.zeros((9, 9), np.float32), Box(0, 3, 3, 3, 3)))

@@ -11,10 +11,13 @@ import hashlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from dbtbench.data.columns import AXIS_COLUMNS
 from dbtbench.data.dataset import KEY, LABELS, NATIVE_BOX
 from dbtbench.data.schema import NO_LABEL
+from dbtbench.data.words import is_identifier
 from dbtbench.errors import MissingError, UsageError
 from dbtbench.exchange.csv_columns import TRUTH, read_bytes, read_rows
 from dbtbench.exchange.tables import (
@@ -31,10 +34,10 @@ from dbtbench.runtime.progress import log
 
 CLASSES = [label.capitalize() for label in LABELS]
 PATHS = ["descriptive_path", "classic_path"]
-COLUMNS = {"labels": CLASSES, "file-paths": PATHS, "boxes": NATIVE_BOX}
-"""The columns of each kind of table, besides KEY."""
-OPTIONAL = ["VolumeSlices"]
-"""Columns of boxes that releases before v2 lack."""
+COLUMNS = {"labels": CLASSES, "file-paths": PATHS, "boxes": NATIVE_BOX, "axes": AXIS_COLUMNS}
+"""The columns of each kind of table, besides KEY. The phantom has the fourth; real releases do not."""
+OPTIONAL = {"boxes": ["VolumeSlices"], "axes": AXIS_COLUMNS}
+"""Columns that a table may lack: those of boxes before v2 have no `VolumeSlices`."""
 SPLIT_WORDS = {**{split: split for split in OFFICIAL}, "val": "validation"}
 VOLUME_COLUMNS = [*KEY, "label", "split", *PATHS, "reason", "detail"]
 
@@ -63,11 +66,16 @@ def read_tables(root: Path) -> Tables:
     for (kind, split), path in _find_tables(root).items():
         raw = read_bytes(path)
         digest.update(f"{kind} {split} {len(raw)}\n".encode() + raw)
-        table = read_rows(path.name, raw, [*KEY, *COLUMNS[kind]], OPTIONAL if kind == "boxes" else ())
+        table = read_rows(path.name, raw, [*KEY, *COLUMNS[kind]], OPTIONAL.get(kind, ()))
         check_keys(table, path.name)
         parts[kind].append(table.assign(split=split))
-    labels, paths, boxes = (pd.concat(parts[kind], ignore_index=True) for kind in COLUMNS)
-    return check_tables(_join_paths(_check_labels(labels), paths), boxes, digest.hexdigest())
+    labels, paths, boxes = (
+        pd.concat(parts[kind], ignore_index=True) for kind in ("labels", "file-paths", "boxes")
+    )
+    volumes = _join_paths(_check_labels(labels), paths)
+    if parts["axes"]:
+        volumes = _join_axes(volumes, pd.concat(parts["axes"], ignore_index=True))
+    return check_tables(volumes, boxes, digest.hexdigest())
 
 
 def _find_tables(root: Path) -> dict[tuple[str, str], Path]:
@@ -84,13 +92,17 @@ def _find_tables(root: Path) -> dict[tuple[str, str], Path]:
                 f"{len(paths)} files could be the {kind} table of {split}: {names}",
                 "leave one of them in the folder",
             )
-    for kind in COLUMNS:
+    for kind in ("labels", "file-paths", "boxes"):
         if not any(found == kind for found, _ in candidates):
             raise MissingError(f"no {kind} table in {root}", _hint_at_name(kind, "train"))
     splits = [split for split in OFFICIAL if any(found == split for _, found in candidates)]
-    for kind, split in [(k, s) for k in COLUMNS for s in splits if (k, s) not in candidates]:
-        if kind != "boxes":
-            raise MissingError(f"no {kind} table of the split {split} in {root}", _hint_at_name(kind, split))
+    for split in splits:
+        for kind in ("labels", "file-paths"):
+            if (kind, split) not in candidates:
+                raise MissingError(
+                    f"no {kind} table of the split {split} in {root}", _hint_at_name(kind, split)
+                )
+    for split in [split for split in splits if ("boxes", split) not in candidates]:
         log.info(f"no boxes table of the split {split}: its volumes are taken to have no lesions")
     return {(k, s): candidates[k, s][0] for k in COLUMNS for s in splits if (k, s) in candidates}
 
@@ -133,3 +145,18 @@ def _join_paths(labels: pd.DataFrame, paths: pd.DataFrame) -> pd.DataFrame:
     volumes = labels.merge(named, on=KEY, how="left").fillna(dict.fromkeys([*PATHS, "why", "how"], ""))
     reject_rows(volumes, volumes["why"] != "", volumes["why"], volumes["how"])
     return pd.concat([volumes[VOLUME_COLUMNS], only[VOLUME_COLUMNS]], ignore_index=True)
+
+
+def _join_axes(volumes: pd.DataFrame, axes: pd.DataFrame) -> pd.DataFrame:
+    """Give every volume its axes: texts that could be identifiers, finite numbers, and None for the rest."""
+    axes = axes[axes["reason"] == ""].drop_duplicates(KEY)[[*KEY, *AXIS_COLUMNS]]
+    joined = volumes.merge(axes, on=KEY, how="left")
+    for name in AXIS_COLUMNS:
+        cells = joined[name]
+        if name not in ("breast_density", "lesion_kind"):
+            cells = pd.to_numeric(cells, errors="coerce").astype(float)
+            right = np.isfinite(cells)
+        else:
+            right = cells.map(lambda cell: isinstance(cell, str) and is_identifier(cell)).astype(bool)
+        joined[name] = cells.astype(object).where(right, None)
+    return joined
