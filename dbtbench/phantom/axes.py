@@ -28,7 +28,7 @@ BOXED = ("benign", "cancer")
 
 @dataclass(frozen=True)
 class Axis:
-    """What the values of an axis may be, and whose they are.
+    """The values that an axis may have, and the labels of the patients who have one.
 
     Attributes:
         names: the values, where they are names.
