@@ -148,7 +148,10 @@ def evaluate(
 
 
 def measure_realism(
-    volumes: ArrayLike, reference: ArrayLike, boxes: Sequence[Boxes] | None = None
+    volumes: ArrayLike,
+    reference: ArrayLike,
+    boxes: Sequence[Boxes] = (),
+    reference_boxes: Sequence[Boxes] = (),
 ) -> dict[str, float]:
     """Compute every metric of the task `realism` on two arrays of volumes.
 
@@ -161,6 +164,7 @@ def measure_realism(
         volumes: (N, D, H, W) or (N, 1, D, H, W) in [0, 1].
         reference: real volumes, likewise.
         boxes: for each of `volumes` (n, 6) boxes in voxels; without them lesions have no contrast (NaN).
+        reference_boxes: for each of `reference`, likewise; without them no distance of lesions (NaN).
 
     Returns:
         The value of each metric by its name; `dbtbench show realism` says what they mean.
@@ -169,7 +173,7 @@ def measure_realism(
         UsageError: when an array holds no volumes, or values outside [0, 1].
     """
     realism: Any = plugins.load(plugins.get("tasks", "realism"))
-    scores: dict[str, float] = realism.compare(volumes, reference, boxes)
+    scores: dict[str, float] = realism.compare(volumes, reference, boxes, reference_boxes)
     return scores
 
 

@@ -100,13 +100,15 @@ class Realism(Task[RealismRecipe]):
 
     @staticmethod
     def compare(
-        volumes: ArrayLike, reference: ArrayLike, boxes: Sequence[Boxes] | None = None
+        volumes: ArrayLike,
+        reference: ArrayLike,
+        boxes: Sequence[Boxes] = (),
+        reference_boxes: Sequence[Boxes] = (),
     ) -> dict[str, float]:
         """Compute every metric of volumes in memory (see `dbtbench.measure_realism`)."""
         own, real = _Measurements(), _Measurements()
-        arrays = stack_volumes(volumes)
-        own.add(arrays, boxes or [np.empty((0, 6), np.float32)] * len(arrays))
-        real.add(stack_volumes(reference), [])
+        own.add(stack_volumes(volumes), boxes)
+        real.add(stack_volumes(reference), reference_boxes)
         return _scores(own, real)
 
     def _measure_both(self, arm: Arm, seed: int) -> tuple[_Measurements, _Measurements]:

@@ -136,8 +136,8 @@ def test_two_arrays_have_the_scores_that_the_task_gives_their_data_sets(
     test = toy.select("test")
     table = dbtbench.evaluate("realism", ["classic"], data=toy, arms=[], workspace=tmp_path)
     expected = table[table["arm"] == "classic"].set_index("metric")["value"]
-    boxes = [drawn.boxes_of(case) for case in drawn.cases["case"]]
-    found = dbtbench.measure_realism(drawn.volumes(), test.volumes(), boxes)
+    boxes = [[data.boxes_of(case) for case in data.cases["case"]] for data in (drawn, test)]
+    found = dbtbench.measure_realism(drawn.volumes(), test.volumes(), *boxes)
     assert found.keys() == set(expected.index)
     assert found == pytest.approx(expected.to_dict(), nan_ok=True)
     assert np.isnan(dbtbench.measure_realism(drawn.volumes(), test.volumes())["lesion_cnr"])

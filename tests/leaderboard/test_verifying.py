@@ -104,7 +104,7 @@ def test_a_run_without_predictions_says_what_could_be_checked(work: Workspace, r
     (run / "predictions.csv").unlink()
     verification = leaderboard.verify(work, run.name)
     assert verification.scores == []
-    assert "mean_sensitivity_positive from its outcomes" in str(verification)
+    assert "mean_sensitivity_positive, mean_sensitivity_low from its outcomes" in str(verification)
     (run / "outcomes.csv").unlink()
     assert "only its hash and its data set could be checked" in str(leaderboard.verify(work, run.name))
 
