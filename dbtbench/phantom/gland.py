@@ -68,13 +68,13 @@ def grow_gland(region: Region, grid: Grid, coarse: Grid, rng: np.random.Generato
     within, brightness = _grow_lobules(
         region, coarse, surface, _rate_places(region, coarse, surface, rng), rng
     )
-    even = power_law(coarse.shape, coarse.spacing, 3.0, rng, largest=30.0)
+    even = power_law(coarse.shape, coarse.spacing, 3.0, rng, (2.5, 1, 1), largest=30.0)
     # Fine texture is longer along z too, so it is drawn on half of the planes.
     half = Grid((-(-grid.shape[0] // 2), *grid.shape[1:]), (2 * grid.spacing[0], *grid.spacing[1:]))
     fine = resize(power_law(half.shape, half.spacing, 2.4, rng, (3, 1, 1), largest=9.0), grid.shape)
     share = (0.5 + resize(within, grid.shape) / BORDER_MM).clip(0, 1)
-    share *= (resize(brightness + 0.06 * even, grid.shape) + 0.13 * fine).clip(0.2, 1.1)
-    haze = resize(0.05 + 0.03 * even, grid.shape) + 0.02 * fine
+    share *= (resize(brightness + 0.04 * even, grid.shape) + 0.16 * fine).clip(0.2, 1.1)
+    haze = resize(0.09 + 0.10 * even, grid.shape) + 0.02 * fine
     return round_to_grid(np.maximum(share, haze.clip(0, None)))
 
 
@@ -117,6 +117,6 @@ def _grow_lobules(
     least = float(np.quantile(rated[inside], 1 - 0.95 * region.share, method="lower"))
     within, brightness = np.full(grid.shape, -4.0), np.full(grid.shape, 0.7)
     within[where] = ((rated - least) * width).clip(-4, 4)
-    shade = 0.12 * gaussian(rng, count)[own]
-    brightness[where] = 0.62 + shade + 0.5 * strength * (1 - off / 2.5).clip(0, 1)
+    shade = 0.07 * gaussian(rng, count)[own]
+    brightness[where] = 0.61 + shade + 0.6 * strength * (1 - off / 1.6).clip(0, 1)
     return round_to_grid(within), round_to_grid(brightness)

@@ -33,8 +33,8 @@ DENSEST = 1.07
 """Gland-equivalent share of a lesion's own tissue: VICTRE's mass (gland at 1.06 g/cm³) by the calculation of
 `ATTENUATION`: 0.0574 per mm."""
 CONTRAST = {
-    "mass": (0.3, 1.07),
-    "spiculated": (0.35, 1.07),
+    "mass": (0.35, 0.8),
+    "spiculated": (0.4, 0.95),
     "distortion": (0.5, 1.07),
     "asymmetry": (0.2, 0.6),
 }

@@ -26,7 +26,7 @@ FAT_VALUE = 299.0
 """Pixel value of fat (the darkest fifth of tissue): 15.5 % of the window, as measured in real slices."""
 GAIN = 4.7e4
 """Pixel values for a difference of 1/mm; like the value of fat, tuned to the quantiles of two real slices."""
-TONE = (0.92, 0.75)
+TONE = (0.9, 0.9)
 """Above fat, a share e of the window is shown as e · (TONE[0] + TONE[1] · e): dense tissue gains most.
 Fitted, with the anatomy, to the quantiles of real slices."""
 

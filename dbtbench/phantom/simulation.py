@@ -43,7 +43,7 @@ class Preset:
 PRESETS = {
     # A pixel of 3.75 mm would alias skin and strands, so the physics of `tiny` runs on half of it.
     "tiny": Preset((8, 64, 64), (2, 2, 2), 24, conspicuity=2.25),
-    "small": Preset((32, 160, 128), (1, 1, 1), 32, conspicuity=1.75),
+    "small": Preset((32, 160, 128), (1, 1, 1), 32, conspicuity=2.0),
     "standard": Preset((32, 320, 256), (1, 1, 1), 48),
 }
 

@@ -8,7 +8,7 @@ from scipy.ndimage import map_coordinates
 from dbtbench.phantom.numbers import Array, gaussian, round_to_grid
 from dbtbench.phantom.texture import Grid, power_law, resize, tubes, wander
 
-LIGAMENT_MM = 0.5
+LIGAMENT_MM = 0.6
 """Half of a ligament's thickness."""
 CONVERGENCE_MM = 60.0
 """Distance in front of the nipple of the point from which ligaments run."""
@@ -40,7 +40,7 @@ def grow_ligaments(grid: Grid, coarse: Grid, nipple: tuple[float, float], rng: n
         # None where they would lie flat in a plane's view or crowd.
         power = power_law(coarse.shape, coarse.spacing, 3.5, rng, (5.0, 0.7, 1.5), largest=25.0)
         power = (
-            (3 * steep - 0.8).clip(0, 1) * (2.6 - 0.8 * steep).clip(0, 1) * (0.07 + 0.26 * power).clip(0, 0.8)
+            (3 * steep - 0.8).clip(0, 1) * (2.6 - 0.8 * steep).clip(0, 1) * (0.11 + 0.19 * power).clip(0, 0.8)
         )
         turns = resize(field, grid.shape) / apart
         off = np.abs(turns - np.rint(turns)) * apart / resize(steep, grid.shape).clip(0.05, None)
