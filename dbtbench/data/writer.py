@@ -42,6 +42,7 @@ from dbtbench.runtime.files import (
     write_text,
 )
 
+JOURNAL = "journal.jsonl"
 SHARD_BYTES = 2**23
 """Cases are packed together up to this size. One file per case would be 22,032 files of 64 KiB for BCS-DBT on
 the paper's grid."""
@@ -81,7 +82,7 @@ class DatasetWriter:
         self.capacity, self.fresh = capacity, fresh
         self.identity = digest(dict(identity))
         self.folder = path.with_name(f".{path.name}.{self.identity[:12]}.partial")
-        self._journal = self.folder / "journal.jsonl"
+        self._journal = self.folder / JOURNAL
         self._held = ExitStack()
 
     def __enter__(self) -> DatasetWriter:
@@ -240,7 +241,6 @@ class DatasetWriter:
             ),
         }
         write_json(self.folder / "dataset.json", add_digest(described))
-        self._journal.unlink(missing_ok=True)  # from here on, work continues by dataset.json and the tables
         sync(self.folder)
         replaced = self.path.with_name(f".{self.path.name}.replaced")
         shutil.rmtree(replaced, ignore_errors=True)
@@ -248,6 +248,9 @@ class DatasetWriter:
             self.path.replace(replaced)
         self.folder.replace(self.path)
         sync(self.path.parent)
+        # Not before: the tables do not have all that the entries say.
+        (self.path / JOURNAL).unlink(missing_ok=True)
+        sync(self.path)
         self._remove_leftovers()
         return DBTDataset.open(self.path)
 
@@ -387,6 +390,7 @@ def find_finished(path: Path, identity: Mapping[str, Any] | str, fresh: bool = F
     if fresh or not (path / "dataset.json").is_file():
         return None
     dataset = DBTDataset.open(path)
+    (path / JOURNAL).unlink(missing_ok=True)  # left by a writer that was killed right after it finished
     wanted = identity if isinstance(identity, str) else digest(dict(identity))
     if dataset.meta["identity"] != wanted:
         raise UsageError(

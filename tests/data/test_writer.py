@@ -356,6 +356,35 @@ def test_a_finished_data_set_is_found_by_identity_and_its_name_is_protected(
         find_finished(made.path, {"toy": "another"})
 
 
+@pytest.mark.parametrize(("step", "name"), [("replace", ".d."), ("unlink", "journal")])
+def test_a_writer_that_is_killed_around_its_last_rename_knows_all_that_its_entries_said(
+    tmp_path: Path, volume: Any, monkeypatch: pytest.MonkeyPatch, step: str, name: str
+) -> None:
+    """Entries say more than the tables: rows of rejected boxes, and what a reader noted."""
+    path, box = tmp_path / "d", {"table": "boxes", "PatientID": "P1", "reason": "outside"}
+    do = getattr(Path, step)
+
+    def die(self: Path, *rest: Any, **options: Any) -> Any:
+        if self.name.startswith(name):
+            raise KeyboardInterrupt
+        return do(self, *rest, **options)
+
+    with DatasetWriter(path, GRID, 1, {}) as writer:
+        writer.add(0, volume, CASE, [])
+        entry = {**writer.entries[0], "rejected": [box], "noted": 1}
+        writer.record(entry)
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, step, die)
+            with pytest.raises(KeyboardInterrupt):
+                writer.finish(META, "h")
+    if find_finished(path, {}) is None:
+        with DatasetWriter(path, GRID, 1, {}) as writer:
+            assert writer.entries == {0: entry}
+            writer.finish(META, "h")
+    assert files(path).keys() == files(write(tmp_path / "e", {0: volume}, 1).path).keys()
+    assert "outside" in (path / "rejected.csv").read_text()
+
+
 def test_a_journal_line_survives_json(tmp_path: Path, volume: Any) -> None:
     with DatasetWriter(tmp_path / "d", GRID, 1, {}) as writer:
         writer.add(0, volume, CASE, [])
