@@ -368,7 +368,7 @@ def test_no_import_stores_a_distance_that_opening_refuses(mm: float) -> None:
     [
         ["generate", "classic", "--n", "2"],
         ["evaluate", "--task", "realism"],
-        ["data", "info"],
+        ["data", "info", "--sheet", "OUT"],
         ["data", "export", "--format", "npz", "--out", "OUT"],
     ],
 )
@@ -380,10 +380,8 @@ def test_every_verb_that_uses_it_ends_with_4_and_the_files_name(
         edit(copy / damaged, put("split", "train", 32))
     else:
         swap(copy / damaged)
-    if words[1] == "info":
-        words = [*words, "--sheet", "OUT"]
-    command = [str(tmp_path / "out.png") if word == "OUT" else word for word in words]
-    done = CliRunner().invoke(app, [*command, "--workspace", str(tmp_path)])
+    words = [str(tmp_path / "out.png") if word == "OUT" else word for word in words]
+    done = CliRunner().invoke(app, [*words, "--workspace", str(tmp_path)])
     assert isinstance(done.exception, StaleError) or done.exit_code == 4, done.output
     assert damaged in str(done.exception) + done.stderr
 

@@ -361,8 +361,7 @@ def test_a_writer_that_is_killed_around_its_last_rename_knows_all_that_its_entri
     tmp_path: Path, volume: Any, monkeypatch: pytest.MonkeyPatch, step: str, name: str
 ) -> None:
     """Entries say more than the tables: rows of rejected boxes, and what a reader noted."""
-    path, box = tmp_path / "d", {"table": "boxes", "PatientID": "P1", "reason": "outside"}
-    do = getattr(Path, step)
+    path, box, do = tmp_path / "d", {"table": "boxes", "reason": "outside"}, getattr(Path, step)
 
     def die(self: Path, *rest: Any, **options: Any) -> Any:
         if self.name.startswith(name):
@@ -371,12 +370,11 @@ def test_a_writer_that_is_killed_around_its_last_rename_knows_all_that_its_entri
 
     with DatasetWriter(path, GRID, 1, {}) as writer:
         writer.add(0, volume, CASE, [])
-        entry = {**writer.entries[0], "rejected": [box], "noted": 1}
-        writer.record(entry)
-        with monkeypatch.context() as patched:
-            patched.setattr(Path, step, die)
-            with pytest.raises(KeyboardInterrupt):
-                writer.finish(META, "h")
+        writer.record(entry := {**writer.entries[0], "rejected": [box], "noted": 1})
+        monkeypatch.setattr(Path, step, die)
+        with pytest.raises(KeyboardInterrupt):
+            writer.finish(META, "h")
+    monkeypatch.undo()
     if find_finished(path, {}) is None:
         with DatasetWriter(path, GRID, 1, {}) as writer:
             assert writer.entries == {0: entry}
