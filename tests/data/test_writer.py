@@ -277,16 +277,8 @@ def test_a_worker_that_does_not_see_the_workspace_says_so(tmp_path: Path, volume
 
 def test_a_finished_data_set_is_taken_up_again_to_add_cases(tmp_path: Path, volume: Any) -> None:
     box: dict[str, Any] = {"z0": 0.1, "y0": 1 / 3, "x0": 1e-7, "z1": 2.0, "y1": 3.0, "x1": 4.0, "Subject": 0}
-    box |= {
-        "Slice": 1,
-        "X": 0,
-        "Y": 1,
-        "Width": 2,
-        "Height": 2,
-        "Class": "cancer",
-        "AD": 0,
-        "VolumeSlices": 4,
-    }
+    box |= {"Slice": 1, "X": 0, "Y": 1, "Width": 2, "Height": 2}
+    box |= {"Class": "cancer", "AD": 0, "VolumeSlices": 4}
 
     def add(writer: DatasetWriter, index: int) -> None:
         writer.add(index, volume * index, CASE | {"pixel_mm": 1 / 3}, [box])
