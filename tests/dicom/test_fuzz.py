@@ -29,7 +29,7 @@ from dbtbench.dicom import header
 from dbtbench.dicom.volume import read_volume
 from dbtbench.errors import UnreadableError
 
-NUMBERS = range(*map(int, os.environ.get("DBTBENCH_FUZZ", "0:1500").split(":")))
+NUMBERS = range(*map(int, os.environ.get("DBTBENCH_FUZZ", "0:2000").split(":")))
 SHAPE = (4, 64, 48)
 SECONDS = 5.0
 """CPU seconds that one input may take; after a minute without an end the run stops with a traceback."""
