@@ -85,7 +85,7 @@ def _check_orientation(data: DBTDataset) -> Iterator[Check]:
 
 def _list_notices(data: DBTDataset) -> Iterator[Check]:
     """Yield what breaks no rule: labels and boxes that contradict each other, patients of unknown split."""
-    if unknown := list_unknown(data):
+    if unknown := list_unknown(data.meta, data.cases, data.read_rejected):
         text = "patient without a volume, and the split is not recorded: its hash was not compared"
         yield Check(f"{len(unknown)} × {text}", 0, unknown[:SHOWN], notice=True)
     if not data.synthetic:
@@ -131,7 +131,7 @@ def _check_fingerprint(data: DBTDataset) -> Problems:
 
 
 def _check_split(data: DBTDataset) -> Problems:
-    if problem := compare_split(data):
+    if problem := compare_split(data.meta, data.cases, data.read_rejected):
         yield problem
 
 

@@ -123,7 +123,7 @@ class DBTDataset:
         if changed:
             tables = f"{path / 'cases.csv'}, boxes.csv and dataset.json"
             raise StaleError(f"{tables} do not belong together: {changed}", remedy(path))
-        if changed := compare_split(opened) or compare_description(meta):
+        if changed := compare_split(meta, opened.cases, opened.read_rejected) or compare_description(meta):
             raise StaleError(f"{path / 'dataset.json'}: {changed}", remedy(path))
         return opened
 

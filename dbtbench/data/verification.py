@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from dbtbench.errors import DBTBenchError, explain_file_error
 from dbtbench.runs import matches_digest
 from dbtbench.runtime.files import digest
-
-if TYPE_CHECKING:
-    from dbtbench.data.dataset import DBTDataset
 
 TABLES = ("cases.csv", "boxes.csv")
 WITHOUT_VOLUMES = "without_volumes"
@@ -68,46 +67,55 @@ def compare_description(meta: Mapping[str, Any]) -> str:
     return "" if matches_digest(meta) else "it does not match its digest"
 
 
-def compare_split(data: DBTDataset) -> str:
+def compare_split(
+    meta: Mapping[str, Any], cases: pd.DataFrame, read_rejected: Callable[[], pd.DataFrame]
+) -> str:
     """Compare the patients and their splits with the split's hash.
 
     A synthetic data set has the hash of the real one that its generator saw.
+
+    Args:
+        meta: dataset.json.
+        cases: cases.csv.
+        read_rejected: reads rejected.csv.
 
     Returns:
         How they differ; empty when they do not, for a data set that no import made, and where a patient's
         split is not known (`list_unknown`).
     """
-    recorded, source = data.split_hash, data.meta["source"]
-    if data.synthetic:
+    recorded, source = meta["split"]["hash"], meta["source"]
+    if source["kind"] == "synthetic":
         seen = source.get("data", {}).get("split_hash", recorded)
         differs = seen != recorded
         return f"its generator saw the split {seen[:12]}, dataset.json has {recorded[:12]}" if differs else ""
-    made_by_import = data.meta.get("import_report") is not None or WITHOUT_VOLUMES in data.meta["split"]
-    if not made_by_import or list_unknown(data):
+    made_by_import = meta.get("import_report") is not None or WITHOUT_VOLUMES in meta["split"]
+    if not made_by_import or list_unknown(meta, cases, read_rejected):
         return ""
-    own = dict(zip(data.cases["PatientID"], data.cases["split"], strict=True))
-    found = split_digest(own | data.meta["split"].get(WITHOUT_VOLUMES, {}))
+    own = dict(zip(cases["PatientID"], cases["split"], strict=True))
+    found = split_digest(own | meta["split"].get(WITHOUT_VOLUMES, {}))
     if found == recorded:
         return ""
     return f"two splits: dataset.json has the hash {recorded[:12]}, cases.csv gives {found[:12]}"
 
 
-def list_unknown(data: DBTDataset) -> list[str]:
+def list_unknown(
+    meta: Mapping[str, Any], cases: pd.DataFrame, read_rejected: Callable[[], pd.DataFrame]
+) -> list[str]:
     """List the patients of a real data set's import who have no volume in it, and whose split is not known.
 
-    Data sets of early versions do not have their splits.
+    Data sets of early versions do not have their splits. Arguments are those of `compare_split`.
     """
-    report = data.meta.get("import_report")
-    if data.synthetic or report is None or WITHOUT_VOLUMES in data.meta["split"]:
+    report = meta.get("import_report")
+    if meta["source"]["kind"] == "synthetic" or report is None or WITHOUT_VOLUMES in meta["split"]:
         return []
     try:
-        rejected = data.read_rejected()
+        rejected = read_rejected()
     except DBTBenchError:
         return [OF_REJECTED]
     volumes = rejected[rejected["table"] != "boxes"]
     if len(volumes) < sum(report["rejected"].values()) + report["missing"]:
         return [OF_REJECTED]
-    return sorted(set(volumes["PatientID"].dropna()) - set(data.cases["PatientID"]))
+    return sorted(set(volumes["PatientID"].dropna()) - set(cases["PatientID"]))
 
 
 def remedy(folder: Path) -> str:
