@@ -250,7 +250,6 @@ class DatasetWriter:
         sync(self.path.parent)
         # Not before: the tables do not have all that the entries say.
         (self.path / JOURNAL).unlink(missing_ok=True)
-        sync(self.path)
         self._remove_leftovers()
         return DBTDataset.open(self.path)
 
@@ -390,7 +389,8 @@ def find_finished(path: Path, identity: Mapping[str, Any] | str, fresh: bool = F
     if fresh or not (path / "dataset.json").is_file():
         return None
     dataset = DBTDataset.open(path)
-    (path / JOURNAL).unlink(missing_ok=True)  # left by a writer that was killed right after it finished
+    if (path / JOURNAL).is_file():  # a writer was killed right after it finished
+        (path / JOURNAL).unlink(missing_ok=True)
     wanted = identity if isinstance(identity, str) else digest(dict(identity))
     if dataset.meta["identity"] != wanted:
         raise UsageError(
