@@ -76,7 +76,7 @@ def test_the_board_has_a_row_for_each_arm_and_metric(walked: Path) -> None:
     assert detection["metric"].nunique() == 9
     decides = detection[detection["primary"] == 1].set_index("arm")
     assert set(decides["verified"]) == {"outcomes"}
-    assert decides.loc["ddpm", "verdict"].endswith("2 seeds: too few seeds to tell")
+    assert decides.loc["ddpm", "verdict"].endswith("2 seeds against 4: too few seeds to tell")
     assert set(board.loc[board["task"] == "realism", "arm"]) == {"real", "ddpm", "ddpm:shuffled-boxes"}
 
 
