@@ -6,12 +6,11 @@ same number always gives the same input.
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import random
 import sys
-import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from fuzzing import SECONDS, judge_input
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
@@ -31,8 +31,6 @@ from dbtbench.errors import UnreadableError
 
 NUMBERS = range(*map(int, os.environ.get("DBTBENCH_FUZZ", "0:2000").split(":")))
 SHAPE = (4, 64, 48)
-SECONDS = 5.0
-"""CPU seconds that one input may take; after a minute without an end the run stops with a traceback."""
 Random = random.Random
 
 
@@ -177,15 +175,9 @@ def run(
         name = list(seeds)[number % len(seeds)]
         content, mutator, keeps_pixels = mutate(number, seeds[name])
         path.write_bytes(content)
-        faulthandler.dump_traceback_later(60, exit=True)
-        start = time.process_time()
         tolerance, original = 0.02 if name == "lossy" else 1e-5, originals[name] if keeps_pixels else None
-        try:
-            verdict, detail = judge(path, Random(number), tolerance, original)
-        except Exception as error:  # the fault that is looked for
-            verdict, detail = "raised", f"{type(error).__name__}: {error}"
-        seconds = time.process_time() - start
-        faulthandler.cancel_dump_traceback_later()
+        one = partial(judge, path, Random(number), tolerance, original)
+        verdict, detail, seconds = judge_input(one)
         verdicts[verdict] += 1
         slowest = max(slowest, seconds)
         if verdict in ("raised", "differs", "not a volume") or seconds > SECONDS:

@@ -6,7 +6,6 @@ numbers; the same number always gives the same input.
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import math
 import os
@@ -14,15 +13,16 @@ import random
 import re
 import shutil
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from fuzzing import SECONDS, judge_input
 
 from dbtbench.data import dataset
 from dbtbench.data.dataset import LABELS, SPLITS, DBTDataset
@@ -40,8 +40,6 @@ from dbtbench.runs import add_digest
 from dbtbench.submissions.tables import read_labels, read_predictions
 
 NUMBERS = range(*map(int, os.environ.get("DBTBENCH_FUZZ", "0:100").split(":")))
-SECONDS = 5.0
-"""CPU seconds that one input may take; after a minute without an end the run stops with a traceback."""
 Random = random.Random
 
 LABELLED = "PatientID,StudyUID,View,Normal,Actionable,Benign,Cancer\n"
@@ -208,14 +206,7 @@ def run(
             ["collection"] * 4 + ["samples"] * 3 + ["team"] * 3 + ["data set"] * 2 + ["run"] * 2
         )
         file = r.choice(list(targets[name].files))
-        faulthandler.dump_traceback_later(60, exit=True)
-        start = time.process_time()
-        try:
-            verdict, fault = judge(r, targets[name], file, mutate)
-        except Exception as error:  # the fault that is looked for
-            verdict, fault = "raised", f"{type(error).__name__}: {error}"
-        seconds = time.process_time() - start
-        faulthandler.cancel_dump_traceback_later()
+        verdict, fault, seconds = judge_input(partial(judge, r, targets[name], file, mutate))
         verdicts[verdict] += 1
         slowest = max(slowest, seconds)
         if fault or seconds > SECONDS:
