@@ -35,7 +35,9 @@ from dbtbench.runtime.progress import log
 CLASSES = [label.capitalize() for label in LABELS]
 PATHS = ["descriptive_path", "classic_path"]
 COLUMNS = {"labels": CLASSES, "file-paths": PATHS, "boxes": NATIVE_BOX, "axes": AXIS_COLUMNS}
-"""The columns of each kind of table, besides KEY. The phantom has the fourth; real releases do not."""
+"""The columns of each kind of table, besides KEY. The phantom has the fourth."""
+RELEASED = ("labels", "file-paths", "boxes")
+"""The kinds that real releases have."""
 OPTIONAL = {"boxes": ["VolumeSlices"], "axes": AXIS_COLUMNS}
 """Columns that a table may lack: those of boxes before v2 have no `VolumeSlices`."""
 SPLIT_WORDS = {**{split: split for split in OFFICIAL}, "val": "validation"}
@@ -69,9 +71,7 @@ def read_tables(root: Path) -> Tables:
         table = read_rows(path.name, raw, [*KEY, *COLUMNS[kind]], OPTIONAL.get(kind, ()))
         check_keys(table, path.name)
         parts[kind].append(table.assign(split=split))
-    labels, paths, boxes = (
-        pd.concat(parts[kind], ignore_index=True) for kind in ("labels", "file-paths", "boxes")
-    )
+    labels, paths, boxes = (pd.concat(parts[kind], ignore_index=True) for kind in RELEASED)
     volumes = _join_paths(_check_labels(labels), paths)
     if parts["axes"]:
         volumes = _join_axes(volumes, pd.concat(parts["axes"], ignore_index=True))
@@ -92,7 +92,7 @@ def _find_tables(root: Path) -> dict[tuple[str, str], Path]:
                 f"{len(paths)} files could be the {kind} table of {split}: {names}",
                 "leave one of them in the folder",
             )
-    for kind in ("labels", "file-paths", "boxes"):
+    for kind in RELEASED:
         if not any(found == kind for found, _ in candidates):
             raise MissingError(f"no {kind} table in {root}", _hint_at_name(kind, "train"))
     splits = [split for split in OFFICIAL if any(found == split for _, found in candidates)]
