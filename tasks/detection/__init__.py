@@ -33,6 +33,8 @@ class DetectionRecipe(TrainingRecipe):
             the FROC curve.
         overlap: of two detections with a larger intersection over union, only the better is kept.
         detections: most detections in a volume.
+        merge_depths: whether detections one above the other count as one (`merging`): better at few false
+            positives; without, each slice is a guess of its own, which pays at 1 to 4.
         points: operating points of the primary metric: `dbtex`, 1, 2, 3 and 4 false positives a volume, as in
             the challenge; `low`, ⅛, ¼, ½ and 1, where guesses find much less. Both are always scored.
     """
@@ -52,6 +54,7 @@ class DetectionRecipe(TrainingRecipe):
     score_threshold: float = Field(default=0.001, ge=0, lt=1)
     overlap: float = Field(default=0.22, ge=0, le=1)
     detections: PositiveInt = 50
+    merge_depths: bool = True
     points: Literal["dbtex", "low"] = "dbtex"
 
 
@@ -59,7 +62,7 @@ class Detection(Task[DetectionRecipe]):
     """Lesion detection, scored by the official rule of the DBTex challenges."""
 
     recipe_class = DetectionRecipe
-    version = 2
+    version = 3
     metrics = METRICS
     seeds = 5
     references = REFERENCES

@@ -23,6 +23,7 @@ from dbtbench.training.batches import Batches
 from dbtbench.training.loop import Loss, StepContext, fit
 
 from .data import native_predictions
+from .merging import merge_depths
 from .references import find_blobs, guess
 from .retinanet import LesionDetector, anchor_shapes, check_grid
 
@@ -78,7 +79,10 @@ def predict(arm: Arm, seed: int, recipe: DetectionRecipe, run: Run) -> pd.DataFr
             recipe.detections,
         )
         model = net if arm.reference else _train(net, arm, seed, recipe, run, title)
-    return native_predictions(test, list(_detect(model, test, title)))
+    found = _detect(model, test, title)
+    if recipe.merge_depths:
+        found = (merge_depths(boxes, scores, recipe.overlap) for boxes, scores in found)
+    return native_predictions(test, list(found))
 
 
 def _train(
