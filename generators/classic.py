@@ -50,6 +50,7 @@ class Classic(Generator[ClassicRecipe]):
 
     recipe_class = ClassicRecipe
     derived = True
+    learned = False
 
     def fit(self, train: DBTDataset, run: Run) -> None:
         """Keep the training split; nothing is learned."""

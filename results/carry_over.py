@@ -2,9 +2,10 @@
 
     python results/carry_over.py [FOLDER]      # a folder of results; the one of this file by default
 
-Arms and settings get their present names, and each record gets the declarations of its metrics. A run's hash
-follows from what its record says, so records and their outcomes get new file names. Scores, counts,
-outcomes and provenance stay as they are; a record that is of this version already stays, too. Afterwards
+Arms and settings get their present names, and each record gets the declarations of its metrics and of its
+generator. A run's hash follows from what its record says, so records and their outcomes get new file names.
+Scores, counts, outcomes and provenance stay as they are; a record that is of this version already stays, too.
+Afterwards
 `dbtbench leaderboard --results FOLDER` builds the board again.
 """
 
@@ -22,10 +23,12 @@ from dbtbench.task import RENAMED
 
 DATA_SETS = {"mended": "fixed"}
 """Names of synthetic data sets, and so of arms, by their earlier names."""
+LEARNED = {"classic": False, "paste": False, "ddpm": True}
+"""Whether a generator learns, for those of the time when records did not say it."""
 
 
 def renew(old: dict[str, Any]) -> dict[str, Any]:
-    """Give a record the present names, and the declarations of its metrics.
+    """Give a record the present names, and the declarations of its metrics and generators.
 
     Scores of a record without declarations are of version 1 of their metrics: there was no other.
 
@@ -35,13 +38,20 @@ def renew(old: dict[str, Any]) -> dict[str, Any]:
     """
     record = dict(old)
     record["arm"] = ":".join((RENAMED | DATA_SETS).get(word, word) for word in old["arm"].split(":"))
-    if made := old["augmentation"]:
-        name = DATA_SETS.get(made["name"], made["name"])
-        record["augmentation"] = {**made, "name": name, "recipe": _rename_settings(made)}
+    made = old["augmentation"]
+    sources = made if isinstance(made, list) else [made] if made else []
+    renamed = [
+        {**each, "name": DATA_SETS.get(each["name"], each["name"]), "recipe": _rename_settings(each)}
+        for each in sources
+    ]
+    record["augmentation"] = renamed if isinstance(made, list) else next(iter(renamed), None)
     if "metrics" not in old:
         declared = {m.name: m for m in plugins.load(plugins.get("tasks", old["task"])).metrics}
         metrics = {name: declared[name].describe() | {"version": 1} for name in old["scores"]}
         record = _insert(record, "metrics", metrics, after="scores")
+    if sources and "learned" not in old and {each["generator"] for each in sources} <= LEARNED.keys():
+        learned = any(LEARNED[each["generator"]] for each in sources)
+        record = _insert(record, "learned", learned, after="derived" if "derived" in record else "seconds")
     return record
 
 

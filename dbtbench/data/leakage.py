@@ -9,7 +9,7 @@ rounded alike; only then are these read, once. Copies that were changed otherwis
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from dbtbench.data.columns import FULL_SCALE
 from dbtbench.data.dataset import DBTDataset
+from dbtbench.data.schema import read_declaration
 from dbtbench.errors import StaleError
 from dbtbench.geometry.views import Volume
 from dbtbench.runtime.progress import log, progress
@@ -207,21 +208,13 @@ def check_leakage(synthetic: DBTDataset, real: DBTDataset) -> int:
             copies.append(finder.find(case, synthetic.volumes([case])[0, 0]))
             advance()
     held = check_copies(
-        synthetic.name, (copy for copy in copies if copy), bool(is_derived(synthetic.meta["source"]))
+        synthetic.name,
+        (copy for copy in copies if copy),
+        bool(read_declaration(synthetic.meta["source"], "derived")),
     )
     if held:
         log.info(f"{synthetic.name} is derived: {held} of {len(synthetic)} volumes are training volumes")
     return held
-
-
-def is_derived(source: Mapping[str, Any]) -> bool | None:
-    """Whether the volumes of a source are changed training volumes; None where an older file does not say.
-
-    Args:
-        source: `source` of dataset.json.
-    """
-    derived = source.get("derived")
-    return derived if isinstance(derived, bool) else None
 
 
 def _name_some(copies: list[Copy]) -> str:

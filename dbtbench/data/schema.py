@@ -110,6 +110,17 @@ def read_description(path: Path) -> dict[str, Any]:
     return meta
 
 
+def read_declaration(source: Mapping[str, Any], name: str) -> bool | None:
+    """Read what the maker of synthetic volumes declared of them; None where it did not say.
+
+    Args:
+        source: `source` of dataset.json.
+        name: `derived` or `learned`; see `dbtbench.generator.Generator`.
+    """
+    said = source.get(name)
+    return said if isinstance(said, bool) else None
+
+
 def read_table(path: Path, text: Iterable[str], filled: Mapping[str, type]) -> pd.DataFrame:
     """Read a table. Nothing but an empty cell is NaN: a patient may be called `NA`.
 

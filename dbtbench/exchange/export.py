@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dbtbench.data.columns import AXIS_COLUMNS
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, NATIVE_BOX, SPACING, DBTDataset
-from dbtbench.data.leakage import is_derived
+from dbtbench.data.schema import read_declaration
 from dbtbench.data.spacing import spacing_of
 from dbtbench.dicom.volume import image_laterality
 from dbtbench.dicom.writing import (
@@ -171,7 +171,7 @@ def _describe_derivation(dataset: DBTDataset, nominal: bool) -> Derivation:
     if dataset.synthetic:
         maker = f"{source['generator']} (version {source['version']}, run {source['run']})"
         text = f"synthetic: drawn by {maker}, not a patient{note}"
-        if is_derived(source):
+        if read_declaration(source, "derived"):
             text = f"derived: a training volume that {maker} changed{note}"
     else:
         window = dataset.meta["intensity"].get("window", "unknown")
@@ -211,7 +211,7 @@ def _make_tables(dataset: DBTDataset, files: list[str]) -> dict[str, pd.DataFram
     file_of = dict(zip(dataset.cases["case"], files, strict=True))
     boxes = dataset.boxes.assign(file=dataset.boxes["case"].map(file_of))
     volumes = dataset.cases.assign(file=files)[["file", *KEY, "label", "split"]]
-    derived = is_derived(dataset.meta["source"]) if dataset.synthetic else None
+    derived = read_declaration(dataset.meta["source"], "derived") if dataset.synthetic else None
     if derived is not None:
         volumes["derived"] = int(derived)
     return {

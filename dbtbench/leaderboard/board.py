@@ -294,6 +294,7 @@ def _describe_arm(runs: Runs) -> dict[str, Any]:
         "generator_version": made[0].version if len(made) == 1 else "+".join(str(m.version) for m in made),
         "generator_recipe": "+".join(short_digest(each.recipe) for each in made),
         "derived": "" if last.derived is None else int(last.derived),
+        "learned": "" if last.learned is None else int(last.learned),
         "generator_run": "+".join(each.run for each in made),
         "synthetic_fingerprint": last.synthetic,
         "synthetic_volumes": synthetic,

@@ -15,6 +15,7 @@ COLUMNS = {
     "generator_version": "raised when the same recipe draws otherwise than before",
     "generator_recipe": "hash of the generator's settings, those of drawing included",
     "derived": "1: synthetic volumes are changed training volumes; 0: they are drawn; empty: not known",
+    "learned": "1: a model drew them that learned from training volumes; 0: made by rule; empty: not known",
     "generator_run": "the checkpoint: the hash that names the generator's training run",
     "synthetic_fingerprint": "SHA-256 of what the synthetic data set holds; two of them are two arms",
     "synthetic_volumes": "how many synthetic volumes there were",

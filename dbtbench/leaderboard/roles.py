@@ -12,8 +12,6 @@ from dbtbench.task import BASELINE, CEILING, NORMALS, PLACEBO, SHUFFLED
 
 CONTROLS = (SHUFFLED, NORMALS)
 """Arms that ask whether a gain could be something else; they are no claims of their own."""
-LEARNS_NOTHING = ("classic", "paste")
-"""Generators that change or combine training volumes by rule: what a learned one has to beat."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,8 @@ class Roles:
             procedure corrects for their number.
         controls: for each augmentation, by the control's word: the arm with the boxes of its volumes
             shuffled, and the one with its lesion-free volumes alone.
-        unlearned: augmentations by a generator that learns nothing; the last thing to be better than.
+        unlearned: augmentations whose generators all declare that they learn nothing; the last thing to be
+            better than.
         trainings: arms that several trainings of one generator are together: the arms of these, each with the
             number of its training.
         references: arms that train on neither real nor synthetic data, such as a detector without training;
@@ -77,11 +76,7 @@ class Roles:
                 label: _pooled_controls(label, trainings) if label in trainings else _controls(label, records)
                 for label in claims
             },
-            unlearned=tuple(
-                label
-                for label, record in claims.items()
-                if {made.generator for made in record.augmentations} <= {*LEARNS_NOTHING}
-            ),
+            unlearned=tuple(label for label, record in claims.items() if record.learned is False),
             trainings=trainings,
             references=tuple(label for label in records if label not in {*same, *real, *synthetic}),
             volumes={

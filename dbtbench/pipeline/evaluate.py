@@ -12,7 +12,8 @@ from typing import Any
 
 from dbtbench import plugins, recipe
 from dbtbench.data.dataset import DBTDataset
-from dbtbench.data.leakage import check_leakage, is_derived
+from dbtbench.data.leakage import check_leakage
+from dbtbench.data.schema import read_declaration
 from dbtbench.errors import DBTBenchError, HeldError, UsageError
 from dbtbench.pipeline.arms import default_arms, make_arm
 from dbtbench.pipeline.generate import find_augmentation
@@ -176,10 +177,10 @@ def _describe_synthetic(dataset: DBTDataset) -> dict[str, Any]:
     }
 
 
-def _describe_derived(arm: Arm) -> bool | None:
-    """Say whether any synthetic volume is a changed training volume; None where one's maker did not say."""
-    flags = {is_derived(dataset.meta["source"]) for dataset in arm.synthetic}
-    return True if True in flags else None if None in flags else False
+def _read_declaration(arm: Arm, name: str) -> bool | None:
+    """Read whether the maker of any synthetic volume declared this; None where one did not say."""
+    said = {read_declaration(dataset.meta["source"], name) for dataset in arm.synthetic}
+    return True if True in said else None if None in said else False
 
 
 def _throw_away(runs: Sequence[Run]) -> None:
@@ -305,5 +306,5 @@ def _evaluate_in(run: Run, job: Job) -> None:
             results = check_evaluation(job.task, evaluation, job.arm, run)
         write_tables(run.path, evaluation)
         if job.arm.synthetic:
-            results |= {"derived": _describe_derived(job.arm)}
+            results |= {name: _read_declaration(job.arm, name) for name in ("derived", "learned")}
         run.finish(**results)

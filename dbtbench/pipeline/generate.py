@@ -203,6 +203,7 @@ def draw(
         "source": {
             "kind": "synthetic",
             "derived": fitted.generator.derived,
+            "learned": fitted.generator.learned,
             "run": short_digest(fitted.identity),
             **request,
         },

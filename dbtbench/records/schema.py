@@ -31,7 +31,7 @@ from dbtbench.task import ALONE, REFERENCES, ArmName
 
 TABLE = r"outcomes(-[a-z0-9]{1,40})?"
 RESULTS = {"scores", "metrics", "counts", "seconds", "dbtbench", "commit", "versions", "device", "created"}
-RESULTS |= {"rescored", "derived", "files", "sha256"}
+RESULTS |= {"rescored", "derived", "learned", "files", "sha256"}
 """Keys that a finished run adds to its identity."""
 LARGEST = 10**9
 """Largest count, seed, version, number of seconds and size of a score that a record may have."""
@@ -202,6 +202,7 @@ class Record(Provenance):
     counts: dict[Name, Count]
     seconds: Seconds
     derived: bool | None = None
+    learned: bool | None = None
     rescored: Provenance | None = None
     files: dict[FilePath, Sha256] | None = None
     sha256: Sha256 | None = None

@@ -171,7 +171,7 @@ def find_grid(generator: Generator[Any], wanted: tuple[int, int, int]) -> tuple[
 def check_contract(bench: GeneratorBench) -> None:
     """Check what the class declares, and that each sample passes the gate to the store."""
     bench.subject.check_declarations()
-    for name in ("follows_boxes", "derived"):
+    for name in ("follows_boxes", "derived", "learned"):
         if not isinstance(getattr(bench.fitted.generator, name), bool):
             raise CheckFailed(f"{name} is neither True nor False", "give one of the two")
     assert len(bench.samples) == DRAWN

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dbtbench.data.dataset import DBTDataset
-from dbtbench.data.leakage import Copy, CopyFinder, check_copies, check_leakage, is_derived
+from dbtbench.data.leakage import Copy, CopyFinder, check_copies, check_leakage
+from dbtbench.data.schema import read_declaration
 from dbtbench.errors import StaleError
 
 Write = Callable[..., DBTDataset]
@@ -110,7 +111,7 @@ def test_other_volumes_pass(toy: DBTDataset, tmp_path: Path, write_synthetic: Wr
     ("source", "derived"), [({}, None), ({"derived": True}, True), ({"derived": "no"}, None)]
 )
 def test_older_data_sets_do_not_say_whether_they_are_derived(source: Any, derived: bool | None) -> None:
-    assert is_derived(source) is derived
+    assert read_declaration(source, "derived") is derived
 
 
 def test_an_error_names_three_copies_at_most() -> None:

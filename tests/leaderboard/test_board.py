@@ -65,7 +65,7 @@ def test_contrasts_and_equivalents_stand_on_the_board(
     for arm, number in found.items():
         share = float(arm.split(":")[1]) if arm.startswith("more") else 0
         for seed in range(5):
-            record = make_record(arm, seed)
+            record = make_record(arm, seed) | ({"learned": False} if arm == "classic" else {})
             patients = {"training_patients": 10 + int(40 * share), "training_lesions": 20 + int(80 * share)}
             record["counts"] |= patients if share else {}
             write_run(evaluated.evaluations, record, make_outcomes(number + seed % 3))
@@ -355,16 +355,18 @@ def test_no_runs_at_all_is_an_error_with_the_next_command(tmp_path: Path) -> Non
     assert "dbtbench evaluate" in caught.value.hint
 
 
-def test_a_board_says_which_synthetic_volumes_are_derived(
+def test_a_board_says_which_synthetic_volumes_are_derived_and_which_a_model_drew(
     tmp_path: Path, make_record: Make, write_run: Make
 ) -> None:
     work = Workspace(tmp_path)
     for arm, more in (
         ("real", {}),
-        ("classic", {"derived": True}),
-        ("ddpm", {"derived": False}),
+        ("classic", {"derived": True, "learned": False}),
+        ("ddpm", {"derived": False, "learned": True}),
         ("old", {}),
     ):
         for seed in range(2):
             write_run(work.evaluations, make_record(arm, seed, scores={PRIMARY: 0.5}, **more))
-    assert board_of(work)["derived"].to_dict() == {"real": "", "classic": 1, "ddpm": 0, "old": ""}
+    board = board_of(work)
+    assert board["derived"].to_dict() == {"real": "", "classic": 1, "ddpm": 0, "old": ""}
+    assert board["learned"].to_dict() == {"real": "", "classic": 0, "ddpm": 1, "old": ""}

@@ -57,6 +57,7 @@ def test_records_get_their_new_names_and_keep_their_scores(
     board = leaderboard.build(old).set_index("arm")
     assert board.index.tolist() == ["real", "ddpm:synthetic-only"]
     assert set(board["verified"]) == {"outcomes"}
+    assert board["learned"].to_dict() == {"real": "", "ddpm:synthetic-only": 1}
     assert board.loc["ddpm:synthetic-only", "difference"] == pytest.approx(0.2)
     recipe = next(
         record["augmentation"]["recipe"]
@@ -75,3 +76,15 @@ def test_what_is_carried_over_stays_as_it_is(old: Path, carry_over: Callable[[Pa
     assert carry_over(old) == {}
     assert {file: file.read_bytes() for file in old.rglob("*") if file.is_file()} == files
     assert carry_over(SCRIPT.parent) == {}, "results/ itself"
+
+
+@pytest.mark.parametrize(
+    ("generators", "learned"),
+    [(["classic"], False), (["classic", "paste"], False), (["classic", "ddpm"], True), (["gan"], None)],
+)
+def test_old_records_say_whether_their_generators_learn_where_that_is_known(
+    generators: list[str], learned: bool | None, make_record: Callable[..., Any]
+) -> None:
+    made = [make_record(name)["augmentation"] for name in generators]
+    record = make_record("ddpm") | {"augmentation": made if len(made) > 1 else made[0]}
+    assert runpy.run_path(str(SCRIPT))["renew"](record).get("learned") is learned

@@ -22,7 +22,9 @@ def roles(make_record: Make) -> Callable[..., Roles]:
         for name in names:
             record = make_record(name)
             if record["augmentation"]:
-                record["augmentation"] = record["augmentation"] | changes.get(name.split(":")[0], {})
+                own = dict(changes.get(name.split(":")[0], {}))
+                record |= {"learned": own.pop("learned")} if "learned" in own else {}
+                record["augmentation"] = record["augmentation"] | own
             records[name] = Record.model_validate(record)
         return Roles.of(records)
 
@@ -59,11 +61,16 @@ def test_of_two_controls_of_the_same_name_the_one_with_the_same_volumes_counts(m
     assert found.trainings == {}
 
 
-def test_what_learns_nothing_is_known_by_its_generator_whatever_the_data_set_is_called(
+def test_what_learns_nothing_is_what_its_generator_declared_and_no_matter_of_names(
     roles: Callable[..., Roles],
 ) -> None:
-    found = roles("real", "mine", "classic", "ddpm", mine={"generator": "paste"})
-    assert found.unlearned == ("mine", "classic")
+    found = roles(
+        *("real", "mine", "classic", "ddpm", "old"),
+        mine={"learned": False},
+        classic={"learned": True},
+        ddpm={"learned": False, "generator": "paste"},
+    )
+    assert found.unlearned == ("mine", "ddpm")
 
 
 def test_arms_that_differ_by_the_seed_of_a_training_are_trainings_of_one_generator(
@@ -91,10 +98,11 @@ def test_counts_of_patients_and_lesions_are_the_curves_sizes(make_record: Make) 
     assert sizes == {"patients": {"real": 6, "more-real": 24}, "lesions": {"real": 12, "more-real": 48}}
 
 
-def test_an_arm_of_several_generators_learns_nothing_if_none_of_them_does(make_record: Make) -> None:
-    one, other = (Record.model_validate(make_record(arm)) for arm in ("classic", "ddpm"))
+def test_an_arm_of_several_generators_is_a_claim_of_its_own(make_record: Make) -> None:
+    one = Record.model_validate(make_record("classic", learned=False))
+    other = Record.model_validate(make_record("ddpm", learned=True))
     both = [one.augmentation, other.augmentation]
-    joined = one.model_copy(update={"arm": "classic+ddpm", "augmentation": both})
+    joined = one.model_copy(update={"arm": "classic+ddpm", "augmentation": both, "learned": True})
     found = Roles.of({"classic": one, "ddpm": other, "classic+ddpm": joined})
     assert found.unlearned == ("classic",)
     assert found.augmentations == ("classic", "ddpm", "classic+ddpm")

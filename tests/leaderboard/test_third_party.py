@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dbtbench import leaderboard, plugins
 from dbtbench.data.dataset import KEY, DBTDataset
+from dbtbench.generator import Generator, Layout, Sample
 from dbtbench.metric import Metric, Outcomes
 from dbtbench.metrics.resampling import patient_numbers, resample
 from dbtbench.pipeline import generate
@@ -77,6 +78,33 @@ class WithBrier(Logistic):
         *Logistic.metrics,
         Metric("brier", "Brier score", "lower", headline=True, outcomes=TABLE, resample=brier),
     )
+
+
+class Modelled(Generator[Recipe]):
+    """The mean training volume, with noise."""
+
+    recipe_class = Recipe
+
+    def fit(self, train: DBTDataset, run: Run) -> None:
+        self.mean = train.volumes(train.cases["case"].tolist()).mean(axis=0)[0]
+
+    def sample(self, layouts: Sequence[Layout]) -> Iterator[Sample]:
+        for layout in layouts:
+            noise = np.random.default_rng(layout.seed).normal(0, 0.02, self.mean.shape)
+            yield Sample((self.mean + noise).clip(0, 1).astype(np.float32), layout.boxes)
+
+
+class ByRule(Modelled):
+    """The same, and its author says that nothing is learned."""
+
+    learned = False
+
+
+class OfEachArm(Logistic):
+    """The same with another noise for each arm."""
+
+    def evaluate(self, arm: Arm, seed: int, run: Run) -> Evaluation:
+        return super().evaluate(arm, seed + 100 * len(arm.name), run)
 
 
 @pytest.fixture
@@ -191,6 +219,23 @@ def test_without_its_package_its_runs_are_listed_as_recorded(
     assert row["verified"] == "no"
     assert row["verdict"].endswith("no interval, its task is not installed with this version of the metric")
     assert "no task named 'logistic'" in capsys.readouterr().err
+
+
+def test_a_generator_that_declares_to_learn_nothing_is_what_the_others_are_compared_with(
+    work: Workspace, register_tasks: Callable[..., None]
+) -> None:
+    register_tasks(logistic=OfEachArm)
+    toy = DBTDataset.open(work.datasets / "toy")
+    for name, cls in (("modelled", Modelled), ("byrule", ByRule)):
+        drawn = generate.draw(work, generate.fit_configured(work, name, cls(Recipe()), toy), n=4)
+        assert drawn.meta["source"]["learned"] is (cls is Modelled)
+    runs = evaluate(work, "logistic", toy, ["modelled", "byrule"], 5, arms=["modelled+byrule"])
+    leaderboard.publish(work, work.root / "results")
+    for board in (leaderboard.rank(runs), leaderboard.build(work.root / "results")):
+        rows = board.set_index("arm")
+        assert rows["learned"].to_dict() == {"real": "", "byrule": 0, "modelled": 1, "modelled+byrule": 1}
+        compared = rows["unlearned"].fillna("").to_dict()
+        assert compared == {"real": "", "byrule": "", "modelled": "byrule", "modelled+byrule": "byrule"}
 
 
 def test_a_bad_record_is_named_and_left_out_and_the_other_runs_are_published(

@@ -237,6 +237,12 @@ class Undecided(Spots):
     derived = "perhaps"  # type: ignore[assignment]
 
 
+class HalfLearned(Spots):
+    """Declares `learned` as a share."""
+
+    learned = 0.5  # type: ignore[assignment]
+
+
 def judge(cls: type[Generator[Any]], folder: Path, until: str = "") -> list[Verdict]:
     """The verdicts in order, up to that of a rule."""
     verdicts = []
@@ -261,6 +267,7 @@ def judge(cls: type[Generator[Any]], folder: Path, until: str = "") -> list[Verd
         (Liar, "boxes", "its volume stays the same when they are asked for elsewhere"),
         (Mute, "boxes", "gives none for layouts with lesions"),
         (Undecided, "contract", "derived is neither True nor False"),
+        (HalfLearned, "contract", "learned is neither True nor False"),
         (Repeats, "training-split", "is not derived, and holds 6 training volumes"),
         (ReadsOtherCases, "training-split", "reads case 16 of the split validation"),
         (ReadsOtherBoxes, "training-split", "reads case 31 of the split test"),
