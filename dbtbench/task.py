@@ -96,8 +96,6 @@ class ArmName:
             return False
         if self.control and (self.control not in CONTROLS or not sources):
             return False
-        if self.control == ALONE and len(sources) > 1:
-            return False
         return self.ratio is None or 0 < self.ratio <= (1.0 if self.source == CEILING else LARGEST_RATIO)
 
     def __str__(self) -> str:
@@ -113,7 +111,7 @@ class Arm:
     Attributes:
         name: such as `real`, `ddpm:2` or `more-real`.
         real: the real data set, all splits; scores are of its split `test`.
-        train: what is trained on.
+        train: what is trained on; with several synthetic data sets and no real volumes, the first of them.
         added: what fills a share of every batch next to it, in equal parts.
         finetune: whether what is added is trained on first, alone, and `train` alone in the last third of the
             steps.
@@ -131,6 +129,11 @@ class Arm:
     def sources(self) -> list[DBTDataset]:
         """`train`, and what is added."""
         return [self.train, *self.added]
+
+    @property
+    def equal(self) -> bool:
+        """Whether all sources fill every batch in equal parts, as synthetic volumes without real ones do."""
+        return self.train.synthetic
 
     @property
     def synthetic(self) -> tuple[DBTDataset, ...]:

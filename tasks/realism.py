@@ -113,7 +113,7 @@ class Realism(Task[RealismRecipe]):
 
     def _measure_both(self, arm: Arm, seed: int) -> tuple[_Measurements, _Measurements]:
         """Measure as many of the arm's volumes as of the real test split."""
-        if len(arm.added) > 1:
+        if len(arm.synthetic) > 1:
             raise UsageError(
                 f"{arm.name} has several synthetic data sets",
                 "realism measures one at a time: name each alone",

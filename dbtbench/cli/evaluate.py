@@ -43,7 +43,7 @@ def evaluate(
         typer.Option(
             "--arms",
             help="Arm to run next to `real` and --aug instead of the task's own: NAME[+NAME][:RATIO], "
-            "NAME:shuffled-boxes, NAME:normals-only, NAME:finetune, NAME:synthetic-only, more-real[:SHARE], "
+            "the same with :shuffled-boxes, :normals-only, :finetune or :synthetic-only, more-real[:SHARE], "
             "chance, blob, untrained; may be repeated.",
         ),
     ] = None,

@@ -10,6 +10,7 @@ NAME:shuffled-boxes  control: the boxes of lesions are those of other synthetic 
 NAME:normals-only    control: only its volumes without lesions: new images, but no new lesions
 NAME:finetune        the synthetic volumes alone first, the real ones alone in the last third of the steps
 NAME:synthetic-only  the synthetic volumes alone
+                     each of these also as NAME+NAME[:RATIO]:…, in equal parts from each
 chance               reference: random points in the breast, for a task that has it
 blob                 reference: a filter for bright blobs
 untrained            reference: the network with its initial weights
@@ -71,7 +72,7 @@ def make_arm(workspace: Workspace, name: str, real: DBTDataset) -> Arm:
         return Arm(str(asked), real, real.take(np.zeros(len(real), bool)), reference=asked.source)
     added = tuple(_find(workspace, source, asked, real) for source in asked.sources)
     if asked.control == ALONE:
-        return Arm(str(asked), real, added[0])
+        return Arm(str(asked), real, added[0], added[1:])
     return Arm(str(asked), real, train, added, finetune=asked.control == FINETUNE)
 
 

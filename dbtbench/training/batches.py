@@ -50,7 +50,8 @@ class Batches:
     """The batch of every step: a pure function of the arm's data, the seed and the step.
 
     A fixed share of the volumes has lesions. Of each kind, with and without, a fixed share comes from what
-    the arm adds, if that has volumes of the kind. A share that is no whole number of volumes a step holds
+    the arm adds, if that has volumes of the kind; in an arm without real volumes, equal parts from all
+    sources that have any. A share that is no whole number of volumes a step holds
     over many steps. Every arm that trains on the same split goes through it in the same order.
 
     Args:
@@ -82,9 +83,11 @@ class Batches:
         self.switch, self.first_share = 0, added_share
         if arm.finetune:
             self.switch, self.first_share, self.added_share = steps - steps // FINETUNED, 1.0, 0.0
-        if arm.train.boxes.empty:
+        self.equal = arm.equal
+        needed = arm.sources if arm.equal else [arm.train]
+        if all(source.boxes.empty for source in needed):
             raise MissingError(
-                f"no training volume of {arm.train.name} has a lesion",
+                f"no training volume of {' or '.join(source.name for source in needed)} has a lesion",
                 "import, or draw, a data set with lesions whose boxes are known",
             )
         for source in arm.sources:
@@ -109,11 +112,13 @@ class Batches:
     def _count(self, steps: int, share: float) -> NDArray[np.int64]:
         """Count the volumes of each pool in so many steps with this share of what is added."""
         total = steps * self.batch
-        positives = _round_down(total * self.positive_share) if len(self.pools[1].cases) else total
+        normal = any(len(pool.cases) for pool in (self.pools[1::2] if self.equal else self.pools[1:2]))
+        positives = _round_down(total * self.positive_share) if normal else total
         counts = np.zeros(len(self.pools), np.int64)
         for kind, number in enumerate((positives, total - positives)):
-            added = [place for place in range(2 + kind, len(self.pools), 2) if len(self.pools[place].cases)]
-            filled = _round_down(number * share) if added else 0
+            places = range(kind if self.equal else 2 + kind, len(self.pools), 2)
+            added = [place for place in places if len(self.pools[place].cases)]
+            filled = 0 if not added else number if self.equal else _round_down(number * share)
             counts[kind] = number - filled
             for turn, place in enumerate(added):  # in equal parts; who comes first gets the odd one
                 counts[place] = (filled + len(added) - 1 - turn) // len(added)

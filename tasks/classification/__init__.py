@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -73,8 +74,8 @@ class Classification(Task[ClassificationRecipe]):
         """
         from .training import predict  # torch and MONAI take seconds to import, and scores need neither
 
-        _check_both_kinds(arm.train, "training")
-        _check_both_kinds(arm.real.select("test"), "test")
+        _check_both_kinds(arm.sources if arm.equal else [arm.train], "training")
+        _check_both_kinds([arm.real.select("test")], "test")
         return self.score(arm, seed, predict(arm, seed, self.recipe, run))
 
     def score(self, arm: Arm, seed: int, predictions: pd.DataFrame | None) -> Evaluation:
@@ -103,12 +104,12 @@ class Classification(Task[ClassificationRecipe]):
         return Evaluation(scores, counts, predictions, {"outcomes": outcomes})
 
 
-def _check_both_kinds(dataset: DBTDataset, kind: str) -> None:
-    positive = dataset.positive
+def _check_both_kinds(datasets: list[DBTDataset], kind: str) -> None:
+    positive = np.concatenate([dataset.positive for dataset in datasets])
     if positive.all() or not positive.any():
-        share = "every" if positive.any() else "no"
+        share, names = "every" if positive.any() else "no", "+".join(dataset.name for dataset in datasets)
         raise MissingError(
-            f"{share} {kind} volume of {dataset.name} has a lesion",
+            f"{share} {kind} volume of {names} has a lesion",
             "a classifier needs volumes of both kinds: import, or draw, some",
         )
 

@@ -119,6 +119,24 @@ def test_two_augmentations_are_added_together(work: Workspace, toy: DBTDataset) 
     ]
 
 
+def test_two_augmentations_have_every_control(work: Workspace, toy: DBTDataset) -> None:
+    for seed, name in enumerate(("first", "again")):
+        generate.draw(work, generate.fit(work, "classic", toy), n=8, seed=seed, name=name)
+    both = make_arm(work, "first+again", toy)
+    arms = {control: make_arm(work, f"first+again:0.5:{control}", toy) for control in CONTROLS}
+    assert [arm.name for arm in arms.values()] == [f"first+again:0.5:{control}" for control in CONTROLS]
+    for control, arm in arms.items():
+        assert [drawn.name for drawn in arm.synthetic] == ["first", "again"]
+        assert arm.equal is (arm.counts["training_real"] == 0) is (control == "synthetic-only")
+    assert arms["finetune"].finetune
+    assert all(drawn.boxes.empty for drawn in arms["normals-only"].synthetic)
+    for kept, other in zip(both.synthetic, arms["shuffled-boxes"].synthetic, strict=True):
+        assert set(kept.boxes["case"]) == set(other.boxes["case"])
+        assert not kept.boxes.equals(other.boxes)
+    counts = make_arm(work, "first+again:synthetic-only", toy).counts
+    assert (counts["training_real"], counts["training_synthetic"]) == (0, 16)
+
+
 @pytest.mark.parametrize("name", REFERENCES)
 def test_a_reference_trains_on_nothing(work: Workspace, toy: DBTDataset, name: str) -> None:
     arm = make_arm(work, name, toy)
@@ -158,7 +176,8 @@ def test_without_a_reserve_there_is_no_ceiling(work: Workspace, toy: DBTDataset)
     "name",
     ["", "real:2", "oversample:1", "real:synthetic-only", "more-real:2", "more-real:0",
      "more-real:synthetic-only", "classic:x", "classic:-1", "classic:nan", "classic:inf", ":2",
-     "a+b:synthetic-only", "a+a", "a+", "a+real", "real+chance", "chance:2", "blob:finetune", "a:chance",
+     "a+b:only-one", "a+b:finetune:shuffled-boxes",
+     "a+a", "a+a:synthetic-only", "a+", "a+real", "real+chance", "chance:2", "blob:finetune", "a:chance",
      "classic:synthetic-only:2", "classic:1:synthetic-only:synthetic-only", "<b>", "a b", "../x"],
 )  # fmt: skip
 def test_names_that_are_none_are_refused(work: Workspace, toy: DBTDataset, name: str) -> None:
@@ -187,8 +206,7 @@ def test_a_name_is_read_as_it_is_written(source: str, ratio: float | None, contr
     name = ArmName(source, ratio, control)
     sources = source.split("+")
     reserved = {*sources} & {*ARMS_OF_REAL, *REFERENCES, *RENAMED}
-    alone = control == "synthetic-only" and len(sources) > 1
-    if not reserved and not alone and len({*sources}) == len(sources):
+    if not reserved and len({*sources}) == len(sources):
         assert ArmName.parse(str(name)) == name
 
 

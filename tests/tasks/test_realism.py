@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,17 @@ def test_lesions_as_short_as_their_boxes_are_seen_in_depth(
     distance = (table["arm"] - table["reference"]).abs().groupby(table["profile"]).mean()
     assert distance["depth"] == pytest.approx(smeared["lesion_depth_distance"])
     assert distance["radius"] == pytest.approx(smeared["lesion_radius_distance"])
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_several_synthetic_data_sets_are_measured_one_by_one(
+    alone: bool, toy: DBTDataset, tmp_path: Path
+) -> None:
+    drawn = replace(toy, meta=toy.meta | {"source": {"kind": "synthetic"}})
+    real = toy.select("train")
+    arm = Arm("a+b", toy, drawn, (drawn,)) if alone else Arm("a+b", toy, real, (drawn, drawn))
+    with pytest.raises(UsageError, match=r"a\+b has several synthetic data sets"):
+        Realism(RealismRecipe()).evaluate(arm, 0, Run(tmp_path, {}))
 
 
 def test_another_grid_or_an_empty_side_is_an_error(

@@ -98,6 +98,22 @@ def test_two_synthetic_data_sets_share_what_is_added(
     assert [len(cases) for cases in cases_of(only_one_has_lesions, 10)] == [10, 10, 0, 5, 10, 5]
 
 
+def test_synthetic_data_sets_without_real_ones_share_every_batch_equally(
+    real: DBTDataset, synthetic: DBTDataset
+) -> None:
+    one, two, three = (
+        replace(synthetic, meta=synthetic.meta | {"source": {"kind": "synthetic"}}) for _ in range(3)
+    )
+    assert [len(cases) for cases in cases_of(Arm("a", real, one), 12)] == [24, 24]
+    arm = Arm("a+b+c", real, one, (two, three))
+    assert [len(cases) for cases in cases_of(arm, 12)] == [8] * 6
+    assert [len(cases) for cases in cases_of(arm, 12, added_share=0.1)] == [8] * 6
+    arm = Arm("a+b+c", real, without_boxes(one), (two, three))
+    assert [len(cases) for cases in cases_of(arm, 12)] == [0, 8, 12, 8, 12, 8]
+    with pytest.raises(MissingError, match="no training volume of synthetic or synthetic has a lesion"):
+        cases_of(Arm("a+b", real, without_boxes(one), (without_boxes(two),)), 1)
+
+
 def test_fine_tuning_is_synthetic_first_and_real_in_the_last_third(
     real: DBTDataset, synthetic: DBTDataset
 ) -> None:
