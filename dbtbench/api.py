@@ -164,7 +164,8 @@ def measure_realism(
         volumes: (N, D, H, W) or (N, 1, D, H, W) in [0, 1].
         reference: real volumes, likewise.
         boxes: for each of `volumes` (n, 6) boxes in voxels; without them lesions have no contrast (NaN).
-        reference_boxes: for each of `reference`, likewise; without them no distance of lesions (NaN).
+        reference_boxes: for each of `reference`, likewise; without them no distance of lesions (NaN). The
+            task compares lesions with the training split's: for the same numbers, give training volumes.
 
     Returns:
         The value of each metric by its name; `dbtbench show realism` says what they mean.

@@ -50,8 +50,8 @@ METRICS = (
     Metric("michelson_breast", "Michelson contrast in the breast", "target"),
     Metric("lesion_cnr", "lesion CNR", "target", version=2, headline=True),
     Metric("lesion_contrast", "contrast of lesions in the plane", "target", INTENSITY),
-    Metric("lesion_depth_distance", "distance of lesions in depth", "lower", INTENSITY, distance=True),
-    Metric("lesion_radius_distance", "distance of lesions in radius", "lower", INTENSITY, distance=True),
+    Metric("lesion_depth_distance", "distance of lesions in depth", "lower", INTENSITY, 2, distance=True),
+    Metric("lesion_radius_distance", "distance of lesions in radius", "lower", INTENSITY, 2, distance=True),
 )
 
 
@@ -69,9 +69,10 @@ class Realism(Task[RealismRecipe]):
     """Measures an arm's volumes, and their distance to the real test split.
 
     For an augmentation its synthetic volumes are measured, for `real` the real training split, so that the
-    scores of `real` are what real volumes reach against other real volumes. With shuffled boxes nothing
-    changes but the contrast of lesions: inside the boxes of other volumes there should be none. See
-    docs/metrics.md.
+    scores of `real` are what real volumes reach against other real volumes. Lesions of an augmentation are
+    compared with those of the training split, which its generator was fitted to, and those of `real` with the
+    test split's. With shuffled boxes nothing changes but the contrast of lesions: inside the boxes of other
+    volumes there should be none. See docs/metrics.md.
     """
 
     recipe_class = RealismRecipe
@@ -85,10 +86,10 @@ class Realism(Task[RealismRecipe]):
         Raises:
             UsageError: when one side has no volumes, or the two have different grids.
         """
-        own, real = self._measure_both(arm, seed)
+        own, real, lesions = self._measure_all(arm, seed)
         write_text(run.path / "histograms.csv", _histograms(own, real))
-        write_text(run.path / "lesions.csv", _profiles(own, real))
-        return _evaluation(own, real)
+        write_text(run.path / "lesions.csv", _profiles(own, lesions))
+        return _evaluation(own, real, lesions)
 
     def score(self, arm: Arm, seed: int, predictions: pd.DataFrame | None) -> Evaluation:
         """Measure the arm's data set again.
@@ -96,7 +97,7 @@ class Realism(Task[RealismRecipe]):
         Raises:
             UsageError: as `evaluate`.
         """
-        return _evaluation(*self._measure_both(arm, seed))
+        return _evaluation(*self._measure_all(arm, seed))
 
     @staticmethod
     def compare(
@@ -109,10 +110,10 @@ class Realism(Task[RealismRecipe]):
         own, real = _Measurements(), _Measurements()
         own.add(stack_volumes(volumes), boxes)
         real.add(stack_volumes(reference), reference_boxes)
-        return _scores(own, real)
+        return _scores(own, real, real)
 
-    def _measure_both(self, arm: Arm, seed: int) -> tuple[_Measurements, _Measurements]:
-        """Measure as many of the arm's volumes as of the real test split."""
+    def _measure_all(self, arm: Arm, seed: int) -> tuple[_Measurements, _Measurements, _Measurements]:
+        """Measure as many of the arm's volumes as of the real test split, and of lesions to compare with."""
         if len(arm.synthetic) > 1:
             raise UsageError(
                 f"{arm.name} has several synthetic data sets",
@@ -122,9 +123,13 @@ class Realism(Task[RealismRecipe]):
         drawn = arm.sources[-1]
         _check(drawn, reference)
         n = min(self.recipe.volumes, len(drawn), len(reference))
-        with progress(f"realism of {arm.name}", 2 * n) as advance:
+        # As many volumes again, of which only those with lesions say anything here.
+        train = _subsample(arm.real.select("train"), n, seed) if arm.synthetic else None
+        fitted = None if train is None else train.take(train.positive)
+        with progress(f"realism of {arm.name}", 2 * n + (0 if fitted is None else len(fitted))) as advance:
             own = _measure(_subsample(drawn, n, seed), advance)
-            return own, _measure(_subsample(reference, n, seed), advance)
+            real = _measure(_subsample(reference, n, seed), advance)
+            return own, real, real if fitted is None else _measure(fitted, advance)
 
 
 @dataclass
@@ -185,14 +190,20 @@ def _measure(dataset: DBTDataset, advance: Advance) -> _Measurements:
     return measured
 
 
-def _evaluation(own: _Measurements, real: _Measurements) -> Evaluation:
+def _evaluation(own: _Measurements, real: _Measurements, lesions: _Measurements) -> Evaluation:
     volumes = [sum(map(len, side.per_volume)) for side in (own, real)]
     counts = {"volumes": volumes[0], "reference_volumes": volumes[1], "boxes": len(own.per_lesion)}
-    return Evaluation(_scores(own, real), counts)
+    return Evaluation(_scores(own, real, lesions), counts)
 
 
-def _scores(own: _Measurements, real: _Measurements) -> dict[str, float]:
-    """Compute the distances to the reference, then the properties of the arm's own volumes."""
+def _scores(own: _Measurements, real: _Measurements, lesions: _Measurements) -> dict[str, float]:
+    """Compute the distances to the reference, then the properties of the arm's own volumes.
+
+    Args:
+        own: the arm's volumes.
+        real: the reference.
+        lesions: whose lesions the arm's are compared with.
+    """
     volumes = pd.concat(own.per_volume)
     scores = {
         "w1_intensity": histogram.wasserstein(own.whole, real.whole),
@@ -214,17 +225,19 @@ def _scores(own: _Measurements, real: _Measurements) -> dict[str, float]:
     return scores | {
         "lesion_cnr": float(pd.Series(own.per_lesion, dtype=float).mean()),
         "lesion_contrast": float(pd.Series(depth[:, 0]).mean()),
-        "lesion_depth_distance": contrast.profile_distance(depth, np.concatenate(real.depth)),
-        "lesion_radius_distance": contrast.profile_distance(radius, np.concatenate(real.radius)),
+        "lesion_depth_distance": contrast.profile_distance(depth, np.concatenate(lesions.depth)),
+        "lesion_radius_distance": contrast.profile_distance(radius, np.concatenate(lesions.radius)),
     }
 
 
-def _profiles(own: _Measurements, real: _Measurements) -> str:
+def _profiles(own: _Measurements, reference: _Measurements) -> str:
     """Write mean contrasts of the lesions of both sides: by slices from the centre, and by half-axes."""
     radii = [(low + high) / 2 for low, high in pairwise(contrast.EDGES)]
     tables = []
     for name, places in (("depth", range(contrast.DEPTHS)), ("radius", radii)):
-        sides = [pd.DataFrame(np.concatenate(getattr(side, name))).mean().to_numpy() for side in (own, real)]
+        sides = [
+            pd.DataFrame(np.concatenate(getattr(side, name))).mean().to_numpy() for side in (own, reference)
+        ]
         columns = {"profile": name, "at": [*map(float, places)], "arm": sides[0], "reference": sides[1]}
         tables.append(pd.DataFrame(columns))
     return csv_text(pd.concat(tables))

@@ -133,12 +133,16 @@ def test_two_arrays_have_the_scores_that_the_task_gives_their_data_sets(
     toy: DBTDataset, tmp_path: Path
 ) -> None:
     drawn = dbtbench.sample("classic", data=toy, n=8, workspace=tmp_path)
-    test = toy.select("test")
+    test, train = toy.select("test"), toy.select("train")
+    train = train.take(np.isin(np.arange(len(train)), np.random.default_rng(0).permutation(len(train))[:8]))
     table = dbtbench.evaluate("realism", ["classic"], data=toy, arms=[], workspace=tmp_path)
     expected = table[table["arm"] == "classic"].set_index("metric")["value"]
-    boxes = [[data.boxes_of(case) for case in data.cases["case"]] for data in (drawn, test)]
-    found = dbtbench.measure_realism(drawn.volumes(), test.volumes(), *boxes)
+    boxes, *others = [[data.boxes_of(case) for case in data.cases["case"]] for data in (drawn, test, train)]
+    found = dbtbench.measure_realism(drawn.volumes(), test.volumes(), boxes, others[0])
+    fitted_to = dbtbench.measure_realism(drawn.volumes(), train.volumes(), boxes, others[1])
     assert found.keys() == set(expected.index)
+    assert found["lesion_depth_distance"] != fitted_to["lesion_depth_distance"]
+    found |= {name: fitted_to[name] for name in ("lesion_depth_distance", "lesion_radius_distance")}
     assert found == pytest.approx(expected.to_dict(), nan_ok=True)
     assert np.isnan(dbtbench.measure_realism(drawn.volumes(), test.volumes())["lesion_cnr"])
     with pytest.raises(UsageError, match="not in"):
