@@ -83,7 +83,8 @@ def resolve(
         return model(**settings)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        # Further words name the types that the setting may have.
+        where = ".".join(str(part) for n, part in enumerate(first["loc"]) if n == 0 or isinstance(part, int))
         raise UsageError(
             f"setting {where} = {first['input']!r}: {first['msg']}", "see `dbtbench show NAME`"
         ) from error

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from dbtbench.data.dataset import DBTDataset
 from dbtbench.diffusion.names import Loss, SamplerName, ScheduleName, Target
 from dbtbench.errors import UsageError
 from dbtbench.networks.names import NUM_GROUPS, Backbone
 from dbtbench.runs import Run
+from dbtbench.runtime import distributed
 from dbtbench.training.learned import LayoutNoise, LearnedGenerator, LearnedRecipe, LeftBreasts
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ class DDPMRecipe(LearnedRecipe):
             leaves at T.
         clip_data: estimates of the data are clipped to the range of intensities, at every step.
         sample_steps: network evaluations for each volume; guidance doubles them.
-        guidance_scale: scale of classifier-free guidance by the boxes; 1 is none.
+        guidance_scale: scale of classifier-free guidance by the boxes; 1 is none. `auto` is chosen after
+            training, between 1 and 5, so that lesions get the contrast of the training lesions.
         guidance_rescale: how far, from 0 to 1, guidance is rescaled to the contrast of the conditional
             prediction.
     """
@@ -115,7 +118,7 @@ class DDPMRecipe(LearnedRecipe):
     init: Literal["noise", "signal_leak"] = "noise"
     clip_data: bool = True
     sample_steps: PositiveInt = 20
-    guidance_scale: float = Field(default=3.0, ge=0)
+    guidance_scale: Annotated[float, Field(ge=0)] | Literal["auto"] = 3.0
     guidance_rescale: float = Field(default=0.7, ge=0, le=1)
 
     @field_validator("target")
@@ -136,6 +139,10 @@ class DDPM(LearnedGenerator[DDPMRecipe]):
     recipe_class = DDPMRecipe
     version: ClassVar[int] = 3
     preview_settings: ClassVar[Mapping[str, Any]] = {"sampler": "dpm++", "sample_steps": 20}
+
+    def __init__(self, recipe: DDPMRecipe) -> None:
+        super().__init__(recipe)
+        self.chooses_guidance = recipe.conditional and recipe.guidance_scale == "auto"
 
     @property
     def follows_boxes(self) -> bool:
@@ -161,6 +168,19 @@ class DDPM(LearnedGenerator[DDPMRecipe]):
                 f"ingest on a grid of {rows} x {columns}, or use a smaller --set unshuffle, "
                 "or fewer --set channel_mults",
             )
+
+    def fit(self, train: DBTDataset, run: Run) -> None:
+        """Train, continue or load the network; then choose the guidance scale if the recipe leaves it open.
+
+        The choice and what it was made by are kept with the weights, and the recipe has its scale from then
+        on. In a finished run that was drawn from with other settings it is made again, and not kept.
+        """
+        super().fit(train, run)
+        if self.chooses_guidance:
+            from .guidance import find_scale
+
+            scale = distributed.from_leader(find_scale(self, train, run) if distributed.rank() == 0 else None)
+            self.recipe = self.recipe.model_copy(update={"guidance_scale": scale})
 
     def train(self, data: LeftBreasts, run: Run) -> nn.Module:
         """Train, continue or load the denoiser."""

@@ -125,7 +125,9 @@ def _make_denoise(recipe: DDPMRecipe, model: Denoiser, conditioning: Conditionin
     label, projection, mask = conditioning.label, conditioning.projection, conditioning.lesion_mask
     null_mask = without_boxes(conditioning).lesion_mask
     limits = model.intensities.limits()
-    guided = recipe.conditional and recipe.guidance_scale != 1
+    # A preview is drawn before a scale is chosen, and without guidance.
+    scale = 1.0 if isinstance(recipe.guidance_scale, str) else recipe.guidance_scale
+    guided = recipe.conditional and scale != 1
 
     def denoise(x: Tensor, t: int) -> Tensor:
         timesteps = torch.full((len(x),), t, device=x.device)
@@ -135,8 +137,7 @@ def _make_denoise(recipe: DDPMRecipe, model: Denoiser, conditioning: Conditionin
             if guided:
                 unguided = model(x, t_normalised, label, projection, null_mask).float()
         if guided:
-            scale, rescale = recipe.guidance_scale, recipe.guidance_rescale
-            predicted = classifier_free_guidance(predicted, unguided, scale, rescale)
+            predicted = classifier_free_guidance(predicted, unguided, scale, recipe.guidance_rescale)
         x0 = predict_x0(recipe.target, model.alpha_bar, x, predicted, timesteps)
         return x0.clamp(*limits) if recipe.clip_data else x0
 
