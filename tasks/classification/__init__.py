@@ -26,6 +26,8 @@ class ClassificationRecipe(TrainingRecipe):
         levels: number of stages after the first; each further one sees lesions twice as large.
         positive_share: share of a batch's volumes with lesions.
         synthetic_share: share of synthetic volumes, where an arm has some.
+        augment: whether every volume, real or synthetic, is flipped, moved and shaded, each time otherwise
+            (`dbtbench.training.augment`); without, which is an ablation, any change of the data "gains".
     """
 
     steps: PositiveInt = 500
@@ -39,12 +41,14 @@ class ClassificationRecipe(TrainingRecipe):
     levels: int = Field(default=1, ge=1, le=3)
     positive_share: float = Field(default=0.5, gt=0, lt=1)
     synthetic_share: float = Field(default=0.5, gt=0, le=1)
+    augment: bool = True
 
 
 class Classification(Task[ClassificationRecipe]):
     """Lesion present or not, for each volume."""
 
     recipe_class = ClassificationRecipe
+    version = 2
     metrics = METRICS
     seeds = 5
     # Without `AUG:shuffled-boxes`: a volume keeps a lesion when the boxes change places.

@@ -47,7 +47,15 @@ def predict(arm: Arm, seed: int, recipe: ClassificationRecipe, run: Run) -> pd.D
         UsageError: when synthetic data are on another grid.
     """
     test = arm.real.select("test")
-    batches = Batches(arm, recipe.batch, recipe.positive_share, recipe.synthetic_share, seed, recipe.steps)
+    batches = Batches(
+        arm,
+        recipe.batch,
+        recipe.positive_share,
+        recipe.synthetic_share,
+        seed,
+        recipe.steps,
+        augment=recipe.augment,
+    )
     title = f"{arm.name}, seed {seed}"
     # `fit` and the initial weights use the global generator.
     with torch.random.fork_rng():

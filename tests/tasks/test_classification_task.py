@@ -20,7 +20,8 @@ from dbtbench.runtime.signals import Terminated
 from dbtbench.task import Arm, Evaluation
 from dbtbench.tasks.classification import Classification, ClassificationRecipe, training
 from dbtbench.tasks.classification.network import LesionClassifier
-from dbtbench.training import loop
+from dbtbench.training import batches, loop
+from dbtbench.training.augment import augment
 from dbtbench.training.batches import Batches
 
 MakeToy = Callable[..., DBTDataset]
@@ -101,6 +102,25 @@ class TestTraining:
         again, other = evaluate(arm, steps=5), evaluate(arm, seed=1, steps=5)
         assert first.scores == again.scores
         assert text(first) == text(again) != text(other)
+
+    def test_volumes_are_changed_at_every_step_unless_that_is_turned_off(
+        self, real: DBTDataset, evaluate: Callable[..., Evaluation], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[tuple[Any, ...]] = []
+
+        def record(volumes: Any, boxes: Any, *rest: Any) -> Any:
+            changed, carried = augment(volumes, boxes, *rest)
+            seen.append((volumes, changed, boxes, carried))
+            return changed, carried
+
+        monkeypatch.setattr(batches, "augment", record)
+        plain = evaluate(arm_of(real), steps=3, batch=4, augment=False)
+        assert not seen
+        assert text(evaluate(arm_of(real), steps=3, batch=4)) != text(plain)
+        assert len(seen) == 3
+        for volumes, changed, boxes, carried in seen:
+            assert not any(map(torch.equal, volumes, changed))
+            assert [len(box) for box in carried] == [len(box) for box in boxes], "a lesion stays in view"
 
     def test_the_callers_random_numbers_are_left_alone(
         self, real: DBTDataset, evaluate: Callable[..., Evaluation]
