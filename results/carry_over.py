@@ -5,8 +5,7 @@
 Arms and settings get their present names, and each record gets the declarations of its metrics and of its
 generator. A run's hash follows from what its record says, so records and their outcomes get new file names.
 Scores, counts, outcomes and provenance stay as they are; a record that is of this version already stays, too.
-Afterwards
-`dbtbench leaderboard --results FOLDER` builds the board again.
+Afterwards `dbtbench leaderboard --results FOLDER` builds the board again.
 """
 
 from __future__ import annotations

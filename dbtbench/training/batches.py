@@ -17,6 +17,7 @@ from dbtbench.errors import MissingError, UsageError
 from dbtbench.geometry.views import projection
 from dbtbench.task import Arm
 from dbtbench.training.augment import Changes, augment
+from dbtbench.training.recipe import ArmRecipe
 
 FINETUNED = 3
 """An arm that is fine-tuned trains on real volumes alone in the last of so many parts of its steps."""
@@ -51,8 +52,8 @@ class Batches:
 
     A fixed share of the volumes has lesions. Of each kind, with and without, a fixed share comes from what
     the arm adds, if that has volumes of the kind; in an arm without real volumes, equal parts from all
-    sources that have any. A share that is no whole number of volumes a step holds
-    over many steps. Every arm that trains on the same split goes through it in the same order.
+    sources that have any. A share that is no whole number of volumes a step holds over many steps. Every arm
+    that trains on the same split goes through it in the same order.
 
     Args:
         arm: what to train on.
@@ -83,8 +84,9 @@ class Batches:
         self.switch, self.first_share = 0, added_share
         if arm.finetune:
             self.switch, self.first_share, self.added_share = steps - steps // FINETUNED, 1.0, 0.0
-        self.equal = arm.equal
-        needed = arm.sources if arm.equal else [arm.train]
+        needed = [arm.train]
+        if arm.equal:
+            needed, self.first_share, self.added_share = arm.sources, 1.0, 1.0
         if all(source.boxes.empty for source in needed):
             raise MissingError(
                 f"no training volume of {' or '.join(source.name for source in needed)} has a lesion",
@@ -101,6 +103,14 @@ class Batches:
             for number, source in enumerate(arm.sources)
             for lesions in (True, False)
         ]
+        self.normal_pools = self.pools[1 : 2 * len(needed) : 2]
+        self.first_added = 0 if arm.equal else 2
+
+    @classmethod
+    def of(cls, arm: Arm, recipe: ArmRecipe, seed: int) -> Batches:
+        """Make the batches that a recipe asks for."""
+        shares = recipe.positive_share, recipe.synthetic_share
+        return cls(arm, recipe.batch, *shares, seed, recipe.steps, augment=recipe.augment)
 
     def _count_before(self, step: int) -> NDArray[np.int64]:
         """Count the volumes of each pool that the steps before this one use."""
@@ -112,13 +122,13 @@ class Batches:
     def _count(self, steps: int, share: float) -> NDArray[np.int64]:
         """Count the volumes of each pool in so many steps with this share of what is added."""
         total = steps * self.batch
-        normal = any(len(pool.cases) for pool in (self.pools[1::2] if self.equal else self.pools[1:2]))
+        normal = any(len(pool.cases) for pool in self.normal_pools)
         positives = _round_down(total * self.positive_share) if normal else total
         counts = np.zeros(len(self.pools), np.int64)
         for kind, number in enumerate((positives, total - positives)):
-            places = range(kind if self.equal else 2 + kind, len(self.pools), 2)
+            places = range(self.first_added + kind, len(self.pools), 2)
             added = [place for place in places if len(self.pools[place].cases)]
-            filled = 0 if not added else number if self.equal else _round_down(number * share)
+            filled = _round_down(number * share) if added else 0
             counts[kind] = number - filled
             for turn, place in enumerate(added):  # in equal parts; who comes first gets the odd one
                 counts[place] = (filled + len(added) - 1 - turn) // len(added)

@@ -62,3 +62,18 @@ class TrainingRecipe(Recipe):
                 f"--set batch={max(volumes, 1) * processes}, or another number of processes",
             )
         return volumes
+
+
+class ArmRecipe(TrainingRecipe):
+    """Settings of a training on an arm's volumes (`dbtbench.training.batches`).
+
+    Attributes:
+        positive_share: share of a batch's volumes with lesions.
+        synthetic_share: share of what an arm adds to the real volumes.
+        augment: whether every volume, real or synthetic, is flipped, moved and shaded, each time otherwise
+            (`dbtbench.training.augment`); without, which is an ablation, any change of the data "gains".
+    """
+
+    positive_share: float = Field(default=0.5, gt=0, le=1)
+    synthetic_share: float = Field(default=0.5, gt=0, le=1)
+    augment: bool = True

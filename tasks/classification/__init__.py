@@ -13,21 +13,17 @@ from dbtbench.errors import MissingError, UsageError
 from dbtbench.metrics.classification import classification_scores
 from dbtbench.runs import Run
 from dbtbench.task import Arm, Evaluation, Task
-from dbtbench.training.recipe import TrainingRecipe
+from dbtbench.training.recipe import ArmRecipe
 
 from .metrics import METRICS
 
 
-class ClassificationRecipe(TrainingRecipe):
+class ClassificationRecipe(ArmRecipe):
     """Settings of the classifier and of its training.
 
     Attributes:
         channels: width of the network; a multiple of 8.
         levels: number of stages after the first; each further one sees lesions twice as large.
-        positive_share: share of a batch's volumes with lesions.
-        synthetic_share: share of synthetic volumes, where an arm has some.
-        augment: whether every volume, real or synthetic, is flipped, moved and shaded, each time otherwise
-            (`dbtbench.training.augment`); without, which is an ablation, any change of the data "gains".
     """
 
     steps: PositiveInt = 500
@@ -40,8 +36,6 @@ class ClassificationRecipe(TrainingRecipe):
     channels: int = Field(default=16, ge=8, multiple_of=8)
     levels: int = Field(default=1, ge=1, le=3)
     positive_share: float = Field(default=0.5, gt=0, lt=1)
-    synthetic_share: float = Field(default=0.5, gt=0, le=1)
-    augment: bool = True
 
 
 class Classification(Task[ClassificationRecipe]):

@@ -47,15 +47,7 @@ def predict(arm: Arm, seed: int, recipe: ClassificationRecipe, run: Run) -> pd.D
         UsageError: when synthetic data are on another grid.
     """
     test = arm.real.select("test")
-    batches = Batches(
-        arm,
-        recipe.batch,
-        recipe.positive_share,
-        recipe.synthetic_share,
-        seed,
-        recipe.steps,
-        augment=recipe.augment,
-    )
+    batches = Batches.of(arm, recipe, seed)
     title = f"{arm.name}, seed {seed}"
     # `fit` and the initial weights use the global generator.
     with torch.random.fork_rng():

@@ -14,21 +14,17 @@ from dbtbench.metrics.afroc import score_afroc
 from dbtbench.metrics.resampling import patients
 from dbtbench.runs import Run
 from dbtbench.task import REFERENCES, Arm, Evaluation, Task
-from dbtbench.training.recipe import TrainingRecipe
+from dbtbench.training.recipe import ArmRecipe
 
 from .metrics import METRICS, PRIMARY
 
 
-class DetectionRecipe(TrainingRecipe):
+class DetectionRecipe(ArmRecipe):
     """Settings of the detector and of its training.
 
     Attributes:
         channels: width of the network; a multiple of 8.
         levels: number of pyramid levels; each further one sees lesions twice as large.
-        positive_share: share of a batch's volumes with lesions.
-        synthetic_share: share of what an arm adds to the real volumes.
-        augment: whether every volume, real or synthetic, is flipped, moved and shaded, each time otherwise
-            (`dbtbench.training.augment`); without, which is an ablation, any change of the data "gains".
         score_threshold: detections with lower scores are dropped; MONAI's 0.05 would cut off the right end of
             the FROC curve.
         overlap: of two detections with a larger intersection over union, only the better is kept.
@@ -48,9 +44,6 @@ class DetectionRecipe(TrainingRecipe):
     ema: float = Field(default=0.0, ge=0, lt=1)
     channels: int = Field(default=16, ge=8, multiple_of=8)
     levels: int = Field(default=1, ge=1, le=3)
-    positive_share: float = Field(default=0.5, gt=0, le=1)
-    synthetic_share: float = Field(default=0.5, gt=0, le=1)
-    augment: bool = True
     score_threshold: float = Field(default=0.001, ge=0, lt=1)
     overlap: float = Field(default=0.22, ge=0, le=1)
     detections: PositiveInt = 50

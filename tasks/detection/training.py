@@ -88,15 +88,7 @@ def predict(arm: Arm, seed: int, recipe: DetectionRecipe, run: Run) -> pd.DataFr
 def _train(
     net: LesionDetector, arm: Arm, seed: int, recipe: DetectionRecipe, run: Run, title: str
 ) -> nn.Module:
-    batches = Batches(
-        arm,
-        recipe.batch,
-        recipe.positive_share,
-        recipe.synthetic_share,
-        seed,
-        recipe.steps,
-        augment=recipe.augment,
-    )
+    batches = Batches.of(arm, recipe, seed)
     return fit(net, _loss_of(batches), recipe, run.path, seed=seed, title=f"train ({title})")
 
 
