@@ -62,7 +62,7 @@ class RealismRecipe(Recipe):
         volumes: how many volumes of either side are compared, at most; always the same number of both.
     """
 
-    volumes: int = Field(256, ge=1)
+    volumes: int = Field(default=256, ge=1)
 
 
 class Realism(Task[RealismRecipe]):

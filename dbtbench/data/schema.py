@@ -85,7 +85,9 @@ class _Description(_Part):
     split: _Split
     fingerprint: str
     phantom: _Phantom | None = None
-    import_report: ImportReport | None = Field(None, validation_alias=AliasChoices("import_report", EARLIER))
+    import_report: ImportReport | None = Field(
+        default=None, validation_alias=AliasChoices("import_report", EARLIER)
+    )
 
 
 def read_description(path: Path) -> dict[str, Any]:
