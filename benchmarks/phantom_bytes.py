@@ -3,6 +3,7 @@ r"""Fingerprints of phantom volumes: those of four patients of each preset are p
     python benchmarks/phantom_bytes.py             # make all 48 volumes, and compare them (a CPU minute)
     python benchmarks/phantom_bytes.py --write     # pin them again, with a new VERSION of the phantom
     python benchmarks/phantom_bytes.py tiny/1/lcc  # print the fingerprint of one volume, or of several
+    python benchmarks/phantom_bytes.py tiny/1/lcc --levels  # of its values before they are whole numbers
 
 The phantom must have these bytes on every processor. Settings that stand for others (tests/phantom/
 test_same_bytes.py runs a few volumes under three):
@@ -17,30 +18,36 @@ import argparse
 import hashlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from dbtbench.geometry.views import laterality
 from dbtbench.phantom.cohort import ENRICHED, VERSION, VIEWS, draw_patients
-from dbtbench.phantom.simulation import PRESETS, simulate
+from dbtbench.phantom.simulation import PRESETS, compute_levels, simulate
 
 PINNED = Path(__file__).with_name("phantom_bytes.json")
 PATIENTS = 4
 
 
-def make(name: str) -> NDArray[np.uint16]:
-    """Simulate the volume PRESET/PATIENT/VIEW of the cohort of seed 0."""
+def make(name: str, run: Callable[..., NDArray[Any]] = simulate) -> NDArray[Any]:
+    """Simulate the volume PRESET/PATIENT/VIEW of the cohort of seed 0, by `simulate` or `compute_levels`."""
     preset, number, view = name.split("/")
     patient = draw_patients(PATIENTS, 0, ENRICHED)[int(number) - 1]
     seed = [0, patient.number, VIEWS.index(view) + 1]
-    return simulate(PRESETS[preset], patient.breasts[laterality(view)], view, patient.lesion_in(view), seed)
+    return run(PRESETS[preset], patient.breasts[laterality(view)], view, patient.lesion_in(view), seed)
 
 
 def fingerprint(name: str) -> str:
     """Hash the volume PRESET/PATIENT/VIEW."""
     return hashlib.sha256(make(name).astype("<u2").tobytes()).hexdigest()
+
+
+def fingerprint_levels(name: str) -> str:
+    """Hash the values of the volume before they are whole numbers, which would hide small differences."""
+    return hashlib.sha256(make(name, compute_levels).astype("<f8").tobytes()).hexdigest()
 
 
 def read_pinned() -> dict[str, str]:
@@ -63,10 +70,12 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", metavar="PRESET/PATIENT/VIEW")
     parser.add_argument("--write", action="store_true", help="pin all again")
+    parser.add_argument("--levels", action="store_true", help="of values that are not rounded yet")
     asked = parser.parse_args()
     everything = [f"{p}/{n}/{view}" for p in PRESETS for n in range(1, PATIENTS + 1) for view in VIEWS]
-    made = {name: fingerprint(name) for name in asked.names or everything}
-    if asked.names:
+    hashed = fingerprint_levels if asked.levels else fingerprint
+    made = {name: hashed(name) for name in asked.names or everything}
+    if asked.names or asked.levels:
         sys.stdout.write(json.dumps(made) + "\n")
         return 0
     if asked.write:

@@ -37,7 +37,7 @@ DEPTH_MM = {"a": 110.0, "b": 105.0, "c": 92.0, "d": 78.0}
 SKIN_MM = 1.6
 """Skin thickness: mean 1.45 mm by breast CT (Huang 2008), with the layer below that the pixel blurs in."""
 NIPPLE_RADIUS_MM = 4.5
-VESSEL = 1.5
+VESSEL = 1.3
 """Gland-equivalent share of vessels: blood and wall, with some calcium."""
 
 
@@ -256,7 +256,7 @@ def compose(
     gland = np.maximum(gland, 0.9 * grow_ducts(grid, outline.nipple, rng))
     height_mm = FIELD_MM[0] if projection == "mlo" else 2 * breast.half_width
     gland = np.maximum(gland, VESSEL * grow_vessels(grid, outline.nipple, half, height_mm, rng))
-    gland = np.maximum(gland, 0.8 * (nipple / 2).clip(0, 1))
+    gland = np.maximum(gland, 1.3 * (nipple / 2).clip(0, 1))
     depth = outline.muscle(y[:, None], x[None])
     # The muscle is a wedge: the deeper behind its edge, the thicker.
     wedge = 0.22 * 2 * half * np.sqrt((depth / 40).clip(0, 1))

@@ -69,12 +69,20 @@ def grow_gland(region: Region, grid: Grid, coarse: Grid, rng: np.random.Generato
         region, coarse, surface, _rate_places(region, coarse, surface, rng), rng
     )
     even = power_law(coarse.shape, coarse.spacing, 3.0, rng, (2.5, 1, 1), largest=30.0)
+    # Broad differences of brightness keep the spectrum of projections steep where texture makes it flat.
+    broad = power_law(coarse.shape, coarse.spacing, 5.0, rng, (2.5, 1, 1), largest=40.0)
     # Fine texture is longer along z too, so it is drawn on half of the planes.
     half = Grid((-(-grid.shape[0] // 2), *grid.shape[1:]), (2 * grid.spacing[0], *grid.spacing[1:]))
     fine = resize(power_law(half.shape, half.spacing, 2.4, rng, (3, 1, 1), largest=9.0), grid.shape)
+    # Cords: sheets where a smooth field is near 0, bent and closed like the borders of lobes.
+    lobes = power_law(coarse.shape, coarse.spacing, 5.0, rng, (3.0, 1, 1), largest=8.0)
+    cords = (1 - np.abs(resize(lobes, grid.shape)) / 0.3).clip(0, 1) - 0.17
     share = (0.5 + resize(within, grid.shape) / BORDER_MM).clip(0, 1)
-    share *= (resize(brightness + 0.04 * even, grid.shape) + 0.16 * fine).clip(0.2, 1.1)
-    haze = resize(0.09 + 0.10 * even, grid.shape) + 0.02 * fine
+    share *= (resize(brightness + 0.14 * broad + 0.02 * even, grid.shape) + 0.165 * fine + 0.3 * cords).clip(
+        0.2, 1.2
+    )
+    veil = power_law(coarse.shape, coarse.spacing, 3.2, rng, (9.0, 1.2, 1.0), largest=25.0)
+    haze = resize(0.115 + 0.135 * veil, grid.shape) + 0.02 * fine
     return round_to_grid(np.maximum(share, haze.clip(0, None)))
 
 
@@ -117,6 +125,6 @@ def _grow_lobules(
     least = float(np.quantile(rated[inside], 1 - 0.95 * region.share, method="lower"))
     within, brightness = np.full(grid.shape, -4.0), np.full(grid.shape, 0.7)
     within[where] = ((rated - least) * width).clip(-4, 4)
-    shade = 0.07 * gaussian(rng, count)[own]
-    brightness[where] = 0.61 + shade + 0.6 * strength * (1 - off / 1.6).clip(0, 1)
+    shade = 0.04 * gaussian(rng, count)[own]
+    brightness[where] = 0.635 + shade + 0.4 * strength * (1 - off / 1.6).clip(0, 1)
     return round_to_grid(within), round_to_grid(brightness)

@@ -34,20 +34,26 @@ DENSEST = 1.07
 `ATTENUATION`: 0.0574 per mm."""
 CONTRAST = {
     "mass": (0.35, 0.8),
-    "spiculated": (0.4, 0.95),
-    "distortion": (0.5, 1.07),
+    "spiculated": (0.65, 1.07),
+    "distortion": (0.7, 1.07),
     "asymmetry": (0.2, 0.6),
 }
 """Bounds of the gland-equivalent share that a lesion of each kind has where it grew in fat; the logarithm is
 even between them. The upper end is a lesion without any fat, the lower one such that `lesion_difficulty.py`
-in `benchmarks` finds lesions of every difficulty."""
+in `benchmarks` finds lesions of every difficulty; with strands it is higher."""
 MARGIN_MM = (0.8, 5.0)
 """Bounds of the width over which a margin fades, from circumscribed to indistinct; the logarithm is even."""
-BODY = {"mass": (0.92, 0.05, 1.0), "spiculated": (0.65, 0.12, 1.0), "distortion": (0.45, 0.15, 0.5)}
+BODY = {"mass": (0.92, 0.05, 1.0), "spiculated": (0.6, 0.12, 1.7), "distortion": (0.3, 0.1, 0.5)}
 """Mean radius of the solid part and amplitude of its surface, as shares of the box's half extent, and its
-density relative to the strands'. A mass fills its box, a distortion has little of a body."""
-STRANDS = {"spiculated": (0.45, 0.075), "distortion": (0.1, 0.075)}
-"""Start and radius of the strands that leave the body, as shares of the box's half extent."""
+density relative to the lesion's tissue. A mass fills its box, a distortion has little of a body. A spiculated
+mass is denser than a physical one, so that it shows as such in fat: its body is small, and a slice averages
+over depth. A conspicuity takes over from this factor, and does not come on top of it."""
+STRANDS = {"spiculated": (0.3, 0.095, 1.5), "distortion": (0.1, 0.08, 1.0)}
+"""Start and radius of the strands that leave the body, as shares of the box's half extent, and density."""
+THINNEST_MM = 0.8
+"""Least radius of a strand where it starts."""
+BAND = 3.0
+"""Height of a strand over its width: bands of fibrous tissue, which slices show on edge."""
 DEEPEST = 0.70
 """Largest height of a centre, as a share of half the thickness."""
 
@@ -191,6 +197,7 @@ def insert(gland: Array, lesion: Lesion, place: Place, grid: Grid) -> Array:
     else:
         # A random sphere: a smooth field moves the surface (de Sisternes 2015).
         radius, amplitude, solid = BODY[lesion.kind]
+        solid = _limit_density(solid, tissue)
         wobble = power_law(shape, grid.spacing, 4.0, rng, largest=2 * max(place.half))
         edge = lesion.margin / float(np.mean(place.half))
         distance = np.sqrt(squared)
@@ -198,10 +205,16 @@ def insert(gland: Array, lesion: Lesion, place: Place, grid: Grid) -> Array:
         # A growing lesion pushes the tissue around it aside: fat remains in a rim (the halo of a mass).
         block = block * (1 - 0.3 * filled * solid * np.exp(-(((distance - radius - 0.1) / 0.12) ** 2)))
     if lesion.kind in STRANDS:
-        part = np.maximum(part, _grow_strands(lesion, place, grid, rng)[window])
+        density = _limit_density(STRANDS[lesion.kind][2], tissue)
+        part = np.maximum(part, density * _grow_strands(lesion, place, grid, rng)[window])
     out = gland.copy()
     out[window] = round_to_grid(block + filled * part * np.maximum(tissue - block, 0))
     return out
+
+
+def _limit_density(density: float, tissue: float) -> float:
+    """Limit a density above 1 to the same multiple of `DENSEST`, whatever share of gland the tissue has."""
+    return min(density, max(1.0, density * DENSEST / tissue))
 
 
 def _find_block(place: Place, grid: Grid) -> tuple[NDArray[np.int64], tuple[int, int, int]]:
@@ -216,17 +229,18 @@ def _find_block(place: Place, grid: Grid) -> tuple[NDArray[np.int64], tuple[int,
 
 
 def _grow_strands(lesion: Lesion, place: Place, grid: Grid, rng: np.random.Generator) -> Array:
-    """Grow thin strands that run outwards from the centre to the extents, tapering."""
+    """Grow thin strands that run outwards from the centre to the extents and a little beyond, tapering."""
     step = 0.4
-    count = int(rng.integers(50, 100))
-    start, thickness = STRANDS[lesion.kind]
-    directions = gaussian(rng, (count, 3)) * (0.6, 1, 1)  # compression turns strands into the plane
+    count = int(rng.integers(22, 40))
+    start, thickness, _ = STRANDS[lesion.kind]
+    directions = gaussian(rng, (count, 3)) * (0.3, 1, 1)  # compression turns strands into the plane
     directions /= np.sqrt((directions * directions).sum(axis=1, keepdims=True))
     half = np.array(place.half)
     reach = float(half[1:].mean())
-    points = wander(start * directions * reach, directions, (1.05 - start) * reach, step, 0.04, rng)
+    points = wander(start * directions * reach, directions, (1.25 - start) * reach, step, 0.05, rng)
     points = points / reach * half + np.array(place.centre)
-    lengths = rng.uniform(0.55, 1.0, (count, 1))
+    lengths = rng.uniform(0.4, 1.0, (count, 1))
     along = np.linspace(0, 1, points.shape[1])
-    radii = np.where(along < lengths, thickness * reach * (1 - 0.6 * along / lengths), 0.0)
-    return tubes(grid, points, radii, step, rng)
+    thick = max(thickness * reach, THINNEST_MM)
+    radii = np.where(along < lengths, thick * (1 - 0.55 * along / lengths), 0.0)
+    return tubes(grid, points, radii, step, rng, BAND)

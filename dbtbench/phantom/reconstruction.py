@@ -26,9 +26,12 @@ FAT_VALUE = 299.0
 """Pixel value of fat (the darkest fifth of tissue): 15.5 % of the window, as measured in real slices."""
 GAIN = 4.7e4
 """Pixel values for a difference of 1/mm; like the value of fat, tuned to the quantiles of two real slices."""
-TONE = (0.9, 0.9)
+TONE = (0.85, 1.2)
 """Above fat, a share e of the window is shown as e · (TONE[0] + TONE[1] · e): dense tissue gains most.
 Fitted, with the anatomy, to the quantiles of real slices."""
+
+RIM_MM = 3.0
+"""Standard deviation of the blur by which the rim below the skin is found."""
 
 
 def silhouette(central: Array, pixel: tuple[float, float]) -> NDArray[np.bool_]:
@@ -85,7 +88,7 @@ def ramp(integrals: Array, thickness: float, step: float, geometry: Geometry, fl
     rows = integrals.shape[1]
     cut = 1 / (2 * thickness * np.tan(np.deg2rad(geometry.arc / 2)))
     f = fft.rfftfreq(2 * rows, step)
-    gain = np.sqrt(floor**2 + (f / cut) ** 2) / np.sqrt(1 + (f / (0.8 * 0.5 / step)) ** 6)
+    gain = np.sqrt(floor**2 + (f / cut) ** 2) / np.sqrt(1 + (f / (1.2 * 0.5 / step)) ** 6)
     kernel = round_to_grid(fft.irfft(gain), 2.0**-20)
     lag = np.arange(rows)
     matrix = kernel[np.abs(lag[:, None] - lag)]
@@ -133,8 +136,8 @@ def reconstruct(
         equalised: raise the rim.
 
     Returns:
-        Attenuation-like values in 1/mm, and the share of breast in each pixel by the silhouette; both
-        (slices, rows, columns).
+        Attenuation-like values in 1/mm, and how deep each pixel lies below the silhouette's edge: from 0
+        there to 1 some `RIM_MM` inside; both (slices, rows, columns).
     """
     views, detector, columns = integrals.shape
     slices, rows = shape
@@ -144,28 +147,31 @@ def reconstruct(
         straight = equalise(straight, pixel)
     filtered = ramp(round_to_grid(straight, INTEGRAL_STEP), thickness, pixel[0], geometry, floor)
     volume = back_project(filtered, slices, rows, thickness, pixel, geometry)
-    soft = gaussian_filter(mask.astype(np.float64), (1.0 / pixel[0], 1.0 / pixel[1])) * 2 - 1
+    soft = gaussian_filter(mask.astype(np.float64), (RIM_MM / pixel[0], RIM_MM / pixel[1])) * 2 - 1
     # One shadow, magnified as from above each slice: it is the view from the middle of the arc.
     middle = Geometry(views=1, arc=0.0, source=geometry.source, support=geometry.support)
     shadow = round_to_grid(soft.clip(0, 1))[None]
     return volume, back_project(shadow, slices, rows, thickness, pixel, middle)
 
 
-def present(volume: Array, inside: Array) -> Array:
+def present(volume: Array, depth: Array) -> Array:
     """Compute pixel values of 10 bits: 0 in air, fat at `FAT_VALUE`, a fixed gain and a tone curve.
 
-    The gain is the same for all, so dense breasts stay brighter and busier.
+    The gain is the same for all, so dense breasts stay brighter and busier. Below the edge less is added: the
+    skin, along which rays run, would be white where it is in focus.
 
     Args:
         volume: (slices, rows, columns) in 1/mm.
-        inside: share of breast.
+        depth: below the silhouette's edge, as `reconstruct` gives it.
 
     Returns:
         (slices, rows, columns) in [0, 1023].
     """
-    tissue = round_to_grid(volume[inside > 0.99], 2.0**-18)
+    tissue = round_to_grid(volume[depth > 0.5], 2.0**-18)
     fat = np.quantile(tissue, 0.2, method="lower") if len(tissue) else 0.0
     excess = (volume - fat) * GAIN
     excess *= TONE[0] + TONE[1] * excess.clip(0) / WINDOW[1]
-    values = (FAT_VALUE + excess).clip(1, 1023) * inside
-    return np.asarray(values)
+    excess = np.where(excess > 0, excess * depth * depth, excess)
+    outside = 1 - depth
+    inside = 1 - outside * outside * outside
+    return np.asarray((FAT_VALUE + excess).clip(1, 1023) * inside)

@@ -80,6 +80,23 @@ def simulate(
     Returns:
         (slices, rows, columns) of 10 bits, as displayed: a left breast has its chest wall at the left edge.
     """
+    levels = compute_levels(preset, breast, view, lesion, seed, geometry)
+    frames = round_to_grid(levels, 1.0).astype(np.uint16)
+    return frames if laterality(view) == "l" else frames[:, :, ::-1].copy()
+
+
+def compute_levels(
+    preset: Preset,
+    breast: Breast,
+    view: str,
+    lesion: Lesion | None,
+    seed: Sequence[int],
+    geometry: Geometry | None = None,
+) -> Array:
+    """Compute the pixel values of `simulate` before they are whole numbers, with the chest wall at the left.
+
+    They are the same to the last bit on every processor: whole numbers would hide small differences.
+    """
     geometry = geometry or Geometry()
     kind = projection(view)
     thickness = breast.thickness(kind)
@@ -100,8 +117,7 @@ def simulate(
     measured = expose(integrals, pixel, geometry, stream(*seed, "noise"))
     volume, inside = reconstruct(measured, (slices, rows), thickness, pixel, geometry)
     levels = np.pad(present(volume, inside), ((0, 0), (0, 0), (0, columns - lit)))
-    frames = round_to_grid(_average_blocks(levels, preset.fine), 1.0).astype(np.uint16)
-    return frames if laterality(view) == "l" else frames[:, :, ::-1].copy()
+    return _average_blocks(levels, preset.fine)
 
 
 def box_of(preset: Preset, breast: Breast, view: str, lesion: Lesion) -> Box:

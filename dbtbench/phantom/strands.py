@@ -29,19 +29,16 @@ def grow_ligaments(grid: Grid, coarse: Grid, nipple: tuple[float, float], rng: n
     Returns:
         The share of gland-like tissue in each voxel.
     """
-    _, y, x = coarse.axes()
     out = np.zeros(grid.shape)
     for largest, apart, side in ((45.0, 8.0, 1), (30.0, 5.5, -1)):
-        bent = power_law(coarse.shape, coarse.spacing, 5.5, rng, (8.0, 0.8, 1.8), largest=largest)
-        tilt = side * rng.uniform(0.3, 1.2)
-        field = 0.7 * apart * bent + 0.75 * (y[:, None] + tilt * (x - nipple[1] / 2))
-        field = _bend_about_nipple(round_to_grid(field), coarse, nipple)
+        bent = power_law(coarse.shape, coarse.spacing, 5.5, rng, (12.0, 0.8, 1.5), largest=largest)
+        across, where = _bend_about_nipple(coarse, nipple, side * rng.uniform(0.3, 1.0))
+        field = round_to_grid(0.85 * apart * _sample(bent, where) + 0.75 * across)
         steep = round_to_grid(np.sqrt(sum(g * g for g in np.gradient(field, *coarse.spacing))))
         # None where they would lie flat in a plane's view or crowd.
-        power = power_law(coarse.shape, coarse.spacing, 3.5, rng, (5.0, 0.7, 1.5), largest=25.0)
-        power = (
-            (3 * steep - 0.8).clip(0, 1) * (2.6 - 0.8 * steep).clip(0, 1) * (0.11 + 0.19 * power).clip(0, 0.8)
-        )
+        power = power_law(coarse.shape, coarse.spacing, 3.5, rng, (8.0, 0.6, 2.5), largest=28.0)
+        power = (0.08 + 0.18 * _sample(power, where)).clip(0, 0.8)
+        power *= (3 * steep - 0.8).clip(0, 1) * (2.6 - 0.8 * steep).clip(0, 1)
         turns = resize(field, grid.shape) / apart
         off = np.abs(turns - np.rint(turns)) * apart / resize(steep, grid.shape).clip(0.05, None)
         sheets = (1.3 - off / LIGAMENT_MM).clip(0, 1) * resize(round_to_grid(power), grid.shape)
@@ -49,15 +46,29 @@ def grow_ligaments(grid: Grid, coarse: Grid, nipple: tuple[float, float], rng: n
     return round_to_grid(out)
 
 
-def _bend_about_nipple(field: Array, grid: Grid, nipple: tuple[float, float]) -> Array:
-    """Bend a field so that its columns become rays from a point in front of the nipple, its rows arcs."""
+def _bend_about_nipple(grid: Grid, nipple: tuple[float, float], tilt: float) -> tuple[Array, Array]:
+    """Bend a plane so that its columns are rays from a point in front of the nipple, and its rows cross them.
+
+    Args:
+        grid: of the plane.
+        nipple: its y and x.
+        tilt: mm along a row for 1 mm along a ray; 0 makes the rows arcs.
+
+    Returns:
+        Distance in mm across the lines that run along the rows (rows, columns), and fractional indices of the
+        plane's rows and columns there (2, rows, columns).
+    """
     _, y, x = grid.axes()
     centre_y, tip = nipple
     back, up = (tip + CONVERGENCE_MM - x)[None, :], (y - centre_y)[:, None]
-    arc = np.arctan2(up, back) * (CONVERGENCE_MM + tip / 2)
-    rows = arc / grid.spacing[1] + grid.shape[1] / 2
-    columns = (np.sqrt(back * back + up * up) - CONVERGENCE_MM) / grid.spacing[2]
-    where = round_to_grid(np.stack(np.broadcast_arrays(rows, columns)), 2.0**-6)
+    along = np.sqrt(back * back + up * up) - CONVERGENCE_MM
+    across = np.arctan2(up, back) * (CONVERGENCE_MM + tip / 2) - tilt * (along - tip / 2)
+    where = np.stack([across / grid.spacing[1] + grid.shape[1] / 2, along / grid.spacing[2]])
+    return round_to_grid(across), round_to_grid(where, 2.0**-6)
+
+
+def _sample(field: Array, where: Array) -> Array:
+    """Sample each plane of a field (planes, rows, columns) at indices (2, rows, columns)."""
     return round_to_grid(np.stack([map_coordinates(p, where, order=1, mode="mirror") for p in field]))
 
 
@@ -91,10 +102,10 @@ def grow_vessels(
         height: of the breast along y in mm.
         rng: of their courses.
     """
-    step, count = 0.6, 18
+    step, count = 0.6, 14
     starts = rng.uniform((-0.75, -0.45, 0), (0.75, 0.35, 30), (count, 3)) * (half, height, 1)
-    aim = (0, *nipple) - starts + gaussian(rng, (count, 3)) * (0, 28, 28)
+    aim = (0, *nipple) - starts + gaussian(rng, (count, 3)) * (0, 34, 34)
     points = wander(starts, aim * (0.1, 1, 1), 95.0, step, 0.03, rng)
     points[..., 0] = starts[:, :1] + 0.3 * (points[..., 0] - starts[:, :1])
-    taper = rng.uniform(0.7, 1.5, (count, 1)) * np.linspace(1, 0.5, points.shape[1])
+    taper = rng.uniform(0.8, 1.8, (count, 1)) * np.linspace(1, 0.5, points.shape[1])
     return tubes(grid, points, taper, step, rng)

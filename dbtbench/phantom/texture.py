@@ -130,10 +130,12 @@ def wander(
     return round_to_grid(starts[:, None] + step * np.cumsum(headings, axis=1))
 
 
-def tubes(grid: Grid, points: Array, radii: Array, step: float, rng: np.random.Generator) -> Array:
+def tubes(
+    grid: Grid, points: Array, radii: Array, step: float, rng: np.random.Generator, flat: float = 1.0
+) -> Array:
     """Compute the share of each voxel that tubes fill.
 
-    Each point stands for a piece of tube of volume π r² step, which is scattered over the tube's cross
+    Each point stands for a piece of tube of volume π r² step flat, which is scattered over the tube's cross
     section and shared between the nearest voxels, so a tube thinner than a voxel keeps its volume.
 
     Args:
@@ -142,15 +144,16 @@ def tubes(grid: Grid, points: Array, radii: Array, step: float, rng: np.random.G
         radii: broadcastable to (n, m), in mm.
         step: mm between the points of a tube.
         rng: scatters over the cross section.
+        flat: factor by which the tubes are higher than wide, along z.
 
     Returns:
         Of the grid's shape, in [0, 1], on the grid `STEP`.
     """
     copies = 6
     radius = np.broadcast_to(radii, points.shape[:2])[..., None, None]
-    offset = 0.45 * gaussian(rng, (*points.shape[:2], copies, 3)) * radius
+    offset = 0.45 * gaussian(rng, (*points.shape[:2], copies, 3)) * radius * (flat, 1, 1)
     place = round_to_grid(grid.indices((points[:, :, None] + offset).reshape(-1, 3)), 2.0**-8)
-    share = round_to_grid(np.pi * radius**2 * step / copies / np.prod(grid.spacing), 2.0**-20)
+    share = round_to_grid(np.pi * flat * radius**2 * step / copies / np.prod(grid.spacing), 2.0**-20)
     share = np.broadcast_to(share[..., 0], (*points.shape[:2], copies)).reshape(-1)
     corner = np.floor(place).astype(np.int64)
     inner = place - corner
