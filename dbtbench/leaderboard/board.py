@@ -11,7 +11,7 @@ import pandas as pd
 
 from dbtbench.errors import StaleError
 from dbtbench.leaderboard.columns import COLUMNS
-from dbtbench.leaderboard.comparison import Comparison
+from dbtbench.leaderboard.comparison import Comparison, judge_learning
 from dbtbench.leaderboard.roles import Roles
 from dbtbench.leaderboard.statistics import compare
 from dbtbench.metric import Metric, number
@@ -25,6 +25,9 @@ from dbtbench.task import BASELINE
 ESTIMATES = ("recovered", "patients_equivalent", "lesions_equivalent")
 CONTRASTS = ("over_shuffled", "over_normals", "over_unlearned")
 """Columns that are attributes of a `Comparison`, each with its interval."""
+
+SEEDS_OF_SHARES = 10
+"""Seeds that the shares of what is found are of, so that arms with more of them can be compared."""
 
 Runs = Mapping[int, Result]
 Arms = dict[tuple[str, str], dict[int, Result]]
@@ -104,6 +107,11 @@ def _board_rows(results: list[Result]) -> list[dict[str, Any]]:
         by_label = {labels[key]: runs for key, runs in own.items()}
         compared = _compare(metric, by_label, roles)
         baseline = [run for label in roles.baseline for run in by_label.get(label, {}).values()]
+        references = {
+            label: float(_scores(metric, by_label[label].values()).mean())
+            for label in roles.references
+            if label in by_label
+        }
         declared = {
             **{"metric": name, "metric_version": metric.version, "title": metric.title},
             **{"unit": metric.unit, "direction": metric.direction},
@@ -118,6 +126,8 @@ def _board_rows(results: list[Result]) -> list[dict[str, Any]]:
                 row |= _difference(metric, row["value"], baseline)
             if metric.resample or name == record.primary:
                 row |= _statistics(metric, label, row, compared.get(label), runs, roles)
+                if label == BASELINE:
+                    row["verdict"] = judge_learning(metric, label, row["value"], references)
             rows.append(row)
     return rows
 
@@ -220,8 +230,7 @@ def _statistics(
             "verdict": f"{label}: {metric.title} {number(row['value'])}; a reference, nothing was trained"
         }
     if label in roles.baseline:
-        pooled = f"{label}: the same distribution as {BASELINE}, and pooled with it"
-        return {"verdict": "" if label == BASELINE else pooled}
+        return {"verdict": f"{label}: the same distribution as {BASELINE}, and pooled with it"}
     if comparison is not None:
         return _columns(comparison) | {"verdict": comparison.verdict(label, BASELINE)}
     if not row["baseline_seeds"]:
@@ -253,7 +262,17 @@ def _columns(comparison: Comparison) -> dict[str, Any]:
 def _values(metric: Metric, runs: Runs) -> dict[str, Any]:
     values = _scores(metric, runs.values())
     checked = metric.resample and all(run.outcomes_of(metric.name) is not None for run in runs.values())
-    return {"value": values.mean(), "sd": values.std(), "verified": "outcomes" if checked else "no"}
+    row = {"value": values.mean(), "sd": values.std(), "verified": "outcomes" if checked else "no"}
+    return row | _found(metric, runs) if checked and metric.find else row
+
+
+def _found(metric: Metric, runs: Runs) -> dict[str, float]:
+    """Compute which share of what was to be found all, some and none of an arm's first seeds find."""
+    assert metric.find is not None
+    tables = [runs[seed].outcomes_of(metric.name) for seed in sorted(runs)[:SEEDS_OF_SHARES]]
+    seeds = pd.concat([metric.find(table) for table in tables if table is not None], axis=1)
+    found, missed = seeds.all(axis=1).mean(), (~seeds).all(axis=1).mean()
+    return {"found_by_all": found, "found_by_some": 1 - found - missed, "found_by_none": missed}
 
 
 def _difference(metric: Metric, value: float, baseline: Sequence[Result]) -> dict[str, Any]:

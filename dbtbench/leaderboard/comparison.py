@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -111,6 +112,28 @@ class Comparison:
             times = f"{self.ceiling_factor:.2g}x the" if np.isfinite(self.ceiling_factor) else "more"
             said += f"; {100 * self.recovered.value:.0f} % of what {times} real data gave"
         return "; ".join([said, *(contrast.words() for contrast in self.contrasts)])
+
+
+def judge_learning(metric: Metric, baseline: str, value: float, references: Mapping[str, float]) -> str:
+    """Say in one sentence whether the baseline learned anything that counts.
+
+    Args:
+        metric: what is compared.
+        baseline: name of the baseline.
+        value: its score.
+        references: scores of the arms that train on nothing; the best of them counts.
+
+    Returns:
+        The sentence; empty without references.
+    """
+    known = {name: score for name, score in references.items() if np.isfinite(score)}
+    if not known or not np.isfinite(value):
+        return ""
+    best = max(known, key=lambda name: metric.better(known[name] - value))
+    said = f"{baseline}: {metric.title} {number(value)}, {best} {number(known[best])}"
+    if metric.better(value - known[best]) > 0:
+        return f"{said}: it learned what nothing without training finds"
+    return f"{said}: it learned no more than {best} finds without training"
 
 
 def _ends(estimate: Estimate) -> str:

@@ -16,10 +16,11 @@ from dbtbench.leaderboard.board import labels_of
 from dbtbench.leaderboard.columns import COLUMNS
 from dbtbench.metric import heading
 from dbtbench.runtime.text import printable
-from dbtbench.task import BASELINE
+from dbtbench.task import BASELINE, CEILING
 
 LINE = 110
 HEADING = 12
+SHARES = ("found_by_all", "found_by_some", "found_by_none")
 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
@@ -58,9 +59,20 @@ def summary(table: pd.DataFrame) -> str:
         lines += _blocks(wide(rows)[list(wide(shown))], headings)
         if more := rows["metric"].nunique() - len(headings):
             lines.append(f"{more} more metric{'s are' if more > 1 else ' is'} in the CSV")
-        verdicts = [verdict for verdict in primary["verdict"] if verdict]
-        parts.append("\n".join([*lines, *(verdicts and ["", *verdicts])]))
+        said = [*_head_room(primary), *(verdict for verdict in primary["verdict"] if verdict)]
+        parts.append("\n".join([*lines, *(said and ["", *said])]))
     return "\n\n".join(parts)
+
+
+def _head_room(primary: pd.DataFrame) -> Iterator[str]:
+    """Say how many of the lesions can tell anything: those that some seeds find and others do not."""
+    shown = primary[primary["arm"].isin((BASELINE, CEILING)) & primary["found_by_all"].notna()]
+    shares = [
+        f"{row['arm']} {', '.join(f'{100 * row[share]:.0f}' for share in SHARES)} %"
+        for _, row in shown.iterrows()
+    ]
+    if shares:
+        yield f"lesions found by every, by some and by no seed: {'; '.join(shares)}"
 
 
 def _blocks(values: pd.DataFrame, headings: Mapping[str, str]) -> Iterator[str]:
@@ -126,6 +138,7 @@ def markdown(table: pd.DataFrame) -> str:
             cells = [label, str(row["seeds"]), _short(row["value"]), difference, p, row["verdict"]]
             cells.append("by its outcomes" if row["verified"] == "outcomes" else "no")
             lines.append(f"| {' | '.join(map(_escape, cells))} |")
+        lines += [part for line in _head_room(rows) for part in ("", f"{line[0].upper()}{line[1:]}.")]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 

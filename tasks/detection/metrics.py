@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import pandas as pd
@@ -33,6 +34,15 @@ def _truth(table: pd.DataFrame) -> pd.DataFrame:
 HITS = Outcomes({"box": int, "Score": float}, _truth, frozenset({"Score"}), _check)
 """From `froc.outcomes`; a lesion that was not found has no score."""
 
+
+def _find(table: pd.DataFrame, fps: float) -> pd.Series[bool]:
+    """Say which lesions are found at `fps` false positives a volume with lesions, at most."""
+    false = table.loc[table["box"] < 0, "Score"].sort_values(ascending=False)
+    allowed = int(fps * len(table[KEY].drop_duplicates()))
+    threshold = false.iloc[allowed] if allowed < len(false) else -math.inf
+    return table[table["box"] >= 0].groupby([*KEY, "box"])["Score"].max() > threshold
+
+
 PRIMARY = {"dbtex": "mean_sensitivity_positive", "low": "mean_sensitivity_low"}
 """Metrics by the operating points that they are read at."""
 
@@ -44,6 +54,7 @@ METRICS = (
         headline=True,
         outcomes=HITS,
         resample=froc.mean_sensitivity,
+        find=partial(_find, fps=2),
     ),
     Metric(
         "mean_sensitivity_low",
@@ -52,6 +63,7 @@ METRICS = (
         headline=True,
         outcomes=HITS,
         resample=partial(froc.mean_sensitivity, points=froc.FPS_LOW),
+        find=partial(_find, fps=0.5),
     ),
     Metric("sensitivity_at_2_fps_all", "sensitivity at 2 FP, all volumes", "higher", headline=True),
     *(

@@ -139,7 +139,34 @@ def test_a_reference_stands_on_the_board_and_is_compared_with_nothing(
     assert row["value"] == pytest.approx(0.14)
     assert row["verdict"] == "chance: mean sensitivity 0.14; a reference, nothing was trained"
     assert row[["p", "p_holm", "difference_low", "recovered"]].isna().all()
-    pd.testing.assert_frame_equal(after.drop("chance"), before, check_dtype=False)
+    assert after.loc["real", "verdict"].endswith("it learned what nothing without training finds")
+    rest = after.drop("chance").assign(verdict=lambda t: t["verdict"].where(t.index != "real", ""))
+    pd.testing.assert_frame_equal(rest, before, check_dtype=False)
+
+
+def test_a_baseline_that_finds_no_more_than_the_best_reference_has_learned_nothing(
+    evaluated: Workspace, make_record: Make, make_outcomes: Make, write_run: Make
+) -> None:
+    nothing = {"augmentation": None, "counts": {"training_real": 0, "training_synthetic": 0}}
+    for arm, found in (("chance", 1), ("blob", 6)):
+        write_run(evaluated.evaluations, make_record(arm, 0, **nothing), make_outcomes(found))
+    verdict = board_of(evaluated).loc["real", "verdict"]
+    assert verdict == (
+        "real: mean sensitivity 0.48, blob 0.60: it learned no more than blob finds without training"
+    )
+
+
+def test_the_board_says_how_many_lesions_all_some_and_no_seeds_find(
+    evaluated: Workspace, make_record: Make, make_outcomes: Make, write_run: Make
+) -> None:
+    shares = ["found_by_all", "found_by_some", "found_by_none"]
+    board = board_of(evaluated)
+    assert board.loc["real", shares].tolist() == pytest.approx([0.4, 0.2, 0.4])
+    assert board.loc["more-real", shares].tolist() == pytest.approx([0.7, 0.2, 0.1])
+    for seed, found in zip(range(5, 12), (6, 5, 6, 5, 3, 0, 10), strict=True):
+        write_run(evaluated.evaluations, make_record("real", seed), make_outcomes(found))
+    # The eleventh seed and the twelfth do not count.
+    assert board_of(evaluated).loc["real", shares].tolist() == pytest.approx([0.3, 0.3, 0.4])
 
 
 def test_an_arm_of_two_data_sets_names_both(
