@@ -18,7 +18,7 @@ from dbtbench.runtime.files import digest
 
 Direction = Literal["higher", "lower", "target"]
 Resample = Callable[[pd.DataFrame, ArrayLike], NDArray[np.float64]]
-Find = Callable[[pd.DataFrame], "pd.Series[bool]"]
+Find = Callable[[pd.DataFrame], pd.DataFrame]
 Number = TypeVar("Number", float, NDArray[np.float64])
 
 ARROWS = {"higher": "↑", "lower": "↓", "target": "→real"}
@@ -94,9 +94,9 @@ class Metric:
         outcomes: the table that it is resampled from; None where it has no intervals.
         resample: the metric of an outcomes table and weights (R, P), how often each of
             `metrics.resampling.patients(table)` is drawn: (R,) float64, NaN where it is not defined.
-        find: which of the things to be found an outcomes table finds, at one operating point: a bool for each
-            row of the table's `truth`, in the same order in all runs. A board says how many of them every
-            seed of an arm finds, and how many none does. None where this means nothing.
+        find: which of the things to be found an outcomes table finds: a bool for each of them (rows, the same
+            in all runs) and each operating point of the metric (columns). A board says how many of them every
+            seed of an arm finds at every point, and how many none finds at any. None for other metrics.
 
     Raises:
         ValueError: when only one of `outcomes` and `resample` is given.

@@ -267,11 +267,14 @@ def _values(metric: Metric, runs: Runs) -> dict[str, Any]:
 
 
 def _found(metric: Metric, runs: Runs) -> dict[str, float]:
-    """Compute which share of what was to be found all, some and none of an arm's first seeds find."""
+    """Compute which share of what was to be found all, some and none of an arm's first seeds find.
+
+    At the metric's operating points: what all find at each of them, or none at any, cannot change the score.
+    """
     assert metric.find is not None
     tables = [runs[seed].outcomes_of(metric.name) for seed in sorted(runs)[:SEEDS_OF_SHARES]]
-    seeds = pd.concat([metric.find(table) for table in tables if table is not None], axis=1)
-    found, missed = seeds.all(axis=1).mean(), (~seeds).all(axis=1).mean()
+    times = pd.concat([metric.find(table) for table in tables if table is not None], axis=1)
+    found, missed = times.all(axis=1).mean(), (~times).all(axis=1).mean()
     return {"found_by_all": found, "found_by_some": 1 - found - missed, "found_by_none": missed}
 
 

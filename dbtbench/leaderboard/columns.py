@@ -32,10 +32,10 @@ COLUMNS = {
     "headline": "place of the metric among those that the terminal shows; 0 for the others",
     "value": "mean over seeds",
     "sd": "standard deviation over seeds",
-    "found_by_all": "share of the test lesions that each of the arm's first ten seeds finds, at ½ false "
-    "positives a volume for `mean_sensitivity_low` and at 2 for `mean_sensitivity_positive`",
-    "found_by_some": "share that some of them find: with `real`, the lesions that can tell anything",
-    "found_by_none": "share that none finds",
+    "found_by_all": "share of the test lesions that each of the arm's first ten seeds finds at each of the "
+    "metric's operating points",
+    "found_by_some": "the rest: with `real`, the lesions that can tell anything",
+    "found_by_none": "share of the test lesions that none of these seeds finds at any of these points",
     "baseline": "mean of the runs of `real`, and of `oversample`, which is a second draw of the same",
     "baseline_seeds": "how many these are",
     "difference": "value less baseline",

@@ -72,7 +72,7 @@ def _head_room(primary: pd.DataFrame) -> Iterator[str]:
         for _, row in shown.iterrows()
     ]
     if shares:
-        yield f"lesions found by every, by some and by no seed: {'; '.join(shares)}"
+        yield f"test lesions found always, sometimes and never: {'; '.join(shares)}"
 
 
 def _blocks(values: pd.DataFrame, headings: Mapping[str, str]) -> Iterator[str]:

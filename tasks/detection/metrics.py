@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import pandas as pd
@@ -35,12 +36,19 @@ HITS = Outcomes({"box": int, "Score": float}, _truth, frozenset({"Score"}), _che
 """From `froc.outcomes`; a lesion that was not found has no score."""
 
 
-def _find(table: pd.DataFrame, fps: float) -> pd.Series[bool]:
-    """Say which lesions are found at `fps` false positives a volume with lesions, at most."""
-    false = table.loc[table["box"] < 0, "Score"].sort_values(ascending=False)
-    allowed = int(fps * len(table[KEY].drop_duplicates()))
-    threshold = false.iloc[allowed] if allowed < len(false) else -math.inf
-    return table[table["box"] >= 0].groupby([*KEY, "box"])["Score"].max() > threshold
+def _find(table: pd.DataFrame, points: Sequence[float]) -> pd.DataFrame:
+    """Say which lesions are found at so many false positives a volume with lesions, at most.
+
+    Returns:
+        A bool for each lesion (rows) and operating point (columns).
+    """
+    volumes = len(table[KEY].drop_duplicates())
+    false = [
+        *table.loc[table["box"] < 0, "Score"].sort_values(ascending=False),
+        *[-math.inf] * (4 * volumes + 1),
+    ]
+    best = table[table["box"] >= 0].groupby([*KEY, "box"])["Score"].max()
+    return pd.DataFrame({fps: best > false[int(fps * volumes)] for fps in points})
 
 
 PRIMARY = {"dbtex": "mean_sensitivity_positive", "low": "mean_sensitivity_low"}
@@ -54,7 +62,7 @@ METRICS = (
         headline=True,
         outcomes=HITS,
         resample=froc.mean_sensitivity,
-        find=partial(_find, fps=2),
+        find=partial(_find, points=froc.FPS_POSITIVE),
     ),
     Metric(
         "mean_sensitivity_low",
@@ -63,7 +71,7 @@ METRICS = (
         headline=True,
         outcomes=HITS,
         resample=partial(froc.mean_sensitivity, points=froc.FPS_LOW),
-        find=partial(_find, fps=0.5),
+        find=partial(_find, points=froc.FPS_LOW),
     ),
     Metric("sensitivity_at_2_fps_all", "sensitivity at 2 FP, all volumes", "higher", headline=True),
     *(

@@ -39,7 +39,7 @@ def test_the_terminal_shows_the_table_and_under_it_a_verdict_for_each_arm(board:
     assert table[-5].split() == ["real", "×5", "0.480"]
     assert table[-1] == "1 more metric is in the CSV"
     assert verdicts[0] == (
-        "lesions found by every, by some and by no seed: real 40, 20, 40 %; more-real 70, 20, 10 %"
+        "test lesions found always, sometimes and never: real 40, 20, 40 %; more-real 70, 20, 10 %"
     )
     assert [verdict.split(":")[0] for verdict in verdicts[1:]] == ["ddpm", "more-real", "oversample"]
 
