@@ -1,7 +1,7 @@
 """Augmentation on the fly: every volume of a batch is flipped, moved and shaded, otherwise at every step.
 
 Strengths are those of the `classic` generator and of nnDetection's and MONAI's detection recipes, as far as
-a breast allows them.
+a breast allows them. As there, volumes are mirrored in depth, too: few lesions lie at few depths.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Changes:
     """Random changes of the volumes of a batch; each field has one row a volume.
 
     Attributes:
-        flip: (N, 2) bool: left to right, upside down.
+        flip: (N, 3) bool: left to right, upside down, the last slice first.
         turn: (N,) angle in the plane, in radians.
         scale: (N,) factor of the size in the plane.
         shift: (N, 2) shift in rows and columns, as a share of them.
@@ -60,7 +60,7 @@ class Changes:
         def within(limit: float, *shape: int) -> Tensor:
             return limit * (2 * torch.rand(batch, *shape, generator=generator, device=device) - 1)
 
-        flip = torch.rand(batch, 2, generator=generator, device=device) < FLIP
+        flip = torch.rand(batch, 3, generator=generator, device=device) < FLIP
         turn, scale, shift = within(DEGREES).deg2rad(), 1 + within(SCALE), within(SHIFT, 2)
         gamma, blur, strength = within(GAMMA).exp(), within(BLUR).abs(), within(NOISE).abs()
         noise = torch.randn(batch, 1, *grid, generator=generator, device=device)
@@ -92,7 +92,20 @@ def augment(
     # The products that carry boxes would be of bfloat16, which cannot tell voxel 257 from voxel 258.
     with torch.autocast(volumes.device.type, enabled=False):
         moves, carried = _carry_all(boxes, upright, changes, *volumes.shape[-2:])
-        return _shade(_resample(volumes, moves), changes), carried
+        moved, mirrored = _resample(volumes, moves), changes.flip[:, 2]
+        moved = torch.where(mirrored[:, None, None, None, None], moved.flip(2), moved)
+        depth = volumes.shape[2]
+        carried = [
+            _mirror(own, depth) if turned else own for own, turned in zip(carried, mirrored, strict=True)
+        ]
+        return _shade(moved, changes), carried
+
+
+def _mirror(boxes: Tensor, depth: int) -> Tensor:
+    """Carry boxes along when the last slice becomes the first."""
+    mirrored = boxes.clone()
+    mirrored[:, [0, 3]] = depth - boxes[:, [3, 0]]
+    return mirrored
 
 
 def _carry_all(

@@ -42,7 +42,7 @@ class Classification(Task[ClassificationRecipe]):
     """Lesion present or not, for each volume."""
 
     recipe_class = ClassificationRecipe
-    version = 2
+    version = 3
     metrics = METRICS
     seeds = 5
     # Without `AUG:shuffled-boxes`: a volume keeps a lesion when the boxes change places.

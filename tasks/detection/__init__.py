@@ -55,7 +55,7 @@ class Detection(Task[DetectionRecipe]):
     """Lesion detection, scored by the official rule of the DBTex challenges."""
 
     recipe_class = DetectionRecipe
-    version = 3
+    version = 4
     metrics = METRICS
     seeds = 5
     references = REFERENCES

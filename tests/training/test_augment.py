@@ -40,12 +40,12 @@ def drawn(seed: int, batch: int = 1, **fixed: Any) -> Changes:
 @settings(max_examples=40, deadline=None)
 def test_a_box_goes_where_its_lesion_goes(seed: int, low: tuple[int, int]) -> None:
     y, x = low
-    box = torch.tensor([[1.0, y, x, 3, y + 12, x + 10]])
+    box = torch.tensor([[0.0, y, x, 1, y + 12, x + 10]])
     # Without shading, so that brightness over the tissue's is the share of a voxel that the lesion fills.
     changes = drawn(seed, gamma=torch.ones(1), blur=torch.zeros(1), noise=torch.zeros(1, 1, *GRID))
     before = volume_of(box)
     volumes, (moved,) = augment(before, [box], [False], changes)
-    bright = (volumes[0, 0, 2] - 0.3) / 0.6
+    bright = (volumes[0, 0, int(moved[0, 0])] - 0.3) / 0.6
     assert bright.sum() > 20
     ys, xs = (torch.arange(n) + 0.5 for n in GRID[1:])
     found = [float((bright.sum(axis) * at).sum() / bright.sum()) for axis, at in ((1, ys), (0, xs))]
@@ -54,13 +54,19 @@ def test_a_box_goes_where_its_lesion_goes(seed: int, low: tuple[int, int]) -> No
         middle = (moved[0, 1:3] + moved[0, 4:]) / 2
         assert found == pytest.approx(middle.tolist(), abs=0.5)
         larger = float((moved[0, 4:] - moved[0, 1:3]).prod()) / (12 * 10)
-        whole = float((before[0, 0, 2] - 0.3).sum()) / 0.6
+        whole = float((before[0, 0, 0] - 0.3).sum()) / 0.6
         assert float(bright.sum()) == pytest.approx(whole * larger, rel=0.1)
     inside = torch.zeros_like(bright)
     y0, x0, y1, x1 = (round(float(moved[0, i])) for i in (1, 2, 4, 5))
     inside[max(y0 - 1, 0) : y1 + 1, max(x0 - 1, 0) : x1 + 1] = 1
     assert float((bright * inside).sum() / bright.sum()) > 0.9
-    assert moved[0, [0, 3]].tolist() == [1, 3]
+    assert moved[0, [0, 3]].tolist() == ([3, 4] if changes.flip[0, 2] else [0, 1])
+
+
+def test_half_of_the_volumes_are_mirrored_in_depth() -> None:
+    flips = drawn(0, 400).flip
+    assert flips.shape == (400, 3)
+    assert (abs(flips.float().mean(dim=0) - 0.5) < 0.08).all()
 
 
 def test_mixed_precision_moves_no_box() -> None:
@@ -73,7 +79,7 @@ def test_mixed_precision_moves_no_box() -> None:
 
 def test_an_mlo_view_is_never_turned_upside_down() -> None:
     still: dict[str, Any] = {"turn": torch.zeros(1), "scale": torch.ones(1), "shift": torch.zeros(1, 2)}
-    changes = drawn(0, flip=torch.tensor([[False, True]]), **still)
+    changes = drawn(0, flip=torch.tensor([[False, True, False]]), **still)
     for upright, row in ((True, 12), (False, 24)):
         volumes, (moved,) = augment(volume_of(BOX), [BOX], [upright], changes)
         assert moved[0, 1] == row
@@ -93,7 +99,7 @@ def test_volumes_keep_their_range_and_air_stays_black() -> None:
     volume[..., 20:] = 0
     boxes = [torch.zeros(0, 6)] * 3
     still: dict[str, Any] = {"turn": torch.zeros(3), "scale": torch.ones(3), "shift": torch.zeros(3, 2)}
-    changed, carried = augment(volume, boxes, [False] * 3, drawn(1, 3, flip=torch.zeros(3, 2) > 0, **still))
+    changed, carried = augment(volume, boxes, [False] * 3, drawn(1, 3, flip=torch.zeros(3, 3) > 0, **still))
     assert all(box.shape == (0, 6) for box in carried)
     assert 0 <= float(changed.min()) <= float(changed.max()) <= 1
     assert not changed[..., 22:].any()
