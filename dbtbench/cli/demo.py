@@ -9,6 +9,8 @@ import typer
 from dbtbench.cli.options import JsonOption, WorkspaceOption
 
 RECIPES = {"classic": "default", "ddpm": "demo"}
+DRAWN = 96
+"""Volumes that each generator draws; as many as it learned from would take minutes more."""
 
 
 def demo(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
@@ -29,18 +31,20 @@ def demo(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     work = Workspace.find(workspace)
     log.info("1/5 phantom patients as DICOM files, and their import")
     data = default_data.make(work)
-    log.info("2/5 generators: fit to the training split, draw as many volumes again")
-    made = {name: generate.draw(work, generate.fit(work, name, data, r)) for name, r in RECIPES.items()}
+    log.info(f"2/5 generators: fit to the training split, draw {DRAWN} volumes each")
+    made = {
+        name: generate.draw(work, generate.fit(work, name, data, r), DRAWN) for name, r in RECIPES.items()
+    }
     log.info("3/5 a lesion detector, trained without and with them")
     with Pool(cores_or_gpus()) as pool:  # without the controls, and with few seeds: it is to end in minutes
-        evaluate(work, "detection", data, [*made], 3, "demo", arms=REFERENCES, pool=pool)
+        evaluate(work, "detection", data, [*made], 2, "demo", arms=REFERENCES, pool=pool)
     log.info("4/5 realism of what was drawn")
     evaluate(work, "realism", data, list(made))
     log.info("5/5 leaderboard and picture")
     results = work.root / "results"
     board = leaderboard.publish(work, results)
     picture = work.root / "demo.png"
-    draw_comparison({"real": data.select("test"), **made}, picture)
+    draw_comparison({"phantom": data.select("test"), **made}, picture)
     if json:
         files = {"board": results / "leaderboard.csv", "picture": picture, "data": data.path}
         files |= {name: dataset.path for name, dataset in made.items()}
@@ -50,7 +54,5 @@ def demo(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     typer.echo(f"data      {data.path}: {len(data)} volumes, {len(data.boxes)} lesions")
     typer.echo(f"drawn     {made['ddpm'].path}: {len(made['ddpm'])} volumes by ddpm")
     typer.echo(f"board     {results / 'leaderboard.csv'}")
-    typer.echo(f"picture   {picture}")
-    typer.echo(
-        "next      dbtbench show ddpm, or with your own data: dbtbench data import bcs-dbt ROOT --name NAME"
-    )
+    typer.echo("next      with your own data: dbtbench data import bcs-dbt ROOT --name NAME")
+    typer.echo(f"open      {picture}: phantoms, what was drawn after them, and the intensities of both")

@@ -115,7 +115,7 @@ class Comparison:
 
 
 def judge_learning(metric: Metric, baseline: str, value: float, references: Mapping[str, float]) -> str:
-    """Say in one sentence whether the baseline learned anything that counts.
+    """Say in one sentence whether the baseline is better than what trains on nothing.
 
     Args:
         metric: what is compared.
@@ -130,10 +130,9 @@ def judge_learning(metric: Metric, baseline: str, value: float, references: Mapp
     if not known or not np.isfinite(value):
         return ""
     best = max(known, key=lambda name: metric.better(known[name] - value))
-    said = f"{baseline}: {metric.title} {number(value)}, {best} {number(known[best])}"
-    if metric.better(value - known[best]) > 0:
-        return f"{said}: it learned what nothing without training finds"
-    return f"{said}: it learned no more than {best} finds without training"
+    learned = "something" if metric.better(value - known[best]) > 0 else "nothing that counts"
+    against = f"{number(known[best])} of {best}, the best without training"
+    return f"{baseline}: {metric.title} {number(value)} against {against}: it has learned {learned}"
 
 
 def _ends(estimate: Estimate) -> str:

@@ -139,7 +139,7 @@ def test_a_reference_stands_on_the_board_and_is_compared_with_nothing(
     assert row["value"] == pytest.approx(0.14)
     assert row["verdict"] == "chance: mean sensitivity 0.14; a reference, nothing was trained"
     assert row[["p", "p_holm", "difference_low", "recovered"]].isna().all()
-    assert after.loc["real", "verdict"].endswith("it learned what nothing without training finds")
+    assert after.loc["real", "verdict"].endswith("it has learned something")
     rest = after.drop("chance").assign(verdict=lambda t: t["verdict"].where(t.index != "real", ""))
     pd.testing.assert_frame_equal(rest, before, check_dtype=False)
 
@@ -152,7 +152,8 @@ def test_a_baseline_that_finds_no_more_than_the_best_reference_has_learned_nothi
         write_run(evaluated.evaluations, make_record(arm, 0, **nothing), make_outcomes(found))
     verdict = board_of(evaluated).loc["real", "verdict"]
     assert verdict == (
-        "real: mean sensitivity 0.48, blob 0.60: it learned no more than blob finds without training"
+        "real: mean sensitivity 0.48 against 0.60 of blob, the best without training: "
+        "it has learned nothing that counts"
     )
 
 
