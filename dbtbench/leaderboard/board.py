@@ -14,7 +14,7 @@ from dbtbench.leaderboard.columns import COLUMNS
 from dbtbench.leaderboard.comparison import Comparison, judge_learning
 from dbtbench.leaderboard.roles import Roles
 from dbtbench.leaderboard.statistics import compare
-from dbtbench.metric import Metric, number
+from dbtbench.metric import Find, Metric, number
 from dbtbench.metrics.resampling import patients
 from dbtbench.pipeline.outputs import same_score
 from dbtbench.records import Record, Result
@@ -124,10 +124,11 @@ def _board_rows(results: list[Result]) -> list[dict[str, Any]]:
                 row |= {"arm": label, "synthetic_fingerprint": ""}
             if label not in roles.baseline:
                 row |= _difference(metric, row["value"], baseline)
-            if metric.resample or name == record.primary:
+            judged = metric.resample or name == record.primary
+            if judged and label == BASELINE:
+                row["verdict"] = judge_learning(metric, label, row["value"], references)
+            elif judged:
                 row |= _statistics(metric, label, row, compared.get(label), runs, roles)
-                if label == BASELINE:
-                    row["verdict"] = judge_learning(metric, label, row["value"], references)
             rows.append(row)
     return rows
 
@@ -261,19 +262,19 @@ def _columns(comparison: Comparison) -> dict[str, Any]:
 
 def _values(metric: Metric, runs: Runs) -> dict[str, Any]:
     values = _scores(metric, runs.values())
-    checked = metric.resample and all(run.outcomes_of(metric.name) is not None for run in runs.values())
+    tables = [runs[seed].outcomes_of(metric.name) for seed in sorted(runs)]
+    kept = [table for table in tables if table is not None]
+    checked = metric.resample and len(kept) == len(tables)
     row = {"value": values.mean(), "sd": values.std(), "verified": "outcomes" if checked else "no"}
-    return row | _found(metric, runs) if checked and metric.find else row
+    return row | _compute_shares(metric.find, kept[:SEEDS_OF_SHARES]) if checked and metric.find else row
 
 
-def _found(metric: Metric, runs: Runs) -> dict[str, float]:
-    """Compute which share of what was to be found all, some and none of an arm's first seeds find.
+def _compute_shares(find: Find, tables: Sequence[pd.DataFrame]) -> dict[str, float]:
+    """Compute which share of what was to be found all, some and none of several runs find.
 
     At the metric's operating points: what all find at each of them, or none at any, cannot change the score.
     """
-    assert metric.find is not None
-    tables = [runs[seed].outcomes_of(metric.name) for seed in sorted(runs)[:SEEDS_OF_SHARES]]
-    times = pd.concat([metric.find(table) for table in tables if table is not None], axis=1)
+    times = pd.concat([find(table) for table in tables], axis=1)
     found, missed = times.all(axis=1).mean(), (~times).all(axis=1).mean()
     return {"found_by_all": found, "found_by_some": 1 - found - missed, "found_by_none": missed}
 

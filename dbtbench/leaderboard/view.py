@@ -59,20 +59,19 @@ def summary(table: pd.DataFrame) -> str:
         lines += _blocks(wide(rows)[list(wide(shown))], headings)
         if more := rows["metric"].nunique() - len(headings):
             lines.append(f"{more} more metric{'s are' if more > 1 else ' is'} in the CSV")
-        said = [*_head_room(primary), *(verdict for verdict in primary["verdict"] if verdict)]
+        said = [line for line in (_describe_head_room(primary), *primary["verdict"]) if line]
         parts.append("\n".join([*lines, *(said and ["", *said])]))
     return "\n\n".join(parts)
 
 
-def _head_room(primary: pd.DataFrame) -> Iterator[str]:
-    """Say how many of the lesions can tell anything: those that some seeds find and others do not."""
+def _describe_head_room(primary: pd.DataFrame) -> str:
+    """Say how many of the lesions can tell anything, those found sometimes; nothing where it is not known."""
     shown = primary[primary["arm"].isin((BASELINE, CEILING)) & primary["found_by_all"].notna()]
     shares = [
         f"{row['arm']} {', '.join(f'{100 * row[share]:.0f}' for share in SHARES)} %"
         for _, row in shown.iterrows()
     ]
-    if shares:
-        yield f"test lesions found always, sometimes and never: {'; '.join(shares)}"
+    return f"test lesions found always, sometimes and never: {'; '.join(shares)}" if shares else ""
 
 
 def _blocks(values: pd.DataFrame, headings: Mapping[str, str]) -> Iterator[str]:
@@ -138,7 +137,8 @@ def markdown(table: pd.DataFrame) -> str:
             cells = [label, str(row["seeds"]), _short(row["value"]), difference, p, row["verdict"]]
             cells.append("by its outcomes" if row["verified"] == "outcomes" else "no")
             lines.append(f"| {' | '.join(map(_escape, cells))} |")
-        lines += [part for line in _head_room(rows) for part in ("", f"{line[0].upper()}{line[1:]}.")]
+        if line := _describe_head_room(rows):
+            lines += ["", f"{line[0].upper()}{line[1:]}."]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 

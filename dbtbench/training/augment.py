@@ -91,21 +91,18 @@ def augment(
     """
     # The products that carry boxes would be of bfloat16, which cannot tell voxel 257 from voxel 258.
     with torch.autocast(volumes.device.type, enabled=False):
+        volumes, boxes = _mirror_depth(volumes, boxes, changes.flip[:, 2])
         moves, carried = _carry_all(boxes, upright, changes, *volumes.shape[-2:])
-        moved, mirrored = _resample(volumes, moves), changes.flip[:, 2]
-        moved = torch.where(mirrored[:, None, None, None, None], moved.flip(2), moved)
-        depth = volumes.shape[2]
-        carried = [
-            _mirror(own, depth) if turned else own for own, turned in zip(carried, mirrored, strict=True)
-        ]
-        return _shade(moved, changes), carried
+        return _shade(_resample(volumes, moves), changes), carried
 
 
-def _mirror(boxes: Tensor, depth: int) -> Tensor:
-    """Carry boxes along when the last slice becomes the first."""
-    mirrored = boxes.clone()
-    mirrored[:, [0, 3]] = depth - boxes[:, [3, 0]]
-    return mirrored
+def _mirror_depth(volumes: Tensor, boxes: Sequence[Tensor], mirrored: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Mirror some of the volumes, and their boxes: the last slice becomes the first."""
+    carried = [own.clone() for own in boxes]
+    for own, turned in zip(carried, mirrored, strict=True):
+        if turned:
+            own[:, [0, 3]] = volumes.shape[2] - own[:, [3, 0]]
+    return torch.where(mirrored[:, None, None, None, None], volumes.flip(2), volumes), carried
 
 
 def _carry_all(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from dbtbench.data.dataset import KEY
@@ -43,12 +43,10 @@ def _find(table: pd.DataFrame, points: Sequence[float]) -> pd.DataFrame:
         A bool for each lesion (rows) and operating point (columns).
     """
     volumes = len(table[KEY].drop_duplicates())
-    false = [
-        *table.loc[table["box"] < 0, "Score"].sort_values(ascending=False),
-        *[-math.inf] * (4 * volumes + 1),
-    ]
+    # After the last false positive, any score is enough.
+    false = np.append(-np.sort(-table.loc[table["box"] < 0, "Score"]), -np.inf)
     best = table[table["box"] >= 0].groupby([*KEY, "box"])["Score"].max()
-    return pd.DataFrame({fps: best > false[int(fps * volumes)] for fps in points})
+    return pd.DataFrame({fps: best > false[min(int(fps * volumes), len(false) - 1)] for fps in points})
 
 
 PRIMARY = {"dbtex": "mean_sensitivity_positive", "low": "mean_sensitivity_low"}
