@@ -47,7 +47,7 @@ ENRICHED = {"normal": 0.4, "actionable": 0.1, "benign": 0.25, "cancer": 0.25}
 MIXES = {"screening": SCREENING, "enriched": ENRICHED}
 ROTATED = 0.15
 """Share of files that are stored rotated by 180°, as in BCS-DBT."""
-VERSION = 3
+VERSION = 4
 """Raise it when the same settings give other bytes than before."""
 
 

@@ -102,10 +102,10 @@ def grow_vessels(
         height: of the breast along y in mm.
         rng: of their courses.
     """
-    step, count = 0.6, 14
+    step, count = 0.6, 6
     starts = rng.uniform((-0.75, -0.45, 0), (0.75, 0.35, 30), (count, 3)) * (half, height, 1)
     aim = (0, *nipple) - starts + gaussian(rng, (count, 3)) * (0, 34, 34)
-    points = wander(starts, aim * (0.1, 1, 1), 95.0, step, 0.03, rng)
-    points[..., 0] = starts[:, :1] + 0.3 * (points[..., 0] - starts[:, :1])
-    taper = rng.uniform(0.8, 1.8, (count, 1)) * np.linspace(1, 0.5, points.shape[1])
-    return tubes(grid, points, taper, step, rng)
+    points = wander(starts, aim * (0.1, 1, 1), 95.0, step, 0.035, rng)
+    points[..., 0] = starts[:, :1] + 0.1 * (points[..., 0] - starts[:, :1])
+    taper = rng.uniform(1.2, 2.4, (count, 1)) * np.linspace(1, 0.4, points.shape[1])
+    return tubes(grid, points, taper, step, rng, copies=24)

@@ -131,7 +131,13 @@ def wander(
 
 
 def tubes(
-    grid: Grid, points: Array, radii: Array, step: float, rng: np.random.Generator, flat: float = 1.0
+    grid: Grid,
+    points: Array,
+    radii: Array,
+    step: float,
+    rng: np.random.Generator,
+    flat: float = 1.0,
+    copies: int = 6,
 ) -> Array:
     """Compute the share of each voxel that tubes fill.
 
@@ -145,11 +151,11 @@ def tubes(
         step: mm between the points of a tube.
         rng: scatters over the cross section.
         flat: factor by which the tubes are higher than wide, along z.
+        copies: into how many parts a piece is scattered; wide tubes need more, or they look grainy.
 
     Returns:
         Of the grid's shape, in [0, 1], on the grid `STEP`.
     """
-    copies = 6
     radius = np.broadcast_to(radii, points.shape[:2])[..., None, None]
     offset = 0.45 * gaussian(rng, (*points.shape[:2], copies, 3)) * radius * (flat, 1, 1)
     place = round_to_grid(grid.indices((points[:, :, None] + offset).reshape(-1, 3)), 2.0**-8)
