@@ -64,8 +64,9 @@ class Generator(ABC, Generic[AnyRecipe]):
         parallel: whether `fit` trains on several processes under torchrun.
         derived: whether each sample is a training volume that was changed, as by classic augmentation. Only
             then may samples be training volumes as they are; `evaluate` refuses others.
-        learned: whether samples come from a model that `fit` learned; False for one that changes or combines
-            training volumes by rule. A board compares learned ones with the best that is not.
+        learned: whether samples come from a model that `fit` trains; False for one that changes or combines
+            training volumes by rule, or draws from statistics in closed form. A board compares learned ones
+            with the best that is not.
     """
 
     recipe_class: ClassVar[type[Recipe]] = Recipe
