@@ -68,7 +68,11 @@ def draw_roots(statistics: Statistics, n: int, view: str = "lcc", boxes: Boxes =
 
 def band_power(residual: NDArray[np.floating]) -> NDArray[np.float64]:
     """Share of the power in four bands of frequency in the plane, coarse to fine."""
-    power = np.mean([dctn(one, norm="ortho") ** 2 for one in residual], axis=(0, 1))
+    return band_shares(np.mean([dctn(one, norm="ortho") ** 2 for one in residual], axis=0))
+
+
+def band_shares(spectrum: NDArray[np.floating]) -> NDArray[np.float64]:
+    power = spectrum.mean(axis=0)
     y, x = np.mgrid[: power.shape[0], : power.shape[1]]
     bands = np.minimum(4 * np.hypot(y / power.shape[0], x / power.shape[1]), 3.99).astype(int)
     shares: NDArray[np.float64] = np.bincount(bands.ravel(), power.ravel()) / power.sum()
@@ -182,6 +186,17 @@ class TestNoise:
         flat = replace(statistics, noise=np.full_like(statistics.noise, 0.036))
         assert measured(draw_roots(flat, 40) - grey) != pytest.approx([0.01, 0.05], rel=0.15)
 
+    def test_its_spectrum_is_no_more_that_of_bright_voxels_than_of_dark_ones(self) -> None:
+        dark = np.arange(GRID[2]) < GRID[2] // 2
+        noise = np.where(dark, smooth_noise(40), np.random.default_rng(1).standard_normal((40, *GRID)))
+
+        def measured(*deviations: float) -> NDArray[np.float64]:
+            roots = np.where(dark, 0.3, 0.6) + np.where(dark, *deviations) * noise
+            return band_shares(fit_statistics(in_memory(roots, views=["lcc"]), 0).spectrum)
+
+        assert is_near(measured(0.01, 0.06), measured(0.03, 0.03), 0.01)
+        assert not is_near(band_power(noise[..., ~dark]), measured(0.03, 0.03), 0.05)
+
     @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
     def test_volumes_that_are_all_constant_are_drawn_as_such(self, level: float) -> None:
         statistics = fit_statistics(in_memory(np.full((8, *GRID), level)), 4)
@@ -230,6 +245,25 @@ class TestLesions:
         for profile in (bump.plane, bump.depth):
             assert profile[0] == 1
             assert (np.diff(profile) <= 0).all()
+
+    def test_their_contrast_is_that_to_the_breast_around_them(self) -> None:
+        data, box = with_lesions(0.2)
+        residuals, inside = np.sqrt(data.stored[::2]) - 0.6, breast_mask(data.stored[:1, None])[0, 0, 0]
+        slices = np.linspace(0, 0.2, GRID[0], dtype=np.float32)[:, None, None]
+        bumps = []
+        for brighter in (0, 0.1, slices):
+            table = ContrastTable()
+            for residual in residuals:
+                table.add(residual + np.float32(brighter), inside, box)
+            bumps.append(table.fit())
+        assert bumps[0].amplitude == pytest.approx(0.2 * np.exp(-0.25), rel=0.2)
+        assert [bump.amplitude for bump in bumps[1:]] == pytest.approx([bumps[0].amplitude] * 2, rel=1e-3)
+
+    def test_they_are_neither_in_the_components_nor_in_the_noise(self) -> None:
+        data, _ = with_lesions(0.2)
+        statistics = fit_statistics(data, 2)
+        assert np.abs(statistics.components).max() < 0.03, "with the lesions 0.1: half the volumes have one"
+        assert statistics.noise.max() < 0.03
 
     def test_without_training_lesions_nothing_is_added(self) -> None:
         statistics = fit_statistics(in_memory(0.5 + 0.05 * smooth_noise(8)), 2)
