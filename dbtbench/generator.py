@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.geometry.views import Boxes, Volume
 from dbtbench.recipe import AnyRecipe, Recipe
@@ -102,6 +105,22 @@ class Generator(ABC, Generic[AnyRecipe]):
             train: the training split, and nothing else.
             run: its folder takes weights (safetensors), state and metrics.
         """
+
+    def score_volumes(self, volumes: DBTDataset) -> NDArray[np.float64] | None:
+        """Score how badly the fitted model explains volumes; here it cannot say.
+
+        The task `privacy` asks with it whether training volumes can be recognised. A volume's scores
+        depend on the volume, its label, view and boxes only; what is random in them is drawn from a seed that
+        follows from the volume.
+
+        Args:
+            volumes: of any split, on the grid of the training split.
+
+        Returns:
+            (N, levels) losses, lower for what the model knows better, such as one for each noise level; None
+            for a generator that has none.
+        """
+        return None
 
     @abstractmethod
     def sample(self, layouts: Sequence[Layout]) -> Iterator[Sample]:

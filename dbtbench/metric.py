@@ -19,6 +19,7 @@ from dbtbench.runtime.files import digest
 Direction = Literal["higher", "lower", "target"]
 Resample = Callable[[pd.DataFrame, ArrayLike], NDArray[np.float64]]
 Find = Callable[[pd.DataFrame], pd.DataFrame]
+Judge = Callable[[Mapping[str, float], bool | None], str]
 Number = TypeVar("Number", float, NDArray[np.float64])
 
 ARROWS = {"higher": "↑", "lower": "↓", "target": "→real"}
@@ -97,6 +98,9 @@ class Metric:
         find: which of the things to be found an outcomes table finds: a bool for each of them (rows, the same
             in all runs) and each operating point of the metric (columns). A board says how many of them every
             seed of an arm finds at every point, and how many none finds at any. None for other metrics.
+        judge: says in a sentence what all scores of an arm, by name, mean by themselves, for a task that does
+            not compare its arms with `real`; it also gets whether the arm's synthetic volumes are derived
+            from training volumes, None for not known. A board shows it as the verdict.
 
     Raises:
         ValueError: when only one of `outcomes` and `resample` is given.
@@ -112,6 +116,7 @@ class Metric:
     outcomes: Outcomes | None = None
     resample: Resample | None = None
     find: Find | None = None
+    judge: Judge | None = None
 
     def __post_init__(self) -> None:
         if (self.outcomes is None) != (self.resample is None):

@@ -125,7 +125,9 @@ def _board_rows(results: list[Result]) -> list[dict[str, Any]]:
             if label not in roles.baseline:
                 row |= _difference(metric, row["value"], baseline)
             judged = metric.resample or name == record.primary
-            if judged and label == BASELINE:
+            if metric.judge:
+                row["verdict"] = f"{label}: {metric.judge(_mean_scores(runs), _last(runs).derived)}"
+            elif judged and label == BASELINE:
                 row["verdict"] = judge_learning(metric, label, row["value"], references)
             elif judged:
                 row |= _statistics(metric, label, row, compared.get(label), runs, roles)
@@ -293,6 +295,14 @@ def _difference(metric: Metric, value: float, baseline: Sequence[Result]) -> dic
 def _scores(metric: Metric, runs: Iterable[Result]) -> pd.Series:
     scores = [run.record.scores[metric.name] for run in runs]
     return pd.Series([math.nan if score is None else score for score in scores], dtype=float)
+
+
+def _mean_scores(runs: Runs) -> dict[str, float]:
+    """Compute the mean of every score over seeds, NaN where one of them has none."""
+    tables = [pd.Series(run.record.scores, dtype=float) for run in runs.values()]
+    return {
+        str(name): float(value) for name, value in pd.concat(tables, axis=1).mean(1, skipna=False).items()
+    }
 
 
 def _last(runs: Runs) -> Record:

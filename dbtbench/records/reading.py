@@ -193,7 +193,9 @@ def _metrics(record: Record, installed: Mapping[str, Metric]) -> dict[str, Metri
         metric = Metric(name, **declared.model_dump(exclude={"outcomes"}))
         own = installed.get(name)
         if own and own.version == metric.version:
-            metric = replace(metric, outcomes=own.outcomes, resample=own.resample, find=own.find)
+            metric = replace(
+                metric, outcomes=own.outcomes, resample=own.resample, find=own.find, judge=own.judge
+            )
         metrics[name] = metric
     return metrics
 

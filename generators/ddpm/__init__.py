@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
@@ -193,3 +195,9 @@ class DDPM(LearnedGenerator[DDPMRecipe]):
         from .model import draw_volumes
 
         return draw_volumes(self.recipe, self.model, conditioning, noise)
+
+    def score_volumes(self, volumes: DBTDataset) -> NDArray[np.float64]:
+        """Compute the denoising loss of each volume at several noise levels, (N, levels)."""
+        from .scoring import score_volumes
+
+        return score_volumes(self.recipe, self.model, volumes)
