@@ -301,7 +301,8 @@ def _mean_scores(runs: Runs) -> dict[str, float]:
     """Compute the mean of every score over seeds, NaN where one of them has none."""
     tables = [pd.Series(run.record.scores, dtype=float) for run in runs.values()]
     return {
-        str(name): float(value) for name, value in pd.concat(tables, axis=1).mean(1, skipna=False).items()
+        str(name): float(value)
+        for name, value in pd.concat(tables, axis=1).mean(axis=1, skipna=False).items()
     }
 
 

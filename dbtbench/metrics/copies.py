@@ -197,7 +197,7 @@ def describe_lesions(volume: Volume, boxes: Boxes) -> list[Lesion]:
         centre = np.clip(((low + high) / 2).astype(int), 0, np.array(volume.shape) - 1)
         axes = np.clip((high - low) / 2, SMALLEST, LARGEST)
         window = tuple(slice(c, c + 2 * n + 1) for c, n in zip(centre, reach, strict=True))
-        mask = ((offsets / axes) ** 2).sum(axis=-1) <= 1
+        mask = ((offsets / axes) ** 2).sum(axis=-1) < 1
         lesions.append(Lesion(np.ascontiguousarray(padded[window], np.float32), mask))
     return lesions
 
