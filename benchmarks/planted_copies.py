@@ -70,7 +70,7 @@ def by_correlation(train: list[Floats]) -> Callable[[Floats], Floats]:
     return lambda item: np.asarray(table @ unit(item))
 
 
-def registered(train: list[copies.Descriptor]) -> Callable[[copies.Descriptor], Floats]:
+def by_registration(train: list[copies.Descriptor]) -> Callable[[copies.Descriptor], Floats]:
     """Compare as the task does."""
     return copies.VolumeGallery(train).compare
 
@@ -79,14 +79,14 @@ DISTANCES = (
     Distance("RMS difference", turn_left, by_rms, {}),
     Distance("correlation of intensities", turn_left, by_correlation, {}),
     Distance("fine structure, not registered", copies.describe_volume, by_correlation, {}),
-    Distance("registered, without rotation", copies.describe_volume, registered, {"ANGLES": (0.0,)}),
-    Distance("registered, contrast as it is", copies.describe_volume, registered, {"FLOOR": 1e6}),
-    Distance("registered (in use)", copies.describe_volume, registered, {}),
+    Distance("registered, without rotation", copies.describe_volume, by_registration, {"ANGLES": (0.0,)}),
+    Distance("registered, contrast as it is", copies.describe_volume, by_registration, {"FLOOR": 1e6}),
+    Distance("registered (in use)", copies.describe_volume, by_registration, {}),
 )
 
 
 @contextlib.contextmanager
-def changed(constants: dict[str, Any]) -> Iterator[None]:
+def change_constants(constants: dict[str, Any]) -> Iterator[None]:
     """Change constants of the module for a while."""
     with contextlib.ExitStack() as stack:
         for name, value in constants.items():
@@ -102,7 +102,7 @@ def measure(distance: Distance, data: DBTDataset, number: int) -> tuple[dict[str
     """
     started = time.process_time()
     train = data.select("train")
-    with changed(distance.constants):
+    with change_constants(distance.constants):
         read = {split: data.select(split).volumes()[:, 0] for split in ("train", "validation", "test")}
         compare = distance.gather([distance.describe(volume) for volume in read["train"]])
 

@@ -163,7 +163,7 @@ class Lesion:
 
 
 def is_wide_enough(boxes: Boxes, grid: Sequence[int]) -> NDArray[np.bool_]:
-    """Tell which lesions have voxels enough to be told from others, (n,).
+    """Tell which lesions have voxels enough to be recognised, (n,).
 
     Args:
         boxes: (n, 6) `[z0, y0, x0, z1, y1, x1]` in voxels.

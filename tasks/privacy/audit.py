@@ -32,7 +32,7 @@ from dbtbench.metrics.neighbours import (
 )
 from dbtbench.runtime.progress import Advance
 
-from .metrics import FIRST, SECOND, needed
+from .metrics import FIRST, SECOND, needed_recall
 
 Item = TypeVar("Item")
 
@@ -110,7 +110,7 @@ class Audit(Generic[Item]):
         train = self.train
         return authenticity(self.nearest, lambda i: self.gallery.compare(train.found[i]), train.patients)
 
-    def threshold(self, share: float = FIRST) -> float:
+    def find_threshold(self, share: float = FIRST) -> float:
         """Choose the similarity above which a share of the test items lies, at most."""
         return choose_threshold(self.real.similarity, share)
 
@@ -121,8 +121,8 @@ class Audit(Generic[Item]):
             name: `copies`, or with a word before it.
         """
         prefix = name.removesuffix("copies")
-        above = self.nearest.similarity > self.threshold()
-        real = int((self.real.similarity > self.threshold()).sum())
+        above = self.nearest.similarity > self.find_threshold()
+        real = int((self.real.similarity > self.find_threshold()).sum())
         count, n, m = int(above.sum()), len(above), len(self.test.found)
         low, high = binomial_interval(count, n) if m else (math.nan, math.nan)
         return {
@@ -131,26 +131,26 @@ class Audit(Generic[Item]):
             f"{name}_high": high,
             f"{name}_p": exceedance_p(count, n, real, m),
             f"{prefix}similarity": _median(self.nearest.similarity),
-            f"{prefix}threshold": self.threshold(),
+            f"{prefix}threshold": self.find_threshold(),
             f"{prefix}nn_ratio": _median(self.nearest.ratio),
             f"{prefix}authenticity": float(self.authentic.mean()) if n else math.nan,
         }
 
     def flag_more(self) -> float:
         """Compute the share flagged at the threshold of 5 %."""
-        flagged = self.nearest.similarity > self.threshold(SECOND)
+        flagged = self.nearest.similarity > self.find_threshold(SECOND)
         return float(flagged.mean()) if len(flagged) and len(self.test.found) else math.nan
 
     @cached_property
     def recall(self) -> pd.DataFrame:
         """Planted copies and how many of them are found, one row a kind, with exact intervals."""
         rows = []
-        decided = math.isfinite(self.threshold())
+        decided = math.isfinite(self.find_threshold())
         for kind, items in self.planted.items():
-            found = int((self._find(items).similarity > self.threshold()).sum())
+            found = int((self._find(items).similarity > self.find_threshold()).sum())
             low, high = binomial_interval(found, len(items)) if decided else (math.nan, math.nan)
             share = found / len(items) if items and decided else math.nan
-            rows.append((kind, len(items), found, share, low, high, needed(kind)))
+            rows.append((kind, len(items), found, share, low, high, needed_recall(kind)))
         return pd.DataFrame(rows, columns=["kind", "planted", "found", "recall", "low", "high", "needed"])
 
     def table(self) -> pd.DataFrame:
@@ -165,7 +165,7 @@ class Audit(Generic[Item]):
                 "second_patient": nearest.second,
                 "distance_ratio": nearest.ratio,
                 "authentic": self.authentic.astype(int),
-                "flagged": (nearest.similarity > self.threshold()).astype(int),
+                "flagged": (nearest.similarity > self.find_threshold()).astype(int),
             }
         )
 

@@ -18,7 +18,7 @@ DERIVED = "derived from training volumes by construction"
 VOLUMES, LESIONS = "of volumes", "of lesions"
 
 
-def needed(kind: str) -> float:
+def needed_recall(kind: str) -> float:
     """Give the share of planted copies of a kind that must be found; 0 for one that is only measured."""
     if kind in LESION_KINDS and kind not in LESION_KINDS_NEEDED:
         return 0.0
@@ -45,7 +45,7 @@ def judge(scores: Mapping[str, float], derived: bool | None) -> str:
 def _judge_volumes(scores: Mapping[str, float]) -> str:
     recall = {kind: scores[f"recall_{kind}"] for kind in KINDS}
     found = "planted copies found: " + ", ".join(f"{_words(k)} {_percent(v)}" for k, v in recall.items())
-    if not all(value >= needed(kind) for kind, value in recall.items()):
+    if not all(value >= needed_recall(kind) for kind, value in recall.items()):
         return f"copies: cannot tell ({found})"
     if not math.isfinite(scores["copies"]):
         return f"copies: no volumes to audit ({found})"
@@ -55,7 +55,7 @@ def _judge_volumes(scores: Mapping[str, float]) -> str:
 def _judge_lesions(scores: Mapping[str, float]) -> str:
     recall = {kind: scores[f"lesion_recall_{kind}"] for kind in LESION_KINDS}
     found = "planted lesions found: " + ", ".join(f"{_words(k)} {_percent(v)}" for k, v in recall.items())
-    if not all(value >= needed(kind) for kind, value in recall.items()):
+    if not all(value >= needed_recall(kind) for kind, value in recall.items()):
         return f"lesions: cannot tell ({found})"
     if not math.isfinite(scores["lesion_copies"]):
         return f"lesions: none to audit ({found})"

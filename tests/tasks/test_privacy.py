@@ -23,7 +23,7 @@ from dbtbench.pipeline.outputs import check_evaluation
 from dbtbench.runs import Run
 from dbtbench.task import Arm, Evaluation
 from dbtbench.tasks.privacy import Privacy, PrivacyRecipe
-from dbtbench.tasks.privacy.metrics import judge, needed
+from dbtbench.tasks.privacy.metrics import judge, needed_recall
 from dbtbench.tasks.privacy.planting import KINDS, LESION_KINDS, paste_lesion
 from dbtbench.workspace import Workspace
 
@@ -72,7 +72,7 @@ def recall(real: DBTDataset, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 @pytest.mark.parametrize("kind", [*KINDS, *LESION_KINDS])
 def test_planted_copies_are_found(recall: dict[str, float], kind: str) -> None:
-    assert recall[kind] >= needed(kind)
+    assert recall[kind] >= needed_recall(kind)
 
 
 def test_real_volumes_that_nobody_saw_are_rarely_flagged(audit: Audit) -> None:
@@ -140,7 +140,7 @@ def test_pasted_lesions_are_flagged_in_new_breasts(
 
 def test_it_cannot_tell_where_test_patients_are_as_near_as_copies(audit: Audit, tmp_path: Path) -> None:
     scores = audit(data=make_textured_dataset(tmp_path / "twins", 12, twins=True))[0].scores
-    assert scores["recall_blur"] < needed("blur")
+    assert scores["recall_blur"] < needed_recall("blur")
     said = judge(scores, None)
     assert said.startswith("copies: cannot tell (planted copies found: exact ")
     assert "lesions: cannot tell (planted lesions found: pasted " in said
@@ -151,8 +151,8 @@ def test_it_cannot_tell_where_test_patients_are_as_near_as_copies(audit: Audit, 
 def test_each_kind_decides_by_its_own_bar(kind: str) -> None:
     scores = {f"recall_{other}": 1.0 for other in KINDS} | {"copies": 0.0, "copies_low": 0.0}
     scores |= {"copies_high": 0.02, "copies_p": 1.0, "membership_auc": float("nan")}
-    assert "cannot tell" not in judge(scores | {f"recall_{kind}": needed(kind)}, None)
-    assert "cannot tell" in judge(scores | {f"recall_{kind}": needed(kind) - 0.01}, None)
+    assert "cannot tell" not in judge(scores | {f"recall_{kind}": needed_recall(kind)}, None)
+    assert "cannot tell" in judge(scores | {f"recall_{kind}": needed_recall(kind) - 0.01}, None)
     assert "cannot tell" in judge(scores | {f"recall_{kind}": float("nan")}, None)
 
 

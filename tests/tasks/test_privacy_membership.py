@@ -84,11 +84,13 @@ def test_without_scores_there_is_no_inference(work: Workspace, toy: DBTDataset) 
     ],
 )
 def test_another_generator_than_the_one_that_drew_is_not_found(
-    work: Workspace, toy: DBTDataset, change: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+    work: Workspace, toy: DBTDataset, change: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     drawn = arm(work, "ddpm", toy).added[0]
     changed = replace(drawn, meta={**drawn.meta, "source": {**drawn.meta["source"], **change}})
-    assert find_fitted(changed, toy) is None
+    with caplog.at_level("INFO"):
+        assert find_fitted(changed, toy) is None
+    assert said in caplog.text
 
 
 def test_weights_that_are_gone_are_not_trained_again(
