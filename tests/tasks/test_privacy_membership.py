@@ -59,7 +59,8 @@ def test_a_model_that_knows_its_volumes_is_caught(
 
     def know(self: DDPM, volumes: DBTDataset) -> NDArray[np.float64]:
         noise = np.random.default_rng(0).random((len(volumes), 3))
-        return noise + ~volumes.cases["sha256"].isin(train).to_numpy()[:, None]
+        known = np.asarray(volumes.cases["sha256"].isin(train), bool)
+        return np.asarray(noise + ~known[:, None])
 
     monkeypatch.setattr(DDPM, "score_volumes", know)
     scores, _ = infer_membership(arm(work, "ddpm", toy), 16, 0)
