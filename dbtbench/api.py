@@ -168,7 +168,8 @@ def measure_realism(
             task compares lesions with the training split's: for the same numbers, give training volumes.
 
     Returns:
-        The value of each metric by its name; `dbtbench show realism` says what they mean.
+        The value of each metric by its name; `dbtbench show realism` says what they mean. Each volume counts
+        as a patient of its own.
 
     Raises:
         UsageError: when an array holds no volumes, or values outside [0, 1].

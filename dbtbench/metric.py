@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -157,6 +157,33 @@ class Metric:
         if self.direction == "target":
             return place
         return f"{place} ({'better' if difference < 0 else 'worse'})" if difference else place
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A score's interval, and its place among what real data score against other real data: the floor.
+
+    Attributes:
+        low: lower end of the score's 95 % interval.
+        high: upper end.
+        floor: median of the floor's draws.
+        floor_low: their 2.5th percentile.
+        floor_high: their 97.5th.
+        percentile: share of the draws below the score, 0 to 100; equal ones count half.
+    """
+
+    FIELDS: ClassVar[tuple[str, ...]] = ("low", "high", "floor", "floor_low", "floor_high", "percentile")
+
+    low: float
+    high: float
+    floor: float
+    floor_low: float
+    floor_high: float
+    percentile: float
+
+    def describe(self) -> dict[str, float]:
+        """Make the part of a record that keeps it, as JSON values."""
+        return asdict(self)
 
 
 def heading(title: str, unit: str, direction: str) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import MissingError, UsageError
-from dbtbench.metric import Metric
+from dbtbench.metric import Metric, Standing
 from dbtbench.recipe import AnyRecipe, Recipe
 from dbtbench.runs import Run
 
@@ -165,12 +165,15 @@ class Evaluation:
         counts: numbers of what was scored (patients, volumes, boxes, …).
         predictions: what was predicted, for tasks that do.
         outcomes: the tables of the metrics that are resampled, by their names (`dbtbench.metric.Outcomes`).
+        standings: by metric, the interval and the place on the floor of a score that is compared with what
+            real data score; for tasks that measure sets of volumes.
     """
 
     scores: Mapping[str, float]
     counts: Mapping[str, int]
     predictions: pd.DataFrame | None = field(default=None, repr=False)
     outcomes: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False)
+    standings: Mapping[str, Standing] = field(default_factory=dict, repr=False)
 
 
 class Task(ABC, Generic[AnyRecipe]):

@@ -26,6 +26,9 @@ ESTIMATES = ("recovered", "patients_equivalent", "lesions_equivalent")
 CONTRASTS = ("over_shuffled", "over_normals", "over_unlearned")
 """Columns that are attributes of a `Comparison`, each with its interval."""
 
+PLACES = {"low": "value_low", "high": "value_high", "percentile": "floor_percentile"}
+"""Columns of a standing's fields that are not called as they are."""
+
 SEEDS_OF_SHARES = 10
 """Seeds that the shares of what is found are of, so that arms with more of them can be compared."""
 
@@ -238,7 +241,11 @@ def _statistics(
         return _columns(comparison) | {"verdict": comparison.verdict(label, BASELINE)}
     if not row["baseline_seeds"]:
         return {"verdict": f"{label}: no run of {BASELINE} to compare with"}
-    if metric.resample:
+    if "floor_percentile" in row:
+        percentile = row["floor_percentile"]
+        where = "inside" if 2.5 <= percentile <= 97.5 else "outside of"
+        without = f"{where} the 95 % of what real data score, percentile {percentile:.0f}"
+    elif metric.resample:
         without = "no interval, its runs or those of the baseline keep no outcomes"
     elif _last(runs).metrics[metric.name].outcomes:
         without = "no interval, its task is not installed with this version of the metric"
@@ -268,7 +275,21 @@ def _values(metric: Metric, runs: Runs) -> dict[str, Any]:
     kept = [table for table in tables if table is not None]
     checked = metric.resample and len(kept) == len(tables)
     row = {"value": values.mean(), "sd": values.std(), "verified": "outcomes" if checked else "no"}
+    row |= _place(metric, runs.values(), row["value"])
     return row | _compute_shares(metric.find, kept[:SEEDS_OF_SHARES]) if checked and metric.find else row
+
+
+def _place(metric: Metric, runs: Iterable[Result], value: float) -> dict[str, float]:
+    """Average the intervals of an arm's runs and their places on the floor, where each run has them."""
+    found = [(run.record.standings or {}).get(metric.name) for run in runs]
+    placed = [standing.model_dump() for standing in found if standing is not None]
+    if len(placed) < len(found):
+        return {}
+    mean = {str(name): float(number) for name, number in pd.DataFrame(placed).mean().items()}
+    return {
+        **{PLACES.get(name, name): number for name, number in mean.items()},
+        "excess": value - mean["floor"],
+    }
 
 
 def _compute_shares(find: Find, tables: Sequence[pd.DataFrame]) -> dict[str, float]:

@@ -32,6 +32,13 @@ COLUMNS = {
     "headline": "place of the metric among those that the terminal shows; 0 for the others",
     "value": "mean over seeds",
     "sd": "standard deviation over seeds",
+    "value_low": "lower end of the value's own 95 % interval, for tasks that measure sets of volumes",
+    "value_high": "upper end",
+    "floor": "what real data score against real data of other patients, with as many volumes: the median",
+    "floor_low": "the 2.5th percentile",
+    "floor_high": "the 97.5th percentile",
+    "excess": "value less floor",
+    "floor_percentile": "share of these scores of real data that are below the value, 0 to 100",
     "found_by_all": "share of the test lesions that each of the arm's first ten seeds finds at each of the "
     "metric's operating points",
     "found_by_some": "the rest: with `real`, the lesions that can tell anything",

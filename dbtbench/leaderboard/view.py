@@ -20,6 +20,8 @@ from dbtbench.task import BASELINE, CEILING
 
 LINE = 110
 HEADING = 12
+SMALL = 0.1
+"""Values below have four decimals where their interval is shown."""
 SHARES = ("found_by_all", "found_by_some", "found_by_none")
 
 
@@ -56,10 +58,11 @@ def summary(table: pd.DataFrame) -> str:
         primary = rows[rows["primary"] == 1]
         headings = {row["metric"]: _heading_of(row) for _, row in shown.iterrows()}
         lines = [f"{board} (means over seeds; * {primary['title'].iloc[0]} decides)"]
-        lines += _blocks(wide(rows)[list(wide(shown))], headings)
+        lines += _blocks(wide(rows)[list(wide(shown))], headings, _places(shown))
         if more := rows["metric"].nunique() - len(headings):
             lines.append(f"{more} more metric{'s are' if more > 1 else ' is'} in the CSV")
-        said = [line for line in (_describe_head_room(primary), *primary["verdict"]) if line]
+        notes = (_explain_places(shown), _describe_head_room(primary))
+        said = [line for line in (*notes, *primary["verdict"]) if line]
         parts.append("\n".join([*lines, *(said and ["", *said])]))
     return "\n\n".join(parts)
 
@@ -74,14 +77,37 @@ def _describe_head_room(primary: pd.DataFrame) -> str:
     return f"test lesions found always, sometimes and never: {'; '.join(shares)}" if shares else ""
 
 
-def _blocks(values: pd.DataFrame, headings: Mapping[str, str]) -> Iterator[str]:
+def _places(rows: pd.DataFrame) -> Mapping[tuple[str, float], str]:
+    """Format values that have a place on the floor, by metric and value."""
+    placed = rows[rows["floor_percentile"].notna()]
+    return {(row["metric"], row["value"]): _place(row) for _, row in placed.iterrows()}
+
+
+def _place(row: pd.Series) -> str:
+    """Format a value with its interval and its percentile on the floor."""
+    decimals = 3 if abs(row["value"]) >= SMALL else 4
+    value, low, high = (f"{row[name]:.{decimals}f}" for name in ("value", "value_low", "value_high"))
+    return f"{value} [{low}, {high}] P{row['floor_percentile']:.0f}"
+
+
+def _explain_places(rows: pd.DataFrame) -> str:
+    """Say what the brackets and the percentiles are; nothing where there are none."""
+    if rows["floor_percentile"].notna().any():
+        return "[95 % interval]; P: percentile among scores of real data against real data of other patients"
+    return ""
+
+
+def _blocks(
+    values: pd.DataFrame, headings: Mapping[str, str], places: Mapping[tuple[str, float], str]
+) -> Iterator[str]:
     """Format the lines of a wide table, in blocks of as many columns as fit."""
     labels = [f"{arm} ×{seeds}" for arm, seeds in values.index]
     room = LINE - max(map(len, labels))
     block: list[list[str]] = []
     for place, name in enumerate(values.columns):
         title = headings[name] if place else f"*{headings[name]}"
-        column = [*_break_heading(title), *map(_short, values[name])]
+        cells = [places.get((str(name), value), _short(value)) for value in values[name]]
+        column = [*_break_heading(title), *cells]
         if block and sum(_width(other) for other in [*block, column]) > room:
             yield from [*_lines(labels, block), ""]
             block = []
@@ -134,7 +160,8 @@ def markdown(table: pd.DataFrame) -> str:
             if not pd.isna(row["difference_low"]):
                 difference += f" [{_with_sign(row['difference_low'])}, {_with_sign(row['difference_high'])}]"
             p = "" if pd.isna(row["p_holm"]) else f"{row['p_holm']:.3f}"
-            cells = [label, str(row["seeds"]), _short(row["value"]), difference, p, row["verdict"]]
+            value = _short(row["value"]) if pd.isna(row["floor_percentile"]) else _place(row)
+            cells = [label, str(row["seeds"]), value, difference, p, row["verdict"]]
             cells.append("by its outcomes" if row["verified"] == "outcomes" else "no")
             lines.append(f"| {' | '.join(map(_escape, cells))} |")
         if line := _describe_head_room(rows):

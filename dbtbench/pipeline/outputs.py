@@ -70,6 +70,7 @@ def describe_evaluation(task: Task[Any], evaluation: Evaluation) -> dict[str, An
         ("scores", evaluation.scores, Mapping, "{metric: number}"),
         ("counts", evaluation.counts, Mapping, "{name: number}"),
         ("outcomes", evaluation.outcomes, Mapping, '{"outcomes": table}'),
+        ("standings", evaluation.standings, Mapping, "{metric: Standing}"),
         ("predictions", evaluation.predictions, pd.DataFrame | None, "a DataFrame, or None"),
     ):
         if not isinstance(value, kind):
@@ -84,8 +85,10 @@ def describe_evaluation(task: Task[Any], evaluation: Evaluation) -> dict[str, An
             else f"the score {unknown[0]!r} is not among its declared metrics",
             "return one number for each of `metrics`; NaN where one is not defined",
         )
+    standings = {name: standing.describe() for name, standing in evaluation.standings.items()}
     return {
         "scores": {name: _plain(evaluation.scores[name]) for name in metrics},
+        **({"standings": standings} if standings else {}),
         "metrics": {name: metric.describe() for name, metric in metrics.items()},
         "counts": {name: _plain(value) for name, value in evaluation.counts.items()},
     }

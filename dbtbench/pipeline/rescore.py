@@ -168,6 +168,14 @@ def _find(workspace: Workspace, record: Record, name: str, fingerprint: str) -> 
     return found
 
 
+def _same_standings(one: Any, other: Any) -> bool:
+    """Test whether the standings of two evaluations are the same up to rounding."""
+    one, other = one or {}, other or {}
+    return one.keys() == other.keys() and all(
+        same_score(one[name][field], value) for name in one for field, value in other[name].items()
+    )
+
+
 def _rescore_one(workspace: Workspace, folder: Path) -> None:
     """Score one run again and write what changed; its record comes last."""
     file = folder / "run.json"
@@ -188,7 +196,9 @@ def _rescore_one(workspace: Workspace, folder: Path) -> None:
             kept = {name: said for name, said in record.scores.items() if name in new["scores"]}
             new["scores"] |= {name: v for name, v in kept.items() if same_score(new["scores"][name], v)}
             new["counts"] = record.counts | new["counts"]
-            if all(old[name] == new[name] for name in new) and has_tables(folder, evaluation):
+            if _same_standings(old.get("standings"), new.get("standings")):
+                new.pop("standings", None)
+            if all(old.get(name) == new[name] for name in new) and has_tables(folder, evaluation):
                 return
             renewed = {**old, **new, "rescored": provenance()}
             check_record(renewed)

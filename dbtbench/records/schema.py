@@ -31,7 +31,7 @@ from dbtbench.task import ALONE, REFERENCES, ArmName
 
 TABLE = r"outcomes(-[a-z0-9]{1,40})?"
 RESULTS = {"scores", "metrics", "counts", "seconds", "dbtbench", "commit", "versions", "device", "created"}
-RESULTS |= {"rescored", "derived", "learned", "files", "sha256"}
+RESULTS |= {"rescored", "standings", "derived", "learned", "files", "sha256"}
 """Keys that a finished run adds to its identity."""
 LARGEST = 10**9
 """Largest count, seed, version, number of seconds and size of a score that a record may have."""
@@ -167,6 +167,17 @@ class Declaration(_Part):
     outcomes: Table | None
 
 
+class Placement(_Part):
+    """A score's interval and its place on the floor: `dbtbench.metric.Standing`."""
+
+    low: Score
+    high: Score
+    floor: Score
+    floor_low: Score
+    floor_high: Score
+    percentile: Annotated[float, Field(ge=0, le=100)]
+
+
 class Provenance(_Part):
     """Versions, commit, machine and time of one piece of work."""
 
@@ -199,6 +210,7 @@ class Record(Provenance):
     seed: Count
     scores: dict[Name, Score | None]
     metrics: dict[Name, Declaration]
+    standings: dict[Name, Placement] | None = None
     counts: dict[Name, Count]
     seconds: Seconds
     derived: bool | None = None
@@ -214,6 +226,8 @@ class Record(Provenance):
         if self.metrics.keys() != self.scores.keys():
             names = ", ".join(sorted(self.metrics.keys() ^ self.scores.keys()))
             raise ValueError(f"scores and declared metrics differ: {names}")
+        if unknown := sorted((self.standings or {}).keys() - self.scores.keys()):
+            raise ValueError(f"standings of {', '.join(unknown)}, which it has no score of")
         self._check_arm()
         return self
 

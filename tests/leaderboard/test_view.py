@@ -11,10 +11,12 @@ from typing import Any
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
+from pydantic import ValidationError
 
 from dbtbench import leaderboard, plugins
 from dbtbench.leaderboard.view import markdown
-from dbtbench.metric import Metric
+from dbtbench.metric import Metric, Standing
+from dbtbench.records import Record
 from dbtbench.runtime.text import printable
 from dbtbench.workspace import Workspace
 
@@ -62,6 +64,44 @@ def test_only_headline_metrics_are_shown_with_unit_and_direction(
     assert "(mm) ↓" in heading
     assert "→real" in heading
     assert "noise" not in text
+
+
+def test_a_score_is_shown_with_its_interval_and_its_place_among_real_data(
+    tmp_path: Path, make_record: Callable[..., Any], write_run: Callable[..., Path]
+) -> None:
+    near = Metric("near", "roughness", "target", headline=True)
+    standing = Standing(low=0.011, high=0.013, floor=0.02, floor_low=0.01, floor_high=0.03, percentile=4.5)
+    record = make_record(scores={"mean_sensitivity_positive": 0.5, "near": 0.012})
+    record["metrics"] |= {"near": near.describe()}
+    record["standings"] = {"near": standing.describe()}
+    board = leaderboard.rank([write_run(tmp_path, record)])
+    row = board.set_index("metric").loc["near"]
+    assert row[["value_low", "value_high", "floor", "floor_percentile"]].tolist() == [0.011, 0.013, 0.02, 4.5]
+    assert (row["floor_low"], row["floor_high"]) == (0.01, 0.03)
+    assert row["excess"] == pytest.approx(-0.008)
+    assert board.set_index("metric").loc["mean_sensitivity_positive", "floor_percentile"] != 4.5
+    text = leaderboard.summary(board)
+    assert "0.0120 [0.0110, 0.0130] P4" in text
+    assert "P: percentile among scores of real data" in text
+    primary = board.assign(primary=(board["metric"] == "near").astype(int))
+    assert r"0.0120 \[0.0110, 0.0130\] P4" in markdown(primary)
+
+
+@pytest.mark.parametrize(
+    ("standings", "message"),
+    [
+        ({"near": {"percentile": 4.0}}, "standings of near"),
+        ({"mean_sensitivity_positive": {"percentile": 101.0}}, "percentile"),
+        ({"mean_sensitivity_positive": {"low": float("inf")}}, "low"),
+    ],
+)
+def test_a_standing_that_cannot_be_is_refused(
+    make_record: Callable[..., Any], standings: dict[str, dict[str, float]], message: str
+) -> None:
+    whole = Standing(0.4, 0.6, 0.5, 0.3, 0.7, 50.0).describe()
+    record = make_record() | {"standings": {name: whole | other for name, other in standings.items()}}
+    with pytest.raises(ValidationError, match=message):
+        Record.model_validate(record)
 
 
 def test_a_task_shows_at_most_five_metrics_and_its_primary_one_among_them() -> None:

@@ -1,0 +1,110 @@
+"""Realism by group: density, projection, lesion, its size and kind, wherever both sides name them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+
+from dbtbench.data.dataset import KEY, DBTDataset
+from dbtbench.geometry.views import projection
+from dbtbench.metric import Metric, Standing, number
+
+from .floor import draw_floor, resample, stand
+from .matching import label_strata, match, pick
+from .scoring import ENOUGH, Sides, score_simple
+from .table import Table
+
+GROUPS = ("projection", "lesion", "breast_density", "lesion_kind", "lesion_size")
+SIZE_MM = 20.0
+"""Between T1 and T2 of the TNM classification of breast tumours."""
+
+
+def describe_cases(dataset: DBTDataset) -> pd.DataFrame:
+    """Make the rows of a table: of which patient, study and view each volume is, and its groups.
+
+    A lesion's size is that of its largest box in the plane, in millimetres, on both sides alike.
+    """
+    cases = dataset.cases[[*KEY, "label"]].astype(str)
+    positive = dataset.positive
+    cases["projection"] = [projection(view) for view in cases["View"]]
+    cases["lesion"] = np.where(positive, "yes", "no")
+    widest = dataset.boxes.assign(size=dataset.boxes[["Width", "Height"]].max(axis=1)).groupby("case")["size"]
+    pixels = pd.to_numeric(dataset.cases.get("pixel_mm", pd.Series(np.nan, index=cases.index)))
+    millimetres = dataset.cases["case"].map(widest.max()) * pixels
+    bands = np.where(millimetres <= SIZE_MM, f"up to {SIZE_MM:.0f} mm", f"over {SIZE_MM:.0f} mm")
+    cases["lesion_size"] = np.where(millimetres.notna(), bands, "")
+    for name in ("breast_density", "lesion_kind"):
+        if name in dataset.cases:
+            cases[name] = dataset.cases[name].fillna("").astype(str)
+    return cases.reset_index(drop=True)
+
+
+def score_groups(sides: Sides, pool: Table, draws: int, seed: int) -> pd.DataFrame:
+    """Score each group of the judged volumes against the same group of the reference.
+
+    Groups with fewer than 16 volumes on a side are left out.
+
+    Returns:
+        One row for each group and metric: `column`, `group`, `volumes`, `metric`, `value`, and the fields of
+        `Standing` (NaN where it has none).
+    """
+    rows = []
+    for column, group, own, pooled in _select_groups(sides, pool):
+        matched, mix = match([own.own.cases, own.reference.cases], min(len(own.own), len(own.reference)))
+        rng = np.random.default_rng([seed, 3])
+        of_own, of_reference = (
+            pick(label_strata(table.cases, matched), mix, rng) for table in (own.own, own.reference)
+        )
+        if len(of_own) < ENOUGH:
+            continue
+        same = own.take(of_own, of_reference)
+        scores = score_simple(same)
+        strata = label_strata(pooled.cases, matched)
+        standings: Mapping[str, Standing] = {}
+        if draws:
+            floor = draw_floor(pooled, strata, mix, draws, seed, score_simple, _ignore)
+            halves = resample(same, draws, seed, score_simple, _ignore)
+            standings = stand(scores, floor, halves)
+        for name, value in scores.items():
+            placed = standings.get(name)
+            rows.append(
+                {"column": column, "group": group, "volumes": len(of_own), "metric": name, "value": value}
+                | ({} if placed is None else placed.describe())
+            )
+    return pd.DataFrame(rows, columns=["column", "group", "volumes", "metric", "value", *Standing.FIELDS])
+
+
+def name_worst(groups: pd.DataFrame, metric: Metric) -> str:
+    """Say in which group a distance is furthest above the floor; empty without groups.
+
+    The excess over the floor's median, in units of the way from there to the floor's upper end.
+    """
+    rows = groups[(groups["metric"] == metric.name) & groups["floor"].notna()]
+    if rows.empty:
+        return ""
+    excess = (rows["value"] - rows["floor"]) / (rows["floor_high"] - rows["floor"]).clip(lower=1e-12)
+    worst = rows.loc[excess.idxmax()]
+    return (
+        f"worst group: {worst['column']} {worst['group']} ({worst['volumes']} volumes), {metric.title} "
+        f"{number(worst['value'])} against {number(worst['floor'])} of real data, "
+        f"percentile {worst['percentile']:.0f}"
+    )
+
+
+def _select_groups(sides: Sides, pool: Table) -> Iterator[tuple[str, str, Sides, Table]]:
+    """Select the rows of each group that both sides have."""
+    tables: Mapping[str, Table] = {"own": sides.own, "reference": sides.reference, "pool": pool}
+    for column in GROUPS:
+        if any(column not in table.cases for table in tables.values()):
+            continue
+        for group in sorted(set(sides.own.cases[column]) & set(sides.reference.cases[column]) - {""}):
+            rows = {name: np.flatnonzero(table.cases[column] == group) for name, table in tables.items()}
+            if min(len(rows["own"]), len(rows["reference"])) >= ENOUGH:
+                same = sides.take(rows["own"], rows["reference"])
+                yield column, group, same, pool.take(rows["pool"])
+
+
+def _ignore(_: int = 1) -> None:
+    """Show no progress."""

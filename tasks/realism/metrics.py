@@ -1,0 +1,81 @@
+"""Metrics of realism: how they are called, which way is better, and which ones are placed on the floor."""
+
+from __future__ import annotations
+
+import math
+
+from dbtbench.metric import Metric
+from dbtbench.metrics.spectrum import BANDS
+
+INTENSITY = "intensity"
+"""Unit of grey values: 1 is the whole window."""
+
+DISTANCES = (
+    Metric("w1_intensity", "W1 of intensities", "lower", INTENSITY, 2, headline=True, distance=True),
+    Metric("w1_breast", "W1 in the breast", "lower", INTENSITY, 2, distance=True),
+)
+
+TEXTURE = (
+    Metric("roughness", "slice-to-slice roughness", "target", INTENSITY, headline=True),
+    *(
+        Metric(f"power_{name}", f"power, {name}", "target", "of the reference", headline=name == "finest")
+        for name in BANDS
+    ),
+    Metric("beta", "spectral slope β", "target"),
+    Metric("anisotropy", "anisotropy", "target"),
+    Metric("coherence", "coherence", "target"),
+)
+
+SETS = (
+    Metric("ms_ssim", "MS-SSIM between volumes", "target"),
+    Metric("c2st_auc", "C2ST AUC", "lower", headline=True, distance=True),
+    Metric("precision", "precision", "higher"),
+    Metric("recall", "recall", "higher"),
+    Metric("density", "density", "higher"),
+    Metric("coverage", "coverage", "higher"),
+    Metric("clipped_density", "clipped density", "higher"),
+    Metric("clipped_coverage", "clipped coverage", "higher"),
+    Metric("kid", "KID of texture features", "lower", distance=True),
+    Metric("frechet", "Fréchet distance of texture features", "lower", distance=True),
+)
+"""Fréchet's is shown and ranks nothing: it is biased by the number of volumes."""
+
+PROPERTIES = (
+    Metric("air_mode_mass", "mass of the air mode", "target", "of voxels", 2),
+    Metric("volume_mean_sd", "sd of the volume mean", "target", INTENSITY, 2),
+    Metric("bimodality_coefficient_whole", "bimodality coefficient", "target", version=2),
+    Metric("valley_depth_whole", "valley depth", "target", version=2),
+    Metric("bimodality_coefficient_breast", "bimodality coefficient in the breast", "target", version=2),
+    Metric("valley_depth_breast", "valley depth in the breast", "target", version=2),
+    Metric("main_mode_breast", "main mode in the breast", "target", INTENSITY, 2),
+    Metric("rms_contrast", "RMS contrast", "target", INTENSITY, 2),
+    Metric("rms_contrast_breast", "RMS contrast in the breast", "target", INTENSITY, 2),
+    Metric("percentile_range", "range of percentiles", "target", INTENSITY, 2),
+    Metric("michelson_breast", "Michelson contrast in the breast", "target", version=2),
+)
+
+LESIONS = (
+    Metric("lesion_cnr", "lesion CNR", "target", version=3, headline=True),
+    Metric("lesion_contrast", "contrast of lesions in the plane", "target", INTENSITY, 2),
+    Metric("lesion_depth_distance", "distance of lesions in depth", "lower", INTENSITY, 3, distance=True),
+    Metric("lesion_radius_distance", "distance of lesions in radius", "lower", INTENSITY, 3, distance=True),
+)
+
+SLOW = (
+    Metric("dip_whole", "dip", "target", version=2),
+    Metric("ashman_d_whole", "Ashman's D", "target", version=2),
+    Metric("dip_breast", "dip in the breast", "target", version=2),
+    Metric("ashman_d_breast", "Ashman's D in the breast", "target", version=2),
+)
+"""Not placed on the floor: 400 fits of a mixture take minutes."""
+
+METRICS = (*DISTANCES, *TEXTURE, *SETS, *PROPERTIES, *LESIONS, *SLOW)
+
+SHARES = {"precision", "recall", "coverage", "clipped_density", "clipped_coverage", "c2st_auc"}
+UNBOUNDED = {"kid", "beta", "anisotropy", "lesion_cnr", "lesion_contrast"}
+
+
+def find_bounds(name: str) -> tuple[float, float]:
+    """Find the smallest and the largest value that a metric can have, where its interval ends."""
+    low = -math.inf if name in UNBOUNDED else 0.0
+    return low, 1.0 if name in SHARES else math.inf
