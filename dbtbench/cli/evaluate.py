@@ -89,6 +89,7 @@ def evaluate(
     from dbtbench.leaderboard import rank, summary
     from dbtbench.pipeline.catalogue import choose_dataset
     from dbtbench.pipeline.evaluate import evaluate
+    from dbtbench.pipeline.groups import describe_worst
     from dbtbench.pipeline.rescore import rescore as score_again
     from dbtbench.pipeline.sweep import parse
     from dbtbench.pipeline.task_sweep import TaskSweep
@@ -117,6 +118,8 @@ def evaluate(
         typer.echo(json_.dumps([read_json(run / "run.json") for run in runs], indent=1))
         return
     typer.echo(summary(rank(runs)))
+    if worst := describe_worst(runs):
+        typer.echo(worst)
     typer.echo(f"runs: {runs[0].parent}")
     typer.echo("next: dbtbench leaderboard")
 

@@ -17,6 +17,7 @@ from dbtbench.data.schema import read_declaration
 from dbtbench.errors import DBTBenchError, HeldError, UsageError
 from dbtbench.pipeline.arms import default_arms, make_arm
 from dbtbench.pipeline.generate import find_augmentation
+from dbtbench.pipeline.groups import write_groups
 from dbtbench.pipeline.outputs import check_evaluation, name_task, write_tables
 from dbtbench.runs import Run, open_run
 from dbtbench.runtime.files import hold
@@ -305,6 +306,7 @@ def _evaluate_in(run: Run, job: Job) -> None:
         with plugins.blame("tasks", who), name_task(who):
             results = check_evaluation(job.task, evaluation, job.arm, run)
         write_tables(run.path, evaluation)
+        write_groups(run.path, job.task, evaluation.outcomes, job.arm.real)
         if job.arm.synthetic:
             results |= {name: _read_declaration(job.arm, name) for name in ("derived", "learned")}
         run.finish(**results)

@@ -13,7 +13,7 @@ from dbtbench import plugins
 from dbtbench.data.dataset import KEY, DBTDataset
 from dbtbench.data.schema import read_table
 from dbtbench.errors import DBTBenchError, MissingError, StaleError, UsageError
-from dbtbench.pipeline import catalogue
+from dbtbench.pipeline import catalogue, groups
 from dbtbench.pipeline.arms import make_arm
 from dbtbench.pipeline.outputs import (
     PREDICTIONS,
@@ -33,7 +33,7 @@ from dbtbench.runtime.progress import log, progress
 from dbtbench.task import Arm, ArmName, Evaluation, Task
 from dbtbench.workspace import Workspace
 
-DERIVED = re.compile(rf"scores\.csv|{TABLE}\.csv")
+DERIVED = rf"scores\.csv|{TABLE}\.csv"
 """Files that `write_tables` makes from an evaluation."""
 
 
@@ -203,6 +203,8 @@ def _rescore_one(workspace: Workspace, folder: Path) -> None:
             renewed = {**old, **new, "rescored": provenance()}
             check_record(renewed)
         write_tables(run.path, replace(evaluation, scores=new["scores"], predictions=None))
+        groups.write_groups(run.path, task, evaluation.outcomes, find_real(workspace, record))
         # What was not written just now keeps the digest that it was finished with.
-        old_files = {name: said for name, said in (record.files or {}).items() if not DERIVED.fullmatch(name)}
+        written = re.compile(rf"{DERIVED}|{groups.FILE}" if evaluation.outcomes else DERIVED)
+        old_files = {name: said for name, said in (record.files or {}).items() if not written.fullmatch(name)}
         write_json(file, add_digest({**renewed, "files": digest_files(run.path) | old_files}))

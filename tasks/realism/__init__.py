@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from dbtbench.data.dataset import DBTDataset
+from dbtbench.data.groups import describe_groups
 from dbtbench.errors import UsageError
 from dbtbench.geometry.views import Boxes
 from dbtbench.metric import Standing
@@ -26,7 +27,7 @@ from dbtbench.runtime.progress import Advance, log, progress
 from dbtbench.task import Arm, Evaluation, Task
 
 from .floor import draw_floor, enough, resample, stand
-from .groups import describe_cases, name_worst, score_groups
+from .groups import name_worst, score_groups
 from .matching import MIXED, Mix, label_strata, match, pick
 from .metrics import METRICS, SLOW
 from .scoring import Sides, score, score_slow
@@ -118,7 +119,7 @@ class Realism(Task[RealismRecipe]):
             )
         test, train, drawn = arm.real.select("test"), arm.real.select("train"), arm.sources[-1]
         _check(drawn, test)
-        sides = [describe_cases(dataset) for dataset in (test, train, drawn)]
+        sides = [describe_groups(dataset) for dataset in (test, train, drawn)]
         compared = sides if len(train) else [sides[0], sides[2]]
         matched, mix = match(compared, self.recipe.volumes)
         if matched != MIXED[0]:
@@ -186,7 +187,7 @@ def _stream(seed: int, number: int) -> np.random.Generator:
 
 def _measure_rows(dataset: DBTDataset, rows: NDArray[np.int64], advance: Advance, seed: int) -> Table:
     part = dataset.take(np.isin(np.arange(len(dataset)), rows))
-    return measure_dataset(part, describe_cases(part), advance, seed)
+    return measure_dataset(part, describe_groups(part), advance, seed)
 
 
 @lru_cache(maxsize=1)

@@ -7,38 +7,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from dbtbench.data.dataset import KEY, DBTDataset
-from dbtbench.geometry.views import projection
+from dbtbench.data.groups import GROUPS
 from dbtbench.metric import Metric, Standing, number
 
 from .floor import draw_floor, resample, stand
 from .matching import label_strata, match, pick
 from .scoring import ENOUGH, Sides, score_simple
 from .table import Table
-
-GROUPS = ("projection", "lesion", "breast_density", "lesion_kind", "lesion_size")
-SIZE_MM = 20.0
-"""Between T1 and T2 of the TNM classification of breast tumours."""
-
-
-def describe_cases(dataset: DBTDataset) -> pd.DataFrame:
-    """Make the rows of a table: of which patient, study and view each volume is, and its groups.
-
-    A lesion's size is that of its largest box in the plane, in millimetres, on both sides alike.
-    """
-    cases = dataset.cases[[*KEY, "label"]].astype(str)
-    positive = dataset.positive
-    cases["projection"] = [projection(view) for view in cases["View"]]
-    cases["lesion"] = np.where(positive, "yes", "no")
-    widest = dataset.boxes.assign(size=dataset.boxes[["Width", "Height"]].max(axis=1)).groupby("case")["size"]
-    pixels = pd.to_numeric(dataset.cases.get("pixel_mm", pd.Series(np.nan, index=cases.index)))
-    millimetres = dataset.cases["case"].map(widest.max()) * pixels
-    bands = np.where(millimetres <= SIZE_MM, f"up to {SIZE_MM:.0f} mm", f"over {SIZE_MM:.0f} mm")
-    cases["lesion_size"] = np.where(millimetres.notna(), bands, "")
-    for name in ("breast_density", "lesion_kind"):
-        if name in dataset.cases:
-            cases[name] = dataset.cases[name].fillna("").astype(str)
-    return cases.reset_index(drop=True)
 
 
 def score_groups(sides: Sides, pool: Table, draws: int, seed: int) -> pd.DataFrame:
