@@ -28,6 +28,9 @@ class Layout:
         boxes: (n, 6) float32 `[z0, y0, x0, z1, y1, x1]` in voxels: where lesions are wanted.
         source: `case` of the training case that label, view and boxes were drawn from. When the layout's
             laterality is not the source's, the boxes are its mirror image.
+        host: `case` of the training volume that a generator may put lesions into: label normal, no boxes, the
+            layout's projection, and another patient than the source's where the layout has boxes. One of the
+            other laterality is to be mirrored. None where the training split has no such volume.
     """
 
     index: int
@@ -36,6 +39,7 @@ class Layout:
     view: str
     boxes: Boxes
     source: int
+    host: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,9 @@ class Generator(ABC, Generic[AnyRecipe]):
         recipe_class: the settings, with their defaults; the same class as in the brackets.
         version: raise it when the same recipe gives other samples than before.
         parallel: whether `fit` trains on several processes under torchrun.
-        derived: whether each sample is a training volume that was changed, as by classic augmentation. Only
-            then may samples be training volumes as they are; `evaluate` refuses others.
+        derived: whether each sample is a training volume that was changed, as by classic augmentation or with
+            lesions added to the layout's host. Only then may samples be training volumes as they are;
+            `evaluate` refuses others.
         learned: whether samples come from a model that `fit` trains; False for one that changes or combines
             training volumes by rule, or draws from statistics in closed form. A board compares learned ones
             with the best that is not.

@@ -7,7 +7,7 @@ import numpy as np
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
 from dbtbench.generator import Layout
-from dbtbench.geometry.views import Boxes, laterality, mirror_boxes
+from dbtbench.geometry.views import Boxes, laterality, mirror_boxes, projection
 
 JITTER_SHIFT = 0.04
 """Largest shift of a box in the plane, as a fraction of rows and columns."""
@@ -20,6 +20,9 @@ def draw_layouts(train: DBTDataset, n: int, seed: int, positives: float, first: 
 
     Each layout takes label, view and boxes of a training case, mirrored left to right for every other draw,
     the boxes shifted and scaled a little. Layout i depends on (split, seed, positives, i) only.
+
+    Every layout has a host, also those without lesions: so a generator that edits hosts shows the same
+    backgrounds with lesions and without. Hosts are drawn from a random stream of their own.
 
     Args:
         train: the training split.
@@ -38,7 +41,7 @@ def draw_layouts(train: DBTDataset, n: int, seed: int, positives: float, first: 
             raise UsageError(
                 f"{train.name} has no training case {kind} lesions", f"use --positives {1 - int(wanted)}"
             )
-    layouts = []
+    hosts, layouts = _Hosts(train), []
     for index in range(first, first + n):
         rng = np.random.default_rng([seed, index])
         pool = pools[bool(rng.random() < positives)]
@@ -48,10 +51,29 @@ def draw_layouts(train: DBTDataset, n: int, seed: int, positives: float, first: 
         if rng.random() < 0.5:
             view = ("r" if laterality(view) == "l" else "l") + view[1:]
             boxes = mirror_boxes(boxes, train.grid[2])
-        layouts.append(
-            Layout(index, int(rng.integers(2**31)), str(case["label"]), view, boxes, int(case["case"]))
-        )
+        own = np.random.default_rng(np.random.SeedSequence([seed, index]).spawn(1)[0])
+        host = hosts.draw(view, str(case["PatientID"]) if len(boxes) else None, own)
+        source, label = int(case["case"]), str(case["label"])
+        layouts.append(Layout(index, int(rng.integers(2**31)), label, view, boxes, source, host))
     return layouts
+
+
+class _Hosts:
+    """Training volumes that lesions may be put into.
+
+    In a real data set only lesions that were biopsied have boxes, so that a volume without is not enough: it
+    has the label normal.
+    """
+
+    def __init__(self, train: DBTDataset) -> None:
+        normal = train.cases[(train.cases["label"] == "normal") & ~train.positive]
+        self.by_projection = dict(iter(normal.groupby(normal["View"].map(projection))))
+
+    def draw(self, view: str, patient: str | None, rng: np.random.Generator) -> int | None:
+        """Draw a host for a layout of this view, of another patient than this; None where there is none."""
+        rows = self.by_projection.get(projection(view))
+        cases = [] if rows is None else rows.loc[rows["PatientID"] != patient, "case"].to_numpy()
+        return int(cases[rng.integers(len(cases))]) if len(cases) else None
 
 
 def _jitter(boxes: Boxes, grid: tuple[int, int, int], rng: np.random.Generator) -> Boxes:
