@@ -21,7 +21,16 @@ def test_the_reference_board_is_made_by_one_command_that_continues(tmp_path: Pat
             ["sh", SCRIPT, tmp_path / "work"], env=environment, capture_output=True, text=True, timeout=900
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        for arm in ("real", "chance", "blob", "untrained", "classic", "texture", "paste", "ddpm (2 trainings)"):
+        for arm in (
+            "real",
+            "chance",
+            "blob",
+            "untrained",
+            "classic",
+            "texture",
+            "paste",
+            "ddpm (2 trainings)",
+        ):
             assert f"\n{arm} ×" in done.stdout
         assert "test lesions found always, sometimes and never" in done.stdout
     assert "train (" not in done.stderr
