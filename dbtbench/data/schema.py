@@ -123,6 +123,16 @@ def read_declaration(source: Mapping[str, Any], name: str) -> bool | None:
     return said if isinstance(said, bool) else None
 
 
+def read_chosen(source: Mapping[str, Any]) -> list[str]:
+    """Read the names of the settings that a generator chose itself, such as a guidance scale.
+
+    Args:
+        source: `source` of dataset.json.
+    """
+    said = source.get("chosen")
+    return [name for name in said if isinstance(name, str)] if isinstance(said, list) else []
+
+
 def read_table(path: Path, text: Iterable[str], filled: Mapping[str, type]) -> pd.DataFrame:
     """Read a table. Nothing but an empty cell is NaN: a patient may be called `NA`.
 

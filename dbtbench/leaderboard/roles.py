@@ -89,12 +89,13 @@ class Roles:
 
 
 def _trainings(records: Mapping[str, Record]) -> dict[str, list[tuple[str, int]]]:
-    """Find arms that differ by the seed of their generator's training alone."""
+    """Find arms that differ by the seed of their generator's training alone, and by what that one chose."""
     groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for label, record in sorted(records.items()):
         if sources := record.augmentations:
+            own = {"seed", *(record.chosen or ())}
             settings = [
-                [made.version, {key: value for key, value in made.recipe.items() if key != "seed"}]
+                [made.version, {key: value for key, value in made.recipe.items() if key not in own}]
                 for made in sources
             ]
             names = "+".join(made.generator for made in sources)

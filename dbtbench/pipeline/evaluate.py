@@ -13,7 +13,7 @@ from typing import Any
 from dbtbench import plugins, recipe
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.data.leakage import check_leakage
-from dbtbench.data.schema import read_declaration
+from dbtbench.data.schema import read_chosen, read_declaration
 from dbtbench.errors import DBTBenchError, HeldError, UsageError
 from dbtbench.pipeline.arms import default_arms, make_arm
 from dbtbench.pipeline.generate import find_augmentation
@@ -184,6 +184,11 @@ def _read_declaration(arm: Arm, name: str) -> bool | None:
     return True if True in said else None if None in said else False
 
 
+def _read_chosen(arm: Arm) -> list[str]:
+    """Read which settings the makers of synthetic volumes chose themselves."""
+    return sorted({name for dataset in arm.synthetic for name in read_chosen(dataset.meta["source"])})
+
+
 def _throw_away(runs: Sequence[Run]) -> None:
     """Throw away what earlier calls left; nothing when another process works on one of the runs.
 
@@ -309,4 +314,6 @@ def _evaluate_in(run: Run, job: Job) -> None:
         write_groups(run.path, job.task, evaluation.outcomes, job.arm.real)
         if job.arm.synthetic:
             results |= {name: _read_declaration(job.arm, name) for name in ("derived", "learned")}
+            if chosen := _read_chosen(job.arm):
+                results["chosen"] = chosen
         run.finish(**results)

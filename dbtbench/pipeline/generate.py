@@ -39,11 +39,13 @@ class Fitted:
         generator: the generator.
         data: the real data set whose training split it saw.
         identity: generator, version, recipe and data: what names its run.
+        chosen: names of the settings whose values the generator chose itself while it was fitted.
     """
 
     generator: Generator[Any]
     data: DBTDataset
     identity: dict[str, Any]
+    chosen: tuple[str, ...] = ()
 
 
 def configure(
@@ -115,6 +117,7 @@ def fit_configured(
         "recipe": generator.recipe.fit_settings(),
         "data": data.identity,
     }
+    asked = generator.recipe.model_dump()
     with _shared_run(workspace, name, identity, fresh) as run:
         if distributed.rank() == 0 and run.finished:
             run.check()
@@ -122,7 +125,8 @@ def fit_configured(
             generator.fit(data.select("train"), run)
         if distributed.rank() == 0 and not run.finished:
             run.finish()
-    return Fitted(generator, data, identity)
+    chosen = (name for name, value in generator.recipe.model_dump().items() if value != asked[name])
+    return Fitted(generator, data, identity, tuple(chosen))
 
 
 def _shared_run(
@@ -204,6 +208,7 @@ def draw(
             "kind": "synthetic",
             "derived": fitted.generator.derived,
             "learned": fitted.generator.learned,
+            **({"chosen": list(fitted.chosen)} if fitted.chosen else {}),
             "run": short_digest(fitted.identity),
             **request,
         },

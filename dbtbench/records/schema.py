@@ -31,7 +31,7 @@ from dbtbench.task import ALONE, REFERENCES, ArmName
 
 TABLE = r"outcomes(-[a-z0-9]{1,40})?"
 RESULTS = {"scores", "metrics", "counts", "seconds", "dbtbench", "commit", "versions", "device", "created"}
-RESULTS |= {"rescored", "standings", "derived", "learned", "files", "sha256"}
+RESULTS |= {"rescored", "standings", "derived", "learned", "chosen", "files", "sha256"}
 """Keys that a finished run adds to its identity."""
 LARGEST = 10**9
 """Largest count, seed, version, number of seconds and size of a score that a record may have."""
@@ -197,7 +197,7 @@ class Record(Provenance):
     """A finished run's `run.json`: its identity, its scores, its provenance and its digests.
 
     `files` has the SHA-256 of every file that the run kept, and `sha256` that of the record itself; records
-    of earlier versions have neither.
+    of earlier versions have neither. `chosen` names settings whose values the generators chose themselves.
     """
 
     task: Name
@@ -215,6 +215,7 @@ class Record(Provenance):
     seconds: Seconds
     derived: bool | None = None
     learned: bool | None = None
+    chosen: list[Name] | None = None
     rescored: Provenance | None = None
     files: dict[FilePath, Sha256] | None = None
     sha256: Sha256 | None = None

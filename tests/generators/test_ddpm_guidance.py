@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dbtbench.data.dataset import GRID_BOX, DBTDataset
+from dbtbench.data.schema import read_chosen
 from dbtbench.data.writer import DatasetWriter
 from dbtbench.diffusion.preconditioning import Denoiser
 from dbtbench.diffusion.process import make_schedule
@@ -205,6 +206,7 @@ def test_samples_say_the_scale_that_they_were_drawn_with(fit: Fit, toy: DBTDatas
     drawn = generate.draw(work, fitted, n=2)
     scale = drawn.meta["source"]["recipe"]["guidance_scale"]
     assert 2 < scale < 5
+    assert read_chosen(drawn.meta["source"]) == ["guidance_scale"]
     assert fitted.identity["recipe"] == fake_recipe(guidance_scale=9.0).fit_settings()
     again = generate.fit_configured(work, "ddpm", DDPM(fake_recipe()), toy)
     assert generate.draw(work, again, n=2).fingerprint == drawn.fingerprint

@@ -23,7 +23,7 @@ def roles(make_record: Make) -> Callable[..., Roles]:
             record = make_record(name)
             if record["augmentation"]:
                 own = dict(changes.get(name.split(":")[0], {}))
-                record |= {"learned": own.pop("learned")} if "learned" in own else {}
+                record |= {key: own.pop(key) for key in ("learned", "chosen") if key in own}
                 record["augmentation"] = record["augmentation"] | own
             records[name] = Record.model_validate(record)
         return Roles.of(records)
@@ -86,6 +86,17 @@ def test_arms_that_differ_by_the_seed_of_a_training_are_trainings_of_one_generat
     assert found.augmentations == ("other", "ddpm (2 trainings)")
     assert found.controls["ddpm (2 trainings)"] == {"shuffled-boxes": "ddpm:shuffled-boxes (2 trainings)"}
     assert roles("real", "ddpm", "copy", copy={"generator": "ddpm"}).trainings == {}
+
+
+def test_a_setting_that_the_generator_chose_itself_does_not_part_its_trainings(
+    roles: Callable[..., Roles],
+) -> None:
+    first = {"recipe": {"steps": 9, "seed": 0, "guidance_scale": 2.5}, "chosen": ["guidance_scale"]}
+    second = {"generator": "ddpm", "run": "f" * 12, "recipe": {"steps": 9, "seed": 1, "guidance_scale": 2.6}}
+    found = roles("real", "ddpm", "second", ddpm=first, second=second | {"chosen": ["guidance_scale"]})
+    assert [*found.trainings] == ["ddpm (2 trainings)"]
+    asked = first | {"chosen": None}
+    assert roles("real", "ddpm", "second", ddpm=asked, second=second).trainings == {}
 
 
 def test_counts_of_patients_and_lesions_are_the_curves_sizes(make_record: Make) -> None:
