@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "reference.sh"
-SMALL = {"PATIENTS": "30", "RECIPE": "smoke", "DDPM": "--recipe smoke", "SEEDS": "1"}
+SMALL = {
+    "PATIENTS": "30",
+    "RECIPE": "smoke",
+    "DDPM": "--recipe smoke",
+    "SEEDS": "1",
+    "REALISM": "--set draws=4",
+}
 
 
 @pytest.mark.slow
