@@ -14,6 +14,7 @@ patients=${PATIENTS:-560}
 recipe=${RECIPE:-demo}              # of the detector: 250 steps, operating points at 1/8 to 1 false positives
 ddpm=${DDPM:---recipe demo --set steps=1000}
 seeds=${SEEDS:-5}
+curve=${CURVE:-0.03 0.1 0.3}        # shares of the patients of the ceiling, more-real
 realism=${REALISM:-}                # settings of that task
 mkdir -p "$work"
 
@@ -28,11 +29,15 @@ for training in 0 1; do             # a training is a source of luck, too
     dbtbench generate ddpm $ddpm --set seed=$training --name "ddpm-$training" --workspace "$work"
 done
 
+shares=""
+for share in $curve; do
+    shares="$shares --arms more-real:$share"
+done
 dbtbench evaluate --task detection --recipe "$recipe" --seeds "$seeds" --workspace "$work" \
     --arms chance --arms blob --arms untrained \
     --arms classic --arms texture --arms paste --arms ddpm-0 --arms ddpm-1 --arms classic+ddpm-0 \
     --arms ddpm-0:shuffled-boxes --arms ddpm-0:normals-only \
-    --arms more-real:0.03 --arms more-real:0.1 --arms more-real:0.3 --arms more-real
+    $shares --arms more-real
 drawn="--aug classic --aug texture --aug paste --aug ddpm-0 --aug ddpm-1"
 dbtbench evaluate --task realism $realism $drawn --workspace "$work"
 dbtbench evaluate --task privacy $drawn --workspace "$work"

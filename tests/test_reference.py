@@ -15,6 +15,7 @@ SMALL = {
     "RECIPE": "smoke",
     "DDPM": "--recipe smoke",
     "SEEDS": "1",
+    "CURVE": "0.6",
     "REALISM": "--set draws=4",
 }
 

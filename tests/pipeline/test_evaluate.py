@@ -263,7 +263,8 @@ def test_a_run_that_another_process_works_on_is_left_to_it_and_waited_for(
     thread.start()
     begun.wait(10)
     assert evaluate(work, "count", toy, seeds=1, arms=["classic"]) == [first, second]
-    assert done.is_set()
+    assert (first / "run.json").is_file()
+    assert done.wait(10)
     assert Count.evaluated == 1
     thread.join()
 
