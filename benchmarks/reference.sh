@@ -15,7 +15,7 @@ recipe=${RECIPE:-demo}              # of the detector: 250 steps, operating poin
 ddpm=${DDPM:---recipe demo --set steps=1000}
 seeds=${SEEDS:-5}
 curve=${CURVE:-0.03 0.1 0.3}        # shares of the patients of the ceiling, more-real
-realism=${REALISM:-}                # settings of that task
+measured=${MEASURED:-default}       # recipe of realism and privacy
 mkdir -p "$work"
 
 dbtbench data phantom --out "$work/phantom" --preset tiny --patients "$patients" --seed 2026 \
@@ -39,6 +39,6 @@ dbtbench evaluate --task detection --recipe "$recipe" --seeds "$seeds" --workspa
     --arms ddpm-0:shuffled-boxes --arms ddpm-0:normals-only \
     $shares --arms more-real
 drawn="--aug classic --aug texture --aug paste --aug ddpm-0 --aug ddpm-1"
-dbtbench evaluate --task realism $realism $drawn --workspace "$work"
-dbtbench evaluate --task privacy $drawn --workspace "$work"
+dbtbench evaluate --task realism --recipe "$measured" $drawn --workspace "$work"
+dbtbench evaluate --task privacy --recipe "$measured" $drawn --workspace "$work"
 dbtbench leaderboard --workspace "$work"

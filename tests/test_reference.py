@@ -16,7 +16,7 @@ SMALL = {
     "DDPM": "--recipe smoke",
     "SEEDS": "1",
     "CURVE": "0.6",
-    "REALISM": "--set draws=4",
+    "MEASURED": "smoke",
 }
 
 

@@ -39,7 +39,7 @@ def demo(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     with Pool(cores_or_gpus()) as pool:  # without the controls, and with few seeds: it is to end in minutes
         evaluate(work, "detection", data, [*made], 2, "demo", arms=REFERENCES, pool=pool)
     log.info("4/5 realism of what was drawn")
-    evaluate(work, "realism", data, list(made), recipe_name="demo")
+    evaluate(work, "realism", data, recipe_name="demo", arms=list(made))
     log.info("5/5 leaderboard and picture")
     results = work.root / "results"
     board = leaderboard.publish(work, results)

@@ -156,7 +156,7 @@ def test_a_cell_that_a_spreadsheet_would_execute_is_disarmed(
 def test_the_published_board_is_what_its_records_give(tmp_path: Path) -> None:
     board = leaderboard.check(Workspace(tmp_path), Path(__file__).parents[2] / "results")
     assert {"detection", "realism"} <= set(board["task"])
-    assert {"real", "classic", "ddpm"} <= set(board["arm"])
+    assert {"real", "classic", "texture", "paste", "ddpm-0"} <= set(board["arm"])
 
 
 def test_a_run_that_is_wrong_is_not_published_and_nothing_else_is(
