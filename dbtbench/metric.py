@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -171,8 +171,6 @@ class Standing:
         floor_high: their 97.5th.
         percentile: share of the draws below the score, 0 to 100; equal ones count half.
     """
-
-    FIELDS: ClassVar[tuple[str, ...]] = ("low", "high", "floor", "floor_low", "floor_high", "percentile")
 
     low: float
     high: float

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from dbtbench.metrics.resampling import Floats
+from dbtbench.metrics.resampling import Floats, draw_weights
 
 LEVEL = 0.05
 
@@ -49,8 +49,7 @@ def draw_patients(patients: int, replicates: int, seed: int) -> Floats:
         (1 + R, P) float64, read-only: how often each is drawn; first each of them once.
     """
     rng = np.random.default_rng([seed, 0])
-    drawn = rng.multinomial(patients, np.full(patients, 1 / patients), size=replicates)
-    weights = np.concatenate([np.ones((1, patients)), drawn])
+    weights = np.concatenate([np.ones((1, patients)), draw_weights(patients, replicates, rng)])
     weights.flags.writeable = False
     return weights
 

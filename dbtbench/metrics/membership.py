@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from dbtbench.metrics.classification import auroc
-from dbtbench.metrics.resampling import Floats, patient_numbers, patients, resample
+from dbtbench.metrics.resampling import Floats, draw_weights, patient_numbers, patients, resample
 
 FALSE_POSITIVES = 0.01
 REPLICATES = 1000
@@ -83,7 +83,7 @@ def bootstrap(outcomes: pd.DataFrame, seed: int) -> dict[str, tuple[float, float
     rng = np.random.default_rng(seed)
     weights = np.zeros((REPLICATES, len(names)))
     for group in (np.flatnonzero(members), np.flatnonzero(~members)):
-        weights[:, group] = rng.multinomial(len(group), np.full(len(group), 1 / len(group)), REPLICATES)
+        weights[:, group] = draw_weights(len(group), REPLICATES, rng)
     measures: dict[str, Callable[[pd.DataFrame, ArrayLike], Floats]] = {
         "auc": auroc,
         "tpr": true_positive_rate,

@@ -30,6 +30,12 @@ def patient_numbers(outcomes: pd.DataFrame) -> Integers:
     return np.unique(outcomes["PatientID"].to_numpy(str), return_inverse=True)[1].astype(np.int64)
 
 
+def draw_weights(n_patients: int, replicates: int, rng: np.random.Generator) -> Floats:
+    """Draw as many patients as there are, with replacement, in each replicate: (R, P) how often each."""
+    share = np.full(n_patients, 1 / n_patients)
+    return rng.multinomial(n_patients, share, replicates).astype(np.float64)
+
+
 def resample(weights: ArrayLike, n_patients: int, width: int, score: Callable[[Floats], Floats]) -> Floats:
     """Score replicates, as many at once as fit into a few megabytes.
 

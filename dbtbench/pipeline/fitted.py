@@ -8,6 +8,7 @@ from dbtbench import plugins
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import DBTBenchError
 from dbtbench.generator import Generator
+from dbtbench.pipeline.generate import identify_fit
 from dbtbench.runs import Run
 from dbtbench.runtime.files import short_digest
 from dbtbench.runtime.progress import log
@@ -46,12 +47,7 @@ def _load(source: dict[str, Any], name: str, workspace: Workspace, real: DBTData
     if cls.version != source["version"]:
         raise ValueError(f"its version is {cls.version}, version {source['version']} drew these volumes")
     generator = cls(cls.recipe_class.model_validate(source["recipe"]))
-    identity = {
-        "generator": name,
-        "version": generator.version,
-        "recipe": generator.recipe.fit_settings(),
-        "data": real.identity,
-    }
+    identity = identify_fit(name, generator, real)
     if short_digest(identity) != source["run"]:
         raise ValueError(f"it was fitted to other data than {real.name}, or under another name of these")
     run = Run.of(workspace.generators / name, identity)

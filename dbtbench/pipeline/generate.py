@@ -111,12 +111,7 @@ def fit_configured(
     with plugins.blame("generators", name):
         generator.check(data.grid)
     check_processes(generator, name, distributed.size())
-    identity = {
-        "generator": name,
-        "version": generator.version,
-        "recipe": generator.recipe.fit_settings(),
-        "data": data.identity,
-    }
+    identity = identify_fit(name, generator, data)
     asked = generator.recipe.model_dump()
     with _shared_run(workspace, name, identity, fresh) as run:
         if distributed.rank() == 0 and run.finished:
@@ -127,6 +122,16 @@ def fit_configured(
             run.finish()
     chosen = (name for name, value in generator.recipe.model_dump().items() if value != asked[name])
     return Fitted(generator, data, identity, tuple(chosen))
+
+
+def identify_fit(name: str, generator: Generator[Any], data: DBTDataset) -> dict[str, Any]:
+    """Describe everything that a generator's weights depend on: the identity of its run."""
+    return {
+        "generator": name,
+        "version": generator.version,
+        "recipe": generator.recipe.fit_settings(),
+        "data": data.identity,
+    }
 
 
 def _shared_run(

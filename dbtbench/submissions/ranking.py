@@ -16,7 +16,7 @@ import pandas as pd
 from dbtbench.errors import UsageError
 from dbtbench.metrics.afroc import score_afroc
 from dbtbench.metrics.froc import FPS_POSITIVE, VIEW_KEY, mean_sensitivity, outcomes, score_dbtex
-from dbtbench.metrics.resampling import Floats, patients
+from dbtbench.metrics.resampling import Floats, draw_weights, patients
 from dbtbench.runtime.progress import progress
 from dbtbench.submissions.tables import read_boxes, read_labels, read_predictions, team_names
 
@@ -77,7 +77,11 @@ def score_submissions(
         for name, path in zip(names, predictions, strict=True):
             predicted = read_predictions(path, truth)
             found = outcomes(truth, lesions, predicted)
-            drawn.append(mean_sensitivity(found, _draw_weights(len(patients(found)), replicates, seed)))
+            drawn.append(
+                mean_sensitivity(
+                    found, draw_weights(len(patients(found)), replicates, np.random.default_rng(seed))
+                )
+            )
             scores = score_dbtex(truth, lesions, predicted) | score_afroc(truth, lesions, predicted)
             counts = {"predictions": len(predicted), "patients_with_boxes": len(patients(found))}
             rows.append({"team": name, **scores, **counts})
@@ -87,12 +91,6 @@ def score_submissions(
     )
     shared = {"volumes": len(truth), "volumes_with_boxes": int(with_boxes), "boxes": len(lesions)}
     return _rank(rows, np.array(drawn), shared | {"replicates": replicates, "seed": seed})
-
-
-def _draw_weights(n_patients: int, replicates: int, seed: int) -> Floats:
-    """Draw how often each patient counts in each replicate, (R, P); the same for the same seed."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(n_patients, np.full(n_patients, 1 / n_patients), replicates).astype(np.float64)
 
 
 def _rank(rows: Sequence[dict[str, Any]], drawn: Floats, shared: Mapping[str, int]) -> pd.DataFrame:

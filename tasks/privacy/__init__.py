@@ -22,7 +22,7 @@ from dbtbench.runtime.files import write_text
 from dbtbench.runtime.progress import progress
 from dbtbench.task import Arm, Evaluation, Task
 
-from .audit import Audit, Items, describe, describe_wide_lesions, iterate_pairs
+from .audit import Audit, Items, describe, describe_wide_lesions, iterate_pairs, subsample
 from .membership import infer_membership
 from .metrics import METRICS
 from .planting import KINDS, LESION_KINDS, plant_lesion
@@ -100,7 +100,7 @@ class Privacy(Task[PrivacyRecipe]):
         with progress(f"privacy of {arm.name}: read", len(own) + len(train) + len(test)) as advance:
             own_items, train_items, test_items = (describe(part, advance) for part in (own, train, test))
         with progress(f"privacy of {arm.name}: plant", planted) as advance:
-            copies = _plant_volumes(_subsample(train, planted, seed), train, seed, advance)
+            copies = _plant_volumes(subsample(train, planted, seed), train, seed, advance)
         lesions = _plant_lesions(train, self.recipe.copies, seed)
         total = len(test) + len(own) + sum(map(len, copies.values()))
         with progress(f"privacy of {arm.name}: compare", total) as advance:
@@ -153,7 +153,7 @@ class Privacy(Task[PrivacyRecipe]):
                 f"{own.name} has the grid {own.grid}, {train.name} has {train.grid}",
                 "sample, or import, on the real data set's grid",
             )
-        return _subsample(own, self.recipe.volumes, seed), train, _subsample(test, self.recipe.volumes, seed)
+        return subsample(own, self.recipe.volumes, seed), train, subsample(test, self.recipe.volumes, seed)
 
 
 @dataclass(frozen=True)
@@ -171,11 +171,6 @@ def _shares(recall: pd.DataFrame) -> list[tuple[str, float]]:
 
 def _side(dataset: DBTDataset, case: int) -> str:
     return laterality(str(dataset.cases.loc[dataset.cases["case"] == case, "View"].iloc[0]))
-
-
-def _subsample(dataset: DBTDataset, n: int, seed: int) -> DBTDataset:
-    chosen = np.random.default_rng(seed).permutation(len(dataset))[:n]
-    return dataset.take(np.isin(np.arange(len(dataset)), chosen))
 
 
 def _plant_volumes(

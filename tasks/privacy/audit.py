@@ -58,6 +58,12 @@ class Items(Generic[Item]):
         self.patients.extend([patient] * len(items))
 
 
+def subsample(dataset: DBTDataset, n: int, seed: int) -> DBTDataset:
+    """Choose at most n volumes at random, in their order."""
+    chosen = np.random.default_rng(seed).permutation(len(dataset))[:n]
+    return dataset.take(np.isin(np.arange(len(dataset)), chosen))
+
+
 def describe(dataset: DBTDataset, advance: Advance) -> tuple[Items[Descriptor], Items[Lesion]]:
     """Describe volumes and lesions of a data set, reading one volume at a time."""
     volumes, lesions = Items[Descriptor](), Items[Lesion]()

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from dbtbench import plugins
-from dbtbench.data.dataset import KEY, DBTDataset
+from dbtbench.data.dataset import KEY
 from dbtbench.errors import UsageError
 from dbtbench.metrics.membership import bootstrap, membership_score
 from dbtbench.runtime.progress import log
 from dbtbench.task import Arm
 
+from .audit import subsample
 from .metrics import METRICS
 
 NAMES = tuple(metric.name for metric in METRICS if metric.name.startswith("membership_"))
@@ -42,7 +43,7 @@ def infer_membership(arm: Arm, volumes: int, seed: int) -> tuple[dict[str, float
     generator = find_fitted(arm.synthetic[0], arm.real)
     if generator is None:
         return nothing, None
-    sides = [_choose(arm.real.select(split), volumes, seed) for split in ("train", "test")]
+    sides = [subsample(arm.real.select(split), volumes, seed) for split in ("train", "test")]
     losses = []
     for side in sides:
         name = str(arm.synthetic[0].meta["source"]["generator"])
@@ -69,8 +70,3 @@ def infer_membership(arm: Arm, volumes: int, seed: int) -> tuple[dict[str, float
         for end, value in zip(("", "_low", "_high"), values, strict=True)
     }
     return scores, table
-
-
-def _choose(dataset: DBTDataset, n: int, seed: int) -> DBTDataset:
-    chosen = np.random.default_rng(seed).permutation(len(dataset))[:n]
-    return dataset.take(np.isin(np.arange(len(dataset)), chosen))

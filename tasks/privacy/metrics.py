@@ -34,43 +34,36 @@ def judge(scores: Mapping[str, float], derived: bool | None) -> str:
     """
     scores = {metric.name: math.nan for metric in METRICS} | dict(scores)
     said = [DERIVED] if derived else []
-    said.append(_judge_volumes(scores))
+    said.append(_judge_copies("copies", scores))
     if math.isfinite(scores["lesion_threshold"]):
-        said.append(_judge_lesions(scores))
+        said.append(_judge_copies("lesion_copies", scores))
     if math.isfinite(scores["membership_auc"]):
         said.append(_judge_membership(scores))
     return "; ".join(said)
 
 
-def _judge_volumes(scores: Mapping[str, float]) -> str:
-    recall = {kind: scores[f"recall_{kind}"] for kind in KINDS}
-    found = "planted copies found: " + ", ".join(f"{_words(k)} {_percent(v)}" for k, v in recall.items())
+def _judge_copies(name: str, scores: Mapping[str, float]) -> str:
+    """Say whether more is flagged than of as many real ones would be, and which planted copies were found.
+
+    Args:
+        name: `copies` for volumes, `lesion_copies` for lesions.
+        scores: by metric.
+    """
+    prefix = name.removesuffix("copies")
+    what, kinds = ("lesions", LESION_KINDS) if prefix else ("copies", tuple(KINDS))
+    recall = {kind: scores[f"{prefix}recall_{kind}"] for kind in kinds}
+    found = f"planted {what} found: " + ", ".join(f"{_words(k)} {_percent(v)}" for k, v in recall.items())
     if not all(value >= needed_recall(kind) for kind, value in recall.items()):
-        return f"copies: cannot tell ({found})"
-    if not math.isfinite(scores["copies"]):
-        return f"copies: no volumes to audit ({found})"
-    return f"{_judge_share('copies', scores)} ({found})"
-
-
-def _judge_lesions(scores: Mapping[str, float]) -> str:
-    recall = {kind: scores[f"lesion_recall_{kind}"] for kind in LESION_KINDS}
-    found = "planted lesions found: " + ", ".join(f"{_words(k)} {_percent(v)}" for k, v in recall.items())
-    if not all(value >= needed_recall(kind) for kind, value in recall.items()):
-        return f"lesions: cannot tell ({found})"
-    if not math.isfinite(scores["lesion_copies"]):
-        return f"lesions: none to audit ({found})"
-    return f"{_judge_share('lesion_copies', scores)} ({found})"
-
-
-def _judge_share(name: str, scores: Mapping[str, float]) -> str:
-    """Say whether more items are flagged than of as many real ones would be."""
-    what = "copies" if name == "copies" else "lesions"
+        return f"{what}: cannot tell ({found})"
+    if not math.isfinite(scores[name]):
+        return f"{what}: {'none' if prefix else 'no volumes'} to audit ({found})"
     share, low, high = (100 * scores[key] for key in (name, f"{name}_low", f"{name}_high"))
-    said = f"{what}: {share:.1f} % flagged [{low:.1f}, {high:.1f}]"
     p = scores[f"{name}_p"]
     if p <= LEVEL:
-        return f"{said}, more than of real ones (p {'< 0.001' if p < 0.001 else f'{p:.2g}'})"
-    return f"{said}, no more than of real ones, which proves no privacy"
+        verdict = f"more than of real ones (p {'< 0.001' if p < 0.001 else f'{p:.2g}'})"
+    else:
+        verdict = "no more than of real ones, which proves no privacy"
+    return f"{what}: {share:.1f} % flagged [{low:.1f}, {high:.1f}], {verdict} ({found})"
 
 
 def _judge_membership(scores: Mapping[str, float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 
 import numpy as np
 import pandas as pd
@@ -48,7 +49,17 @@ def score_groups(sides: Sides, pool: Table, draws: int, seed: int) -> pd.DataFra
                 {"column": column, "group": group, "volumes": len(of_own), "metric": name, "value": value}
                 | ({} if placed is None else placed.describe())
             )
-    return pd.DataFrame(rows, columns=["column", "group", "volumes", "metric", "value", *Standing.FIELDS])
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "column",
+            "group",
+            "volumes",
+            "metric",
+            "value",
+            *(field.name for field in fields(Standing)),
+        ],
+    )
 
 
 def name_worst(groups: pd.DataFrame, metric: Metric) -> str:
