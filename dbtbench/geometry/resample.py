@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import scipy  # its parts are imported when they are used: `dbtbench show` uses none
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 METHODS = ("area", "torchio")
 
 
-def area_weights(n_in: int, n_out: int, reduction: int = 0) -> csr_array:
+def area_weights(n_in: int, n_out: int, reduction: int = 0) -> scipy.sparse.csr_array:
     """Compute the weights of exact area means along one axis.
 
     Output cell i covers the input interval [i·n_in/n_out, (i+1)·n_in/n_out); each input sample counts by the
@@ -37,7 +37,7 @@ def area_weights(n_in: int, n_out: int, reduction: int = 0) -> csr_array:
     edges = np.union1d(cells, samples)
     where = [np.searchsorted(axis, edges[:-1], "right") - 1 for axis in (cells, samples)]
     share = (np.diff(edges) / (2 * n_in)).astype(np.float32)
-    return csr_array((share, (where[0], where[1])), shape=(n_out, kept))
+    return scipy.sparse.csr_array((share, (where[0], where[1])), shape=(n_out, kept))
 
 
 def area_mean(

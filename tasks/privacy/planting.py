@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy import ndimage
+import scipy  # its parts are imported when they are used: `dbtbench show` uses none
 
 from dbtbench.geometry.views import Boxes, Volume, mirror_boxes
 from dbtbench.metrics.mask import breast_mask
@@ -47,13 +47,13 @@ def shift(volume: Volume, other: Volume, rng: Random) -> Volume:
     """
     steps = rng.integers(1, SHIFT + 1, 2) * rng.choice([-1, 1], 2)
     steps[rng.integers(2)] *= rng.integers(2)
-    return np.asarray(ndimage.shift(volume, (rng.integers(-1, 2), *steps), order=0, mode="nearest"))
+    return np.asarray(scipy.ndimage.shift(volume, (rng.integers(-1, 2), *steps), order=0, mode="nearest"))
 
 
 def rotate(volume: Volume, other: Volume, rng: Random) -> Volume:
     """Rotate by 3° in the plane, to either side."""
     angle = DEGREES * rng.choice([-1, 1])
-    turned = ndimage.rotate(volume, angle, (1, 2), reshape=False, order=1, mode="nearest")
+    turned = scipy.ndimage.rotate(volume, angle, (1, 2), reshape=False, order=1, mode="nearest")
     return np.asarray(turned, np.float32)
 
 
@@ -71,7 +71,7 @@ def add_noise(volume: Volume, other: Volume, rng: Random) -> Volume:
 def blur(volume: Volume, other: Volume, rng: Random) -> Volume:
     """Blur in the plane by 0.5 to 1 voxels."""
     width = rng.uniform(*BLUR)
-    return np.asarray(ndimage.gaussian_filter(volume, (0, width, width)))
+    return np.asarray(scipy.ndimage.gaussian_filter(volume, (0, width, width)))
 
 
 def replace_slice(volume: Volume, other: Volume, rng: Random) -> Volume:
@@ -144,7 +144,7 @@ def plant_lesion(host: Volume, donor: Volume, box: Boxes, rng: Random) -> dict[s
     Returns:
         Volume and box (1, 6) by kind; nothing where the host has no room.
     """
-    inside = ndimage.binary_erosion(breast_mask(host[None, None])[0, 0, 0], iterations=FROM_OUTLINE)
+    inside = scipy.ndimage.binary_erosion(breast_mask(host[None, None])[0, 0, 0], iterations=FROM_OUTLINE)
     places = np.argwhere(inside)
     if not len(places):
         return {}

@@ -26,7 +26,7 @@ HEAVY = (
     "pydantic",
     "rich",
 )
-COMPUTING = ("torch", "monai", "torchio", "zarr")
+COMPUTING = ("torch", "monai", "torchio", "zarr", "sklearn", "scipy.ndimage", "scipy.sparse", "scipy.stats")
 
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
