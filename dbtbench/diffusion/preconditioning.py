@@ -114,6 +114,7 @@ class Denoiser(nn.Module):
         grid: slices, rows, columns.
         num_projections: number of projections; each has its own mean volume, and so has the null projection.
         target: the network's target.
+        channels: C, of the volumes.
 
     Attributes:
         scaling: how intensities become the values that the network sees.
@@ -128,13 +129,14 @@ class Denoiser(nn.Module):
         grid: Sequence[int],
         num_projections: int,
         target: Target = "v",
+        channels: int = 1,
     ) -> None:
         super().__init__()
         self.net, self.intensities, self.cosine = net, self.scaling(), CosineTransform(grid)
         self.target: Target = target
         self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
-        self.register_buffer("mean", torch.zeros(num_projections + 1, 1, *grid))
-        self.register_buffer("variance", torch.ones(1, *grid))
+        self.register_buffer("mean", torch.zeros(num_projections + 1, channels, *grid))
+        self.register_buffer("variance", torch.ones(channels, *grid))
         self.alpha_bar: Tensor
         self.mean: Tensor
         self.variance: Tensor

@@ -15,7 +15,7 @@ from dbtbench.networks.unet import HEAD_CHANNELS, UNet, pixel_shuffle_2d, pixel_
 
 
 class NetworkRecipe(Protocol):
-    """The settings that a network is built from (see `DDPMRecipe`)."""
+    """The settings that a network is built from (see `dbtbench.training.diffusion_recipe`)."""
 
     backbone: Backbone
     base_channels: int
@@ -25,21 +25,30 @@ class NetworkRecipe(Protocol):
     factorised: bool
 
 
-def build_network(recipe: NetworkRecipe, num_labels: int, num_projections: int) -> nn.Module:
+def build_network(
+    recipe: NetworkRecipe, num_labels: int, num_projections: int, channels: int = 1
+) -> nn.Module:
     """Make an untrained network, called like `UNet`: `net(x, t, label, projection, mask)`.
 
     Args:
         recipe: its settings; MONAI's network has no `factorised` convolutions.
         num_labels: number of labels; the index `num_labels` is the null label.
         num_projections: number of projections; the index `num_projections` is the null projection.
+        channels: of x_t.
 
     Returns:
         A network that predicts 0 until it is trained.
     """
-    channels, mults, blocks = recipe.base_channels, recipe.channel_mults, recipe.blocks
+    width, mults, blocks, unshuffle = (
+        recipe.base_channels,
+        recipe.channel_mults,
+        recipe.blocks,
+        recipe.unshuffle,
+    )
+    conditions = num_labels, num_projections
     if recipe.backbone == "monai":
-        return MonaiUNet(channels, mults, blocks, recipe.unshuffle, num_labels, num_projections)
-    return UNet(channels, mults, blocks, recipe.unshuffle, recipe.factorised, num_labels, num_projections)
+        return MonaiUNet(width, mults, blocks, unshuffle, *conditions, channels)
+    return UNet(width, mults, blocks, unshuffle, recipe.factorised, *conditions, channels)
 
 
 class MonaiUNet(nn.Module):
@@ -56,6 +65,7 @@ class MonaiUNet(nn.Module):
         unshuffle: factor of the pixel-unshuffle of every slice before the first level.
         num_labels: number of labels.
         num_projections: number of projections.
+        channels: of x_t.
     """
 
     def __init__(
@@ -66,22 +76,23 @@ class MonaiUNet(nn.Module):
         unshuffle: int,
         num_labels: int,
         num_projections: int,
+        channels: int = 1,
     ) -> None:
         super().__init__()
         # Imported here because it takes seconds, which the default network does not need.
         from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 
-        channels = [base_channels * mult for mult in channel_mults]
-        self.levels, self.unshuffle, self.num_projections = len(channels), unshuffle, num_projections
+        widths = [base_channels * mult for mult in channel_mults]
+        self.levels, self.unshuffle, self.num_projections = len(widths), unshuffle, num_projections
         self.net = DiffusionModelUNet(
             spatial_dims=3,
-            in_channels=2 * unshuffle**2,
-            out_channels=unshuffle**2,
+            in_channels=(channels + 1) * unshuffle**2,
+            out_channels=channels * unshuffle**2,
             num_res_blocks=num_res_blocks,
-            channels=channels,
-            attention_levels=[False] * (len(channels) - 1) + [True],
+            channels=widths,
+            attention_levels=[False] * (len(widths) - 1) + [True],
             norm_num_groups=NUM_GROUPS,
-            num_head_channels=math.gcd(HEAD_CHANNELS, channels[-1]),
+            num_head_channels=math.gcd(HEAD_CHANNELS, widths[-1]),
             # Besides time it only embeds a class: every pair of label and projection is one class.
             num_class_embeds=(num_labels + 1) * (num_projections + 1),
             use_flash_attention=True,

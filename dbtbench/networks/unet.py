@@ -156,6 +156,7 @@ class UNet(nn.Module):
         factorised: a 1x3x3 and a 3x1x1 convolution instead of two 3x3x3.
         num_labels: number of labels; one more embedding is that of the null label.
         num_projections: number of projections; one more embedding is that of the null projection.
+        channels: C, of x_t: 1 for intensities, more for the latents of an autoencoder.
     """
 
     def __init__(
@@ -167,6 +168,7 @@ class UNet(nn.Module):
         factorised: bool,
         num_labels: int,
         num_projections: int,
+        channels: int = 1,
     ) -> None:
         super().__init__()
         embedding_channels = 4 * base_channels
@@ -179,15 +181,15 @@ class UNet(nn.Module):
         self.label_embedding = nn.Embedding(num_labels + 1, embedding_channels)
         self.projection_embedding = nn.Embedding(num_projections + 1, embedding_channels)
         kernel = (1, 7, 7) if unshuffle == 1 else (1, 3, 3)
-        self.in_conv = nn.Conv3d(2 * unshuffle**2, base_channels, kernel, padding="same")
+        self.in_conv = nn.Conv3d((channels + 1) * unshuffle**2, base_channels, kernel, padding="same")
 
         def block(in_channels: int, out_channels: int) -> ResidualBlock:
             return ResidualBlock(in_channels, out_channels, embedding_channels, factorised)
 
-        channels = [base_channels, *(base_channels * mult for mult in channel_mults)]
-        deepest = channels[-1]
+        widths = [base_channels, *(base_channels * mult for mult in channel_mults)]
+        deepest = widths[-1]
         down, up = [], []
-        for i, (shallow, deep) in enumerate(pairwise(channels)):
+        for i, (shallow, deep) in enumerate(pairwise(widths)):
             # The order in which layers are made decides their initial weights.
             shrink = _conv(shallow, deep) if i == len(channel_mults) - 1 else _downsample(shallow, deep)
             grow = _conv(deep, shallow) if i == 0 else _upsample(deep, shallow)
@@ -199,9 +201,9 @@ class UNet(nn.Module):
         self.mid_block1, self.mid_block2 = block(deepest, deepest), block(deepest, deepest)
         self.mid_attention = Attention(deepest, linear=False)
         self.final_block = block(2 * base_channels, base_channels)
-        self.out_conv = nn.Conv3d(base_channels, unshuffle**2, 1)
+        self.out_conv = nn.Conv3d(base_channels, channels * unshuffle**2, 1)
         # The mask is known at full resolution. Added in proportion, it need not pass through narrow levels.
-        self.mask_gain = nn.Linear(embedding_channels, 1)
+        self.mask_gain = nn.Linear(embedding_channels, channels)
         for parameter in (*self.out_conv.parameters(), *self.mask_gain.parameters()):
             nn.init.zeros_(parameter)
 
@@ -209,14 +211,14 @@ class UNet(nn.Module):
         """Predict the target.
 
         Args:
-            x: x_t, (N, 1, D, H, W); H and W are multiples of `unshuffle * 2 ** (levels - 1)`.
+            x: x_t, (N, C, D, H, W); H and W are multiples of `unshuffle * 2 ** (levels - 1)`.
             t: (N,) float, time in [0, 1].
             label: (N,) int; `num_labels` is the null label.
             projection: (N,) int; `num_projections` is the null projection.
             mask: (N, 1, D, H, W), 0 to 1 where lesions are wanted; -1 everywhere is the null mask.
 
         Returns:
-            (N, 1, D, H, W).
+            (N, C, D, H, W).
         """
         embedding = self.time_mlp(sinusoidal_embedding(1000 * t, self.base_channels))
         embedding = embedding + self.label_embedding(label) + self.projection_embedding(projection)

@@ -19,7 +19,7 @@ from dbtbench.data.writer import DatasetWriter
 from dbtbench.diffusion.preconditioning import Denoiser
 from dbtbench.diffusion.process import make_schedule
 from dbtbench.errors import UsageError
-from dbtbench.generators.ddpm import DDPM, DDPMRecipe, guidance, model
+from dbtbench.generators.ddpm import DDPM, DDPMRecipe, guidance
 from dbtbench.generators.ddpm.guidance import (
     Choice,
     choose_scale,
@@ -32,6 +32,7 @@ from dbtbench.pipeline import generate
 from dbtbench.recipe import folder_of, resolve
 from dbtbench.runs import Run, open_run
 from dbtbench.runtime.files import read_json
+from dbtbench.training import denoising
 from dbtbench.workspace import Workspace
 
 Fit = Callable[..., DDPM]
@@ -63,11 +64,11 @@ def fit(toy: DBTDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fit
     """`fit(contrast, run=None, **settings)`: a DDPM whose training is replaced by such a network."""
 
     def make(contrast: float, run: Run | None = None, data: DBTDataset = toy, **settings: Any) -> DDPM:
-        def train(recipe: DDPMRecipe, *_: Any) -> nn.Module:
+        def train(recipe: DDPMRecipe, *_: Any, **__: Any) -> nn.Module:
             alpha_bar = make_schedule(recipe.noise_schedule, recipe.num_timesteps, True)
             return Denoiser(Lesions(contrast), alpha_bar, data.grid, 2, recipe.target).requires_grad_(False)
 
-        monkeypatch.setattr(model, "train_denoiser", train)
+        monkeypatch.setattr(denoising, "train_denoiser", train)
         generator = DDPM(fake_recipe(**settings))
         generator.fit(data.select("train"), run or Run(tmp_path, {}))
         return generator

@@ -1,9 +1,9 @@
-"""The DDPM's denoiser: training it, and drawing volumes with it."""
+"""The denoiser of a diffusion model: training it, and drawing volumes with it."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from dbtbench.diffusion.process import (
     predict_x0,
     training_target,
 )
-from dbtbench.diffusion.sampling import SAMPLERS, Denoise
+from dbtbench.diffusion.sampling import SAMPLERS, Denoise, NoiseSampler
 from dbtbench.networks.backbone import build_network
 from dbtbench.networks.conditioning import (
     PROJECTIONS,
@@ -28,39 +28,62 @@ from dbtbench.networks.conditioning import (
     null_conditioning,
     without_boxes,
 )
-from dbtbench.runs import Run
 from dbtbench.runtime import distributed
-from dbtbench.training.learned import LayoutNoise, LeftBreasts
+from dbtbench.training.diffusion_recipe import DiffusionRecipe
+from dbtbench.training.learned import LeftBreasts
 from dbtbench.training.loop import Preview, StepContext, fit
 
-if TYPE_CHECKING:
-    from . import DDPMRecipe
 
+def make_denoiser(
+    recipe: DiffusionRecipe,
+    grid: tuple[int, int, int],
+    channels: int = 1,
+    denoiser_class: type[Denoiser] | None = None,
+) -> Denoiser:
+    """Make an untrained denoiser with the initial weights of the recipe's seed.
 
-def train_denoiser(recipe: DDPMRecipe, data: LeftBreasts, run: Run, preview: Preview) -> nn.Module:
-    """Train the denoiser, continue or load it (see `dbtbench.training.loop.fit`)."""
+    Args:
+        recipe: its settings.
+        grid: slices, rows, columns of what it denoises.
+        channels: of what it denoises: 1 for intensities.
+        denoiser_class: how its output is scaled; by default what `preconditioned` says.
+    """
     torch.manual_seed(recipe.seed)
-    net = build_network(recipe, num_labels=len(LABELS), num_projections=len(PROJECTIONS))
+    net = build_network(recipe, len(LABELS), len(PROJECTIONS), channels)
     alpha_bar = make_schedule(recipe.noise_schedule, recipe.num_timesteps, recipe.zero_terminal_snr)
-    denoiser_class = LinearPreconditioner if recipe.preconditioned else Denoiser
-    model = denoiser_class(net, alpha_bar, data.split.grid, len(PROJECTIONS), recipe.target)
+    made_by = denoiser_class or (LinearPreconditioner if recipe.preconditioned else Denoiser)
+    return made_by(net, alpha_bar, grid, len(PROJECTIONS), recipe.target, channels)
+
+
+def train_denoiser(
+    recipe: DiffusionRecipe,
+    model: Denoiser,
+    data: LeftBreasts,
+    folder: Path,
+    *,
+    title: str,
+    preview: Preview | None = None,
+) -> nn.Module:
+    """Train a denoiser, continue or load it.
+
+    Args:
+        recipe: its settings.
+        model: from `make_denoiser`.
+        data: what it learns to denoise; read only if there is something to train.
+        folder: takes weights, state and metrics (see `dbtbench.training.loop.fit_networks`).
+        title: name of the training in progress lines.
+        preview: see `dbtbench.training.loop.Preview`.
+    """
     objective = Objective(recipe, model, data)
     return fit(
-        model,
-        objective,
-        recipe,
-        run.path,
-        seed=recipe.seed,
-        title="training ddpm",
-        preview=preview,
-        compiled=True,
+        model, objective, recipe, folder, seed=recipe.seed, title=title, preview=preview, compiled=True
     )
 
 
 class Objective:
     """Mean loss of the target, with a larger weight at wanted lesions; reads the data at the first call."""
 
-    def __init__(self, recipe: DDPMRecipe, model: Denoiser, data: LeftBreasts) -> None:
+    def __init__(self, recipe: DiffusionRecipe, model: Denoiser, data: LeftBreasts) -> None:
         self.recipe, self.model, self.data = recipe, model, data
 
     @cached_property
@@ -105,9 +128,19 @@ class Objective:
 
 
 def draw_volumes(
-    recipe: DDPMRecipe, model: nn.Module, conditioning: Conditioning, noise: LayoutNoise
+    recipe: DiffusionRecipe, model: nn.Module, conditioning: Conditioning, noise: NoiseSampler
 ) -> Tensor:
-    """Draw volumes of left breasts: (N, 1, D, H, W) in [0, 1]."""
+    """Draw volumes of left breasts with the recipe's sampler, guidance and clipping.
+
+    Args:
+        recipe: its settings.
+        model: the trained denoiser.
+        conditioning: of N volumes.
+        noise: draws standard normal noise (N, C, D, H, W).
+
+    Returns:
+        (N, C, D, H, W) intensities in [0, 1], or what the model's scaling makes of its values.
+    """
     assert isinstance(model, Denoiser)
     if not recipe.conditional:
         conditioning = null_conditioning(conditioning)
@@ -120,13 +153,13 @@ def draw_volumes(
     return model.intensities.inverse(values)
 
 
-def _make_denoise(recipe: DDPMRecipe, model: Denoiser, conditioning: Conditioning) -> Denoise:
+def _make_denoise(recipe: DiffusionRecipe, model: Denoiser, conditioning: Conditioning) -> Denoise:
     """Make a function that estimates the data, with the recipe's guidance and clipping."""
     label, projection, mask = conditioning.label, conditioning.projection, conditioning.lesion_mask
     null_mask = without_boxes(conditioning).lesion_mask
     limits = model.intensities.limits()
     # A preview is drawn before a scale is chosen, and without guidance.
-    scale = 1.0 if isinstance(recipe.guidance_scale, str) else recipe.guidance_scale
+    scale = 1.0 if recipe.guidance_scale == "auto" else float(recipe.guidance_scale)
     guided = recipe.conditional and scale != 1
 
     def denoise(x: Tensor, t: int) -> Tensor:
