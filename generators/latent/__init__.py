@@ -9,6 +9,7 @@ DDPM itself is the right tool.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from dbtbench.networks.conditioning import Conditioning
 
 FACTOR = 4
+"""How many slices, rows and columns become one."""
 SMALLEST = 2_000
-"""Codes of a volume below which its lesions are single codes: 16 x 128 x 128 has 4,096, 8 x 64 x 64 has 512."""
+"""Codes below which a lesion is one of them: 16 x 128 x 128 has 4,096, 8 x 64 x 64 has 512."""
 
 Crop = Annotated[int, Field(gt=0, multiple_of=FACTOR)]
 
@@ -93,10 +95,10 @@ class Latent(LearnedGenerator[LatentRecipe]):
             UsageError: when slices, rows or columns are not a multiple of what they need.
         """
         if any(side % FACTOR for side in grid):
-            sizes = " x ".join(str(max(1, round(side / FACTOR)) * FACTOR) for side in grid)
+            nearest = (max(1, round(side / FACTOR)) * FACTOR for side in grid)
             raise UsageError(
-                f"a grid of {' x '.join(map(str, grid))} cannot be divided by {FACTOR}, as the autoencoder does",
-                f"ingest on a grid of {sizes}",
+                f"a grid of {_name(grid)} cannot be divided by {FACTOR}, as the autoencoder does",
+                f"ingest on a grid of {_name(nearest)}",
             )
         depth, height, width = (side // FACTOR for side in grid)
         self.recipe.check_grid((depth, height, width))
@@ -116,8 +118,8 @@ class Latent(LearnedGenerator[LatentRecipe]):
         recipe, codes = self.recipe, shrink_grid(data.split.grid)
         if codes[0] * codes[1] * codes[2] < SMALLEST:
             log.warning(
-                f"latent diffusion is for large grids: of {' x '.join(map(str, data.split.grid))} its codes "
-                f"leave {' x '.join(map(str, codes))}, and a lesion is one of them; ddpm is the right tool"
+                f"latent diffusion is for large grids: {_name(data.split.grid)} voxels become {_name(codes)} "
+                "codes, and a lesion one of them; ddpm is the right tool here"
             )
         self.autoencoder = train_autoencoder(recipe, data, run)
         check_quality(self.autoencoder, recipe.contrast_tolerance, recipe.roughness_tolerance)
@@ -134,7 +136,13 @@ class Latent(LearnedGenerator[LatentRecipe]):
         from .latents import shrink_conditioning, shrink_grid
 
         shape = (self.recipe.latent_channels, *shrink_grid(self.grid))
-        codes = draw_volumes(self.recipe, self.model, shrink_conditioning(conditioning), lambda: noise(*shape))
+        codes = draw_volumes(
+            self.recipe, self.model, shrink_conditioning(conditioning), lambda: noise(*shape)
+        )
         decoded = torch.cat([self.autoencoder.decode(code[None]) for code in codes])
         volumes: Tensor = self.autoencoder.intensities.inverse(decoded)
         return volumes
+
+
+def _name(grid: Iterable[int]) -> str:
+    return " x ".join(map(str, grid))

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from dbtbench.diffusion.preconditioning import SqrtStandardisation
 from dbtbench.networks.names import NUM_GROUPS
 
-FACTOR = 4
-"""How many slices, rows and columns become one."""
+from . import FACTOR
+
 LEVELS = 3
 """Levels of MONAI's network, which halves twice between them."""
 LOG_VARIANCE = -6.0

@@ -15,7 +15,8 @@ from dbtbench.runtime import distributed
 from dbtbench.runtime.progress import progress
 from dbtbench.training.learned import LeftBreasts
 
-from .autoencoder import FACTOR, Autoencoder
+from . import FACTOR
+from .autoencoder import Autoencoder
 
 
 def shrink_grid(grid: Sequence[int]) -> tuple[int, int, int]:

@@ -30,7 +30,7 @@ def measure_quality(autoencoder: nn.Module, data: LeftBreasts) -> None:
         data: the training volumes; those with lesions are measured first.
     """
     assert isinstance(autoencoder, Autoencoder)
-    positive = data.split.positive.to_numpy()
+    positive = data.split.positive
     rows = [*np.flatnonzero(positive)[:MEASURED], *np.flatnonzero(~positive)[:MEASURED]]
     contrasts, textures = [], []
     with progress("latent: what the autoencoder keeps", len(rows)) as advance:
@@ -73,7 +73,7 @@ def check_quality(autoencoder: Autoencoder, contrast_tolerance: float, roughness
         "of the roughness between slices": (autoencoder.roughness, roughness_tolerance),
     }
     wrong = [
-        f"{100 * float(share):.0f} % {what} (allowed: {100 - 100 * allowed:.0f} to {100 + 100 * allowed:.0f} %)"
+        f"{100 * float(share):.0f} % {what} (wanted: within {100 * allowed:g} % of it)"
         for what, (share, allowed) in kept.items()
         if torch.isfinite(share) and abs(float(share) - 1) > allowed
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +16,9 @@ from dbtbench.training.learned import LeftBreasts
 from dbtbench.training.loop import Network, StepContext, fit_networks
 from dbtbench.training.recipe import TrainingRecipe
 
-from .autoencoder import FACTOR, Autoencoder
+from . import FACTOR, LatentRecipe
+from .autoencoder import Autoencoder
 from .quality import measure_quality
-
-if TYPE_CHECKING:
-    from . import LatentRecipe
 
 FOLDER = "autoencoder"
 """Of a run: weights and metrics of the first stage."""
@@ -30,7 +27,7 @@ BETAS = (0.5, 0.9)
 
 
 def train_autoencoder(recipe: LatentRecipe, data: LeftBreasts, run: Run) -> Autoencoder:
-    """Train the autoencoder, continue or load it; what it keeps of lesions and texture is measured at the end.
+    """Train the autoencoder, continue or load it; measure at the end what it keeps of lesions and texture.
 
     Args:
         recipe: its settings.
