@@ -21,7 +21,7 @@ FLOORS = (
     ("metric",),
     ("dicom", "generator", "task"),
     ("layouts", "metrics", "networks", "phantom", "records"),
-    ("exchange", "figures"),
+    ("closed_form", "exchange", "figures"),
     ("submissions", "training"),
     ("pipeline",),
     ("leaderboard", "report", "testing"),

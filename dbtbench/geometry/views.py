@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 VIEW_PATTERN = r"[lr](?:cc|mlo)[0-9]*"
 """Regular expression of a view's name: the four standard ones, and further ones such as `rmlo2`."""
 
+PROJECTIONS = ("cc", "mlo")
+
 Volume = NDArray[np.float32]
 Boxes = NDArray[np.float32]
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dbtbench.data.dataset import LABELS
-from dbtbench.geometry.views import Boxes, Volume, laterality, mirror_boxes, projection
+from dbtbench.geometry.views import PROJECTIONS, Boxes, Volume, laterality, mirror_boxes, projection
 
-PROJECTIONS = ("cc", "mlo")
-NULL_LABEL, NULL_PROJECTION, NULL_MASK = len(LABELS), len(PROJECTIONS), -1.0
-"""Values that stand for no label, no projection and no mask, for classifier-free guidance."""
+NULL_LABEL, NULL_PROJECTION, NULL_MASK, NO_BOX = len(LABELS), len(PROJECTIONS), -1.0, -1.0
+"""Values that stand for no label, no projection, no mask and no box, for classifier-free guidance."""
 EDGE_DEPTH, EDGE_PLANE = 0.5, 0.25
 """Values of the lesion mask at a box's first and last slice, and at its sides."""
 
@@ -32,19 +32,25 @@ class Conditioning:
         label: (N,) int, indices of `LABELS`, or `NULL_LABEL`.
         projection: (N,) int, indices of `PROJECTIONS`, or `NULL_PROJECTION`.
         lesion_mask: (N, 1, D, H, W), 0 to 1 where lesions are wanted, or `NULL_MASK` everywhere.
+        boxes: (N, M, 6) float32, in voxels of the left breast; rows of `NO_BOX` fill up where a volume has
+            fewer than M.
     """
 
     label: Tensor
     projection: Tensor
     lesion_mask: Tensor
+    boxes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.label)
 
     def to(self, device: torch.device) -> Conditioning:
-        """Move all three tensors to a device."""
-        return Conditioning(self.label.to(device), self.projection.to(device), self.lesion_mask.to(device))
+        """Move all tensors to a device."""
+        return Conditioning(*(tensor.to(device) for tensor in vars(self).values()))
 
     def __getitem__(self, rows: Tensor) -> Conditioning:
         """Select volumes by their indices (n,) int."""
-        return Conditioning(self.label[rows], self.projection[rows], self.lesion_mask[rows])
+        return Conditioning(*(tensor[rows] for tensor in vars(self).values()))
 
 
 def box_mask(boxes: Boxes, grid: tuple[int, int, int]) -> Volume:
@@ -92,24 +98,30 @@ def encode_conditioning(label: str, view: str, boxes: Boxes, grid: tuple[int, in
         torch.tensor([LABELS.index(label)]),
         torch.tensor([PROJECTIONS.index(projection(view))]),
         torch.from_numpy(box_mask(left, grid)[None]),
+        torch.from_numpy(left.astype(np.float32).reshape(1, -1, 6)),
     )
 
 
 def collate(conditionings: Sequence[Conditioning]) -> Conditioning:
     """Concatenate conditionings to one of all their volumes."""
+    most = max(one.boxes.shape[1] for one in conditionings)
     return Conditioning(
         torch.cat([one.label for one in conditionings]),
         torch.cat([one.projection for one in conditionings]),
         torch.cat([one.lesion_mask for one in conditionings]),
+        torch.cat(
+            [F.pad(one.boxes, (0, 0, 0, most - one.boxes.shape[1]), value=NO_BOX) for one in conditionings]
+        ),
     )
 
 
 def drop_conditioning(conditioning: Conditioning, mask: Tensor) -> Conditioning:
-    """Replace label, projection or lesion mask by its null value where the (3, N) bool `mask` is true."""
+    """Replace label, projection, or boxes and lesion mask by null values, where (3, N) `mask` is true."""
     return Conditioning(
         conditioning.label.masked_fill(mask[0], NULL_LABEL),
         conditioning.projection.masked_fill(mask[1], NULL_PROJECTION),
         conditioning.lesion_mask.masked_fill(mask[2, :, None, None, None, None], NULL_MASK),
+        conditioning.boxes.masked_fill(mask[2, :, None, None], NO_BOX),
     )
 
 
@@ -119,9 +131,11 @@ def null_conditioning(conditioning: Conditioning) -> Conditioning:
         torch.full_like(conditioning.label, NULL_LABEL),
         torch.full_like(conditioning.projection, NULL_PROJECTION),
         torch.full_like(conditioning.lesion_mask, NULL_MASK),
+        torch.full_like(conditioning.boxes, NO_BOX),
     )
 
 
 def without_boxes(conditioning: Conditioning) -> Conditioning:
-    """Replace the lesion mask alone by its null value, so that guidance changes lesions, not brightness."""
-    return replace(conditioning, lesion_mask=torch.full_like(conditioning.lesion_mask, NULL_MASK))
+    """Replace boxes and lesion mask by null values, so that guidance changes lesions, not brightness."""
+    null = null_conditioning(conditioning)
+    return replace(conditioning, lesion_mask=null.lesion_mask, boxes=null.boxes)

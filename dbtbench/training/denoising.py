@@ -20,9 +20,9 @@ from dbtbench.diffusion.process import (
     training_target,
 )
 from dbtbench.diffusion.sampling import SAMPLERS, Denoise, NoiseSampler
+from dbtbench.geometry.views import PROJECTIONS
 from dbtbench.networks.backbone import build_network
 from dbtbench.networks.conditioning import (
-    PROJECTIONS,
     Conditioning,
     drop_conditioning,
     null_conditioning,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -28,7 +29,7 @@ def shrink_grid(grid: Sequence[int]) -> tuple[int, int, int]:
 def shrink_conditioning(conditioning: Conditioning) -> Conditioning:
     """Reduce the lesion mask to the codes' grid: the largest value of each block, so that none is lost."""
     mask = F.max_pool3d(conditioning.lesion_mask, FACTOR)
-    return Conditioning(conditioning.label, conditioning.projection, mask)
+    return replace(conditioning, lesion_mask=mask)
 
 
 class LatentBreasts(LeftBreasts):

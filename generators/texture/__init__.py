@@ -1,16 +1,7 @@
 """Closed-form control: mean volume, principal components, residual noise and a lesion bump.
 
-Nothing is trained. The statistics are those that learned generators start from, so a row of this generator
-on a board says what each of them is worth before its training. They are of the square root of the
-intensities, which separates fat from air:
-
-- a mean volume for each projection;
-- principal components of what differs from it;
-- residual noise, of which the standard deviation depends on the predicted grey level, and the spectrum is
-  that of the training volumes' residual;
-- a lesion bump of one shape and one amplitude, at each box.
-
-See docs/texture.md.
+Nothing is trained. The model (`dbtbench/closed_form`) is the one that learned generators start from, so a row
+of this generator on a board says what each of them is worth before its training. See docs/texture.md.
 """
 
 from __future__ import annotations
@@ -50,15 +41,15 @@ class Texture(Generator[TextureRecipe]):
         Raises:
             UsageError: for fewer than two training volumes.
         """
-        from .fitting import fit_statistics
-        from .statistics import Statistics
+        from dbtbench.closed_form.fitting import fit_closed_form
+        from dbtbench.closed_form.model import ClosedForm
 
         file = run.path / WEIGHTS
         if not run.finished:
-            fit_statistics(train, self.recipe.components).save(file)
-        self.statistics = Statistics.load(file)
+            fit_closed_form(train, self.recipe.components).save(file)
+        self.model = ClosedForm.load(file)
 
     def sample(self, layouts: Sequence[Layout]) -> Iterator[Sample]:
         """Draw one volume for each layout, by itself, so that no other layout can change its bytes."""
         for layout in layouts:
-            yield Sample(self.statistics.draw(layout.view, layout.boxes, layout.seed), layout.boxes)
+            yield Sample(self.model.draw(layout.view, layout.boxes, layout.seed), layout.boxes)

@@ -17,8 +17,8 @@ from dbtbench.generators.latent import Latent, LatentRecipe
 from dbtbench.generators.latent.autoencoder import Autoencoder, BlockComponents, join_blocks, split_blocks
 from dbtbench.generators.latent.latents import LatentPreconditioner, LatentScaling
 from dbtbench.generators.latent.quality import check_quality, measure_quality
+from dbtbench.geometry.views import PROJECTIONS
 from dbtbench.layouts import draw_layouts
-from dbtbench.networks.conditioning import PROJECTIONS
 from dbtbench.recipe import folder_of, names, resolve
 from dbtbench.runs import Run
 from dbtbench.testing.suites import GeneratorSuite

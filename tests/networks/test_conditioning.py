@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbtbench.data.dataset import LABELS
-from dbtbench.geometry.views import mirror_boxes
+from dbtbench.geometry.views import PROJECTIONS, mirror_boxes
 from dbtbench.networks.conditioning import (
+    NO_BOX,
     NULL_LABEL,
     NULL_MASK,
     NULL_PROJECTION,
-    PROJECTIONS,
     Conditioning,
     box_mask,
     collate,
@@ -117,3 +117,17 @@ def test_without_boxes_only_the_lesion_mask_is_dropped(three: Conditioning) -> N
     boxes_alone = torch.tensor([[False], [False], [True]]).expand(3, 3)
     assert is_equal(without_boxes(three), drop_conditioning(three, boxes_alone))
     assert not is_equal(without_boxes(three), three)
+
+
+def test_boxes_are_those_of_left_breasts_and_filled_up() -> None:
+    boxes = np.array([[2, 4, 4, 5, 9, 9], [3, 20, 20, 6, 25, 25]], np.float32)
+    rows = [encode_conditioning("cancer", view, boxes[:n], GRID) for view, n in (("rcc", 2), ("lcc", 1))]
+    together = collate(rows)
+    np.testing.assert_array_equal(together.boxes[0].numpy(), mirror_boxes(boxes, GRID[2]))
+    np.testing.assert_array_equal(together.boxes[1, :1].numpy(), boxes[:1])
+    assert (together.boxes[1, 1] == NO_BOX).all()
+    for without in (without_boxes(together), null_conditioning(together)):
+        assert (without.boxes == NO_BOX).all()
+    dropped = drop_conditioning(together, torch.tensor([[False, False], [False, False], [True, False]]))
+    assert (dropped.boxes[0] == NO_BOX).all()
+    assert torch.equal(dropped.boxes[1], together.boxes[1])

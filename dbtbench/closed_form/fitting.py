@@ -1,4 +1,4 @@
-"""Fitting of the statistics: several passes over the training volumes, of which a block is in memory."""
+"""Fitting of a closed-form model: several passes over the training volumes, of which a block is in memory."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from dbtbench.closed_form.lesions import ContrastTable, LesionBump, lesion_area
+from dbtbench.closed_form.model import LEVELS, ClosedForm, grey_levels
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
-from dbtbench.geometry.views import Boxes, Volume, laterality, mirror_boxes, projection
+from dbtbench.geometry.views import PROJECTIONS, Boxes, Volume, laterality, mirror_boxes, projection
 from dbtbench.metrics.mask import breast_mask
 from dbtbench.runtime.progress import Advance, log, progress
-
-from .lesions import ContrastTable, LesionBump, lesion_area
-from .statistics import LEVELS, PROJECTIONS, Statistics, grey_levels
 
 BLOCK_BYTES = 256 * 2**20
 """Size of a block of volumes; two are in memory at a time."""
@@ -80,8 +79,8 @@ class Roots:
             self.advance(len(rows))
 
 
-def fit_statistics(train: DBTDataset, components: int, block_bytes: int = BLOCK_BYTES) -> Statistics:
-    """Compute all statistics of a training split.
+def fit_closed_form(train: DBTDataset, components: int, block_bytes: int = BLOCK_BYTES) -> ClosedForm:
+    """Fit the model to a training split.
 
     Args:
         train: the training split.
@@ -94,19 +93,22 @@ def fit_statistics(train: DBTDataset, components: int, block_bytes: int = BLOCK_
     roots = Roots(train, block_bytes)
     if len(roots) < SMALLEST_PROJECTION:
         raise UsageError(
-            f"{train.name} has {len(roots)} training volumes; texture measures how they differ",
+            f"{train.name} has {len(roots)} training volumes; a closed-form model measures how they differ",
             "import more patients, or with a larger share for training",
         )
-    count = min(components, len(roots) // 2)
+    count = limit_components(components, len(roots))
     if count < components:
-        log.info(
-            f"texture: {count} components instead of {components}, half the {len(roots)} training volumes"
-        )
+        log.info(f"{count} components instead of {components}, half the {len(roots)} training volumes")
     with progress("statistics", len(roots) * (5 if count else 3)) as roots.advance:
         return _fit(roots, count)
 
 
-def _fit(roots: Roots, count: int) -> Statistics:
+def limit_components(wanted: int, volumes: int) -> int:
+    """Cut a number of components to half the volumes: nearly as many as volumes would leave no residual."""
+    return min(wanted, volumes // 2)
+
+
+def _fit(roots: Roots, count: int) -> ClosedForm:
     mean = fit_means(roots)
     lesion = fit_lesions(roots, mean)
 
@@ -126,7 +128,7 @@ def _fit(roots: Roots, count: int) -> Statistics:
 
     noise = fit_noise(roots, predict_all)
     spectrum = fit_spectrum(roots, predict_all, noise)
-    return Statistics(mean, basis, noise, spectrum, lesion)
+    return ClosedForm(mean, basis, noise, spectrum, lesion)
 
 
 def fit_means(roots: Roots) -> Volume:
@@ -146,7 +148,7 @@ def fit_means(roots: Roots) -> Volume:
             counts[1, place] += 1
     for place, name in enumerate(PROJECTIONS):
         if (found := int(counts[1, place].max())) < SMALLEST_PROJECTION:
-            log.info(f"texture: {found} training volumes of the projection {name}; it takes the mean of both")
+            log.info(f"{found} training volumes of the projection {name}; it takes the mean of both")
             total[:, place], counts[:, place] = total.sum(axis=1), counts.sum(axis=1)
     empty = counts[0] == 0
     mean: Volume = (np.where(empty, total[1], total[0]) / np.where(empty, counts[1], counts[0])).astype(

@@ -1,4 +1,4 @@
-"""Statistics of the training volumes, and the drawing of volumes from them."""
+"""The closed-form model: statistics of the training volumes, and the drawing of volumes from them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from dbtbench.geometry.views import Boxes, Volume, laterality, mirror_boxes, projection
+from dbtbench.closed_form.lesions import LesionBump
+from dbtbench.geometry.views import PROJECTIONS, Boxes, Volume, laterality, mirror_boxes, projection
 from dbtbench.runtime.files import atomic_path
 
-from .lesions import LesionBump
-
-PROJECTIONS = ("cc", "mlo")
 LEVELS = 64
 """Grey levels that the noise's standard deviation is measured at."""
 
 
 @dataclass(frozen=True)
-class Statistics:
+class ClosedForm:
     """Statistics of the square roots of the training volumes' intensities, turned to left breasts.
 
     Attributes:
@@ -54,7 +52,7 @@ class Statistics:
             save_file(arrays, path)
 
     @classmethod
-    def load(cls, file: Path) -> Statistics:
+    def load(cls, file: Path) -> ClosedForm:
         """Read what `save` wrote."""
         arrays: dict[str, NDArray[Any]] = load_file(file)
         lesion = LesionBump(
@@ -81,18 +79,24 @@ class Statistics:
         Returns:
             (D, H, W) float32 intensities in [0, 1], as displayed.
         """
-        from scipy.fft import idctn
-
         rng, right = np.random.default_rng(seed), laterality(view) == "r"
         root = self.mean[PROJECTIONS.index(projection(view))].copy()
         weights = rng.standard_normal(len(self.components)).astype(np.float32)
         for weight, component in zip(weights, self.components, strict=True):
             root += weight * component
         root += self.lesion.draw(mirror_boxes(boxes, self.grid[2]) if right else boxes, self.grid)
-        coefficients = np.sqrt(self.spectrum) * rng.standard_normal(self.grid, dtype=np.float32)
-        root += self.noise[grey_levels(root)] * idctn(coefficients, norm="ortho")
+        root = self.add_texture(root, rng.standard_normal(self.grid, dtype=np.float32))
         volume = np.clip(root, 0, 1) ** 2
         return np.ascontiguousarray(volume[..., ::-1] if right else volume)
+
+    def add_texture(self, root: Volume, noise: Volume) -> Volume:
+        """Add residual texture, made of standard normal noise, to a predicted root; all (D, H, W)."""
+        from scipy.fft import idctn
+
+        textured: Volume = root + self.noise[grey_levels(root)] * idctn(
+            np.sqrt(self.spectrum) * noise, norm="ortho"
+        )
+        return textured
 
 
 def grey_levels(root: Volume) -> NDArray[np.intp]:
