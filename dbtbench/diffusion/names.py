@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-ScheduleName = Literal["linear", "rescaled-linear", "cosine"]
-Target = Literal["noise", "v", "data"]
+ScheduleName = Literal["linear", "rescaled-linear", "cosine", "straight"]
+TimeDistribution = Literal["uniform", "logit-normal"]
+Target = Literal["noise", "v", "data", "flow"]
 Loss = Literal["mse", "mae", "huber"]
-SamplerName = Literal["ancestral", "ddim", "dpm++"]
+SamplerName = Literal["ancestral", "ddim", "heun", "dpm++"]

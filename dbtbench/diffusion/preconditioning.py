@@ -109,7 +109,7 @@ class Denoiser(nn.Module):
     """A network that predicts the target, with the mean and the spectrum of the training volumes.
 
     Args:
-        net: called as `net(x, t_normalised, label, projection, mask)`.
+        net: called as `net(x, t_normalised, label, projection, mask)`, with `changes` if the denoiser is.
         alpha_bar: (T + 1,) schedule.
         grid: slices, rows, columns.
         num_projections: number of projections; each has its own mean volume, and so has the null projection.
@@ -180,7 +180,13 @@ class Denoiser(nn.Module):
         return add_noise(self.alpha_bar, x0, noise, torch.full_like(projection, len(self.alpha_bar) - 1))
 
     def forward(
-        self, x: Tensor, t_normalised: Tensor, label: Tensor, projection: Tensor, mask: Tensor
+        self,
+        x: Tensor,
+        t_normalised: Tensor,
+        label: Tensor,
+        projection: Tensor,
+        mask: Tensor,
+        *changes: Tensor,
     ) -> Tensor:
         """Predict the target.
 
@@ -190,11 +196,12 @@ class Denoiser(nn.Module):
             label: (N,) int.
             projection: (N,) int.
             mask: (N, 1, D, H, W) lesion mask.
+            changes: of training volumes, (N, n), see `UNet.forward`; none for volumes as they are.
 
         Returns:
             (N, 1, D, H, W) float32.
         """
-        predicted: Tensor = self.net(x, t_normalised, label, projection, mask).float()
+        predicted: Tensor = self.net(x, t_normalised, label, projection, mask, *changes).float()
         return predicted
 
 
@@ -216,14 +223,20 @@ class LinearPreconditioner(Denoiser):
     scaling = SqrtStandardisation
 
     def forward(
-        self, x: Tensor, t_normalised: Tensor, label: Tensor, projection: Tensor, mask: Tensor
+        self,
+        x: Tensor,
+        t_normalised: Tensor,
+        label: Tensor,
+        projection: Tensor,
+        mask: Tensor,
+        *changes: Tensor,
     ) -> Tensor:
         """Predict the target; arguments and result are those of `Denoiser.forward`."""
         t = (t_normalised * (len(self.alpha_bar) - 1)).round().long()
         alpha_bar_t = self.alpha_bar[t].view(-1, 1, 1, 1, 1)
         alpha_t, sigma_t = alpha_bar_t.sqrt(), (1 - alpha_bar_t).sqrt()
         mean = self.mean[projection]
-        output = self.net(x, t_normalised, label, projection, mask).float()
+        output = self.net(x, t_normalised, label, projection, mask, *changes).float()
         with torch.autocast(x.device.type, enabled=False):  # 16 bits are too few for the transforms
             denominator = alpha_bar_t * self.variance + 1 - alpha_bar_t
             c_skip = alpha_t * sigma_t * (1 - self.variance) / denominator

@@ -1,4 +1,4 @@
-"""The diffusion process: noise schedules, training targets and losses.
+"""The diffusion process: noise schedules, times, training targets and losses.
 
 Timesteps t run from 0 (data) to T (pure noise). A schedule is the table of alpha_bar_t, and with
 alpha_t = sqrt(alpha_bar_t) and sigma_t = sqrt(1 - alpha_bar_t)
@@ -8,6 +8,14 @@ alpha_t = sqrt(alpha_bar_t) and sigma_t = sqrt(1 - alpha_bar_t)
 A network predicts the noise, the data x_0, or the velocity v (Salimans & Ho, arXiv 2202.00512). v is -x_0 at
 T and the noise at 0. Unlike the noise it stays informative where x_t has no signal. The reverse process is in
 `sampling.py`.
+
+Rectified flow (Liu et al., arXiv 2209.03003) is such a process, too. Its straight path from data to noise,
+
+    y_tau = (1 - tau) x_0 + tau noise,        dy / dtau = noise - x_0,
+
+is x_t in another scale: y = x_t / (alpha_t + sigma_t) at tau = sigma_t / (alpha_t + sigma_t). So it is a
+schedule (`straight`, in which tau is t / T), a target (`flow`, the noise less the data) and a distribution of
+timesteps in training. The sampler `ddim` is Euler's method on it.
 """
 
 from __future__ import annotations
@@ -19,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dbtbench.diffusion.names import Loss, ScheduleName, Target
+from dbtbench.diffusion.names import Loss, ScheduleName, Target, TimeDistribution
 
 MAX_BETA = 0.999
 """Largest beta: the largest part of the variance that one step replaces (arXiv 2102.09672)."""
@@ -61,6 +69,19 @@ def cosine_schedule(num_timesteps: int) -> Tensor:
     return alpha_bar / alpha_bar[0]
 
 
+def straight_schedule(num_timesteps: int) -> Tensor:
+    """Make the schedule of rectified flow, scaled to constant variance (Liu et al., arXiv 2209.03003).
+
+    Args:
+        num_timesteps: T.
+
+    Returns:
+        alpha_bar, (T + 1,) float64, falling from 1 to exactly 0.
+    """
+    tau = torch.linspace(0, 1, num_timesteps + 1, dtype=torch.float64)
+    return (1 - tau).square() / ((1 - tau).square() + tau.square())
+
+
 def _alpha_bar_of(betas: Tensor) -> Tensor:
     return torch.cat([betas.new_ones(1), (1 - betas.clamp(max=MAX_BETA)).cumprod(0)])
 
@@ -87,6 +108,7 @@ SCHEDULES: dict[ScheduleName, Callable[[int], Tensor]] = {
     "linear": linear_schedule,
     "rescaled-linear": rescaled_linear_schedule,
     "cosine": cosine_schedule,
+    "straight": straight_schedule,
 }
 
 
@@ -96,6 +118,30 @@ def make_schedule(name: ScheduleName, num_timesteps: int, zero_terminal: bool) -
     if zero_terminal:
         return rescale_to_zero_terminal_snr(alpha_bar)
     return _alpha_bar_of(1 - alpha_bar[1:] / alpha_bar[:-1])
+
+
+def draw_timesteps(
+    distribution: TimeDistribution, num_timesteps: int, n: int, generator: torch.Generator
+) -> Tensor:
+    """Draw timesteps for training.
+
+    `logit-normal` draws the logit of t / T from the standard normal distribution: more timesteps in the
+    middle, where predicting is hardest, and fewer at both ends (Esser et al., arXiv 2403.03206, sec. 3.1).
+
+    Args:
+        distribution: `uniform` or `logit-normal`.
+        num_timesteps: T.
+        n: how many.
+        generator: of the random numbers; the timesteps are on its device.
+
+    Returns:
+        (n,) int, from 1 to T.
+    """
+    device = generator.device
+    if distribution == "uniform":
+        return torch.randint(1, num_timesteps + 1, (n,), generator=generator, device=device)
+    tau = torch.randn(n, generator=generator, device=device).sigmoid()
+    return (tau * num_timesteps).ceil().long().clamp(1, num_timesteps)
 
 
 def get_alpha_sigma(alpha_bar: Tensor, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,6 +162,8 @@ def training_target(target: Target, alpha_bar: Tensor, x0: Tensor, noise: Tensor
         return noise
     if target == "data":
         return x0
+    if target == "flow":
+        return noise - x0
     alpha_t, sigma_t = get_alpha_sigma(alpha_bar, t, x0)
     return alpha_t * noise - sigma_t * x0
 
@@ -125,7 +173,8 @@ def convert_velocity(target: Target, alpha_bar: Tensor, xt: Tensor, v: Tensor, t
     if target == "v":
         return v
     alpha_t, sigma_t = get_alpha_sigma(alpha_bar, t, xt)
-    return sigma_t * xt + alpha_t * v if target == "noise" else alpha_t * xt - sigma_t * v
+    noise, x0 = sigma_t * xt + alpha_t * v, alpha_t * xt - sigma_t * v
+    return {"noise": noise, "data": x0, "flow": noise - x0}[target]
 
 
 def predict_x0(target: Target, alpha_bar: Tensor, xt: Tensor, predicted: Tensor, t: Tensor) -> Tensor:
@@ -136,16 +185,18 @@ def predict_x0(target: Target, alpha_bar: Tensor, xt: Tensor, predicted: Tensor,
     if target == "data":
         return predicted
     alpha_t, sigma_t = get_alpha_sigma(alpha_bar, t, xt)
+    if target == "flow":
+        return (xt - sigma_t * predicted) / (alpha_t + sigma_t)
     return alpha_t * xt - sigma_t * predicted if target == "v" else (xt - sigma_t * predicted) / alpha_t
 
 
 def min_snr_weights(target: Target, alpha_bar: Tensor, gamma: float) -> Tensor:
     """Compute min-SNR weights of the squared error (Hang et al., arXiv 2303.09556, sec. 3.4), never 0.
 
-    The weight is min(SNR, gamma) for the data, min(SNR, gamma) / SNR for the noise and
-    min(SNR, gamma) / (SNR + 1) for v. For data and v the paper's weight goes to 0 with the SNR, so that the
-    first step of sampling would not be learned at zero terminal SNR. For these two the SNR in the minimum is
-    at least `MIN_SNR`.
+    The weight is min(SNR, gamma) for the data, min(SNR, gamma) / SNR for the noise,
+    min(SNR, gamma) / (SNR + 1) for v and min(SNR, gamma) / (√SNR + 1)² for the flow. But for the noise these
+    weights go to 0 with the SNR, and the first step of sampling would not be learned at zero terminal SNR.
+    There the SNR in the minimum is at least `MIN_SNR`.
 
     Args:
         target: the network's target.
@@ -161,6 +212,8 @@ def min_snr_weights(target: Target, alpha_bar: Tensor, gamma: float) -> Tensor:
     if target == "noise":
         return (gamma / snr).clamp(max=1)
     clipped = snr.clamp(min=MIN_SNR).clamp(max=gamma)
+    if target == "flow":
+        return clipped / (snr.sqrt() + 1).square()
     return clipped if target == "data" else clipped / (snr + 1)
 
 

@@ -1,4 +1,4 @@
-"""Samplers: ancestral, DDIM and DPM-Solver++ draw data with a denoiser.
+"""Samplers: ancestral, DDIM, Heun and DPM-Solver++ draw data with a denoiser.
 
 MONAI's schedulers are not used because they are wrong with fewer steps than in training: its DDPM always
 steps as if by one training step, its DDIM places its steps with linspace but takes the previous one to be
@@ -12,6 +12,7 @@ quotient that zero terminal SNR would break.
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -31,6 +32,8 @@ Sampler = Callable[[Denoise, Tensor, Tensor, int, NoiseSampler], Tensor]
 `x` is x_T (N, ...), `alpha_bar` the (T + 1,) schedule, and `steps` the number of calls of `denoise`, 1 to T.
 """
 
+MAX_CHURN = math.sqrt(2) - 1
+"""Largest share by which churn raises sigma / alpha."""
 MIN_HALF_LOG_SNR = -6.0
 """Lower bound of lambda_t = ln(alpha_t / sigma_t) at the second timestep of DPM-Solver++.
 
@@ -86,7 +89,10 @@ def sample_ancestral(
 def sample_ddim(
     denoise: Denoise, x: Tensor, alpha_bar: Tensor, steps: int, noise_sampler: NoiseSampler
 ) -> Tensor:
-    """Sample by deterministic DDIM (Song et al., arXiv 2010.02502, eq. 12). See `Sampler`."""
+    """Sample by deterministic DDIM (Song et al., arXiv 2010.02502, eq. 12). See `Sampler`.
+
+    It is Euler's method on the straight path (`process.py`).
+    """
     for t, s in pairwise(trailing_timesteps(len(alpha_bar) - 1, steps)):
         timesteps = torch.full((len(x),), t, device=x.device)
         x0 = denoise(x, t)
@@ -94,6 +100,44 @@ def sample_ddim(
         # The noise must be that of the clipped estimate; sigma_t is never 0 here, because t > 0.
         x = add_noise(alpha_bar, x0, (x - alpha_t * x0) / sigma_t, torch.full_like(timesteps, s))
     return x
+
+
+def sample_heun(
+    denoise: Denoise,
+    x: Tensor,
+    alpha_bar: Tensor,
+    steps: int,
+    noise_sampler: NoiseSampler,
+    churn: float = 0.0,
+) -> Tensor:
+    """Sample by Heun's second-order method (Karras et al., arXiv 2206.00364, algorithm 1). See `Sampler`.
+
+    It solves dy / dtau = (y - x_0) / tau on the straight path (`process.py`), where zero terminal SNR is no
+    singularity, as it is in the paper's sigma / alpha. A step takes two calls of `denoise`, the last one:
+    there are half as many steps as calls. With `churn` (S_churn), noise is added before each step.
+    """
+    a = alpha_bar.double().tolist()
+    scale = [math.sqrt(a_t) + math.sqrt(1 - a_t) for a_t in a]
+    tau = [math.sqrt(1 - a_t) / scale_t for a_t, scale_t in zip(a, scale, strict=True)]
+
+    def slope(y: Tensor, t: int) -> Tensor:
+        return (y - denoise(y * scale[t], t)) / tau[t]
+
+    y = x / scale[-1]
+    visited = uniform_log_snr_timesteps(alpha_bar, (steps + 1) // 2)
+    growth = 1 + min(churn / (len(visited) - 1), MAX_CHURN)
+    for t, s in pairwise(visited):
+        if churn and t < len(a) - 1:
+            ratio = tau[t] / (1 - tau[t])  # sigma / alpha, which grows
+            raised = bisect(tau, growth * ratio / (1 + growth * ratio)) - 1
+            added = (tau[raised] / (1 - tau[raised])) ** 2 - ratio**2
+            y = (1 - tau[raised]) * (y / (1 - tau[t]) + math.sqrt(max(added, 0.0)) * noise_sampler())
+            t = raised
+        mean_slope = slope(y, t)
+        if s:
+            mean_slope = (mean_slope + slope(y + (tau[s] - tau[t]) * mean_slope, s)) / 2
+        y = y + (tau[s] - tau[t]) * mean_slope
+    return y
 
 
 def sample_dpm_solver(
@@ -121,5 +165,6 @@ def sample_dpm_solver(
 SAMPLERS: dict[SamplerName, Sampler] = {
     "ancestral": sample_ancestral,
     "ddim": sample_ddim,
+    "heun": sample_heun,
     "dpm++": sample_dpm_solver,
 }

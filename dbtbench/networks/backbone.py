@@ -26,7 +26,7 @@ class NetworkRecipe(Protocol):
 
 
 def build_network(
-    recipe: NetworkRecipe, num_labels: int, num_projections: int, channels: int = 1
+    recipe: NetworkRecipe, num_labels: int, num_projections: int, channels: int = 1, num_changes: int = 0
 ) -> nn.Module:
     """Make an untrained network, called like `UNet`: `net(x, t, label, projection, mask)`.
 
@@ -35,20 +35,17 @@ def build_network(
         num_labels: number of labels; the index `num_labels` is the null label.
         num_projections: number of projections; the index `num_projections` is the null projection.
         channels: of x_t.
+        num_changes: see `UNet`; MONAI's network is given none.
 
     Returns:
         A network that predicts 0 until it is trained.
     """
-    width, mults, blocks, unshuffle = (
-        recipe.base_channels,
-        recipe.channel_mults,
-        recipe.blocks,
-        recipe.unshuffle,
-    )
+    width, mults = recipe.base_channels, recipe.channel_mults
+    blocks, unshuffle = recipe.blocks, recipe.unshuffle
     conditions = num_labels, num_projections
     if recipe.backbone == "monai":
         return MonaiUNet(width, mults, blocks, unshuffle, *conditions, channels)
-    return UNet(width, mults, blocks, unshuffle, recipe.factorised, *conditions, channels)
+    return UNet(width, mults, blocks, unshuffle, recipe.factorised, *conditions, channels, num_changes)
 
 
 class MonaiUNet(nn.Module):

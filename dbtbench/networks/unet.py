@@ -157,6 +157,7 @@ class UNet(nn.Module):
         num_labels: number of labels; one more embedding is that of the null label.
         num_projections: number of projections; one more embedding is that of the null projection.
         channels: C, of x_t: 1 for intensities, more for the latents of an autoencoder.
+        num_changes: numbers that say how a training volume was changed; 0 for a network that is given none.
     """
 
     def __init__(
@@ -169,6 +170,7 @@ class UNet(nn.Module):
         num_labels: int,
         num_projections: int,
         channels: int = 1,
+        num_changes: int = 0,
     ) -> None:
         super().__init__()
         embedding_channels = 4 * base_channels
@@ -206,8 +208,20 @@ class UNet(nn.Module):
         self.mask_gain = nn.Linear(embedding_channels, channels)
         for parameter in (*self.out_conv.parameters(), *self.mask_gain.parameters()):
             nn.init.zeros_(parameter)
+        # Made last, and without a bias: it changes neither other weights nor what is drawn without changes.
+        self.change_embedding = (
+            nn.Linear(num_changes, embedding_channels, bias=False) if num_changes else None
+        )
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor, projection: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        label: Tensor,
+        projection: Tensor,
+        mask: Tensor,
+        changes: Tensor | None = None,
+    ) -> Tensor:
         """Predict the target.
 
         Args:
@@ -216,12 +230,15 @@ class UNet(nn.Module):
             label: (N,) int; `num_labels` is the null label.
             projection: (N,) int; `num_projections` is the null projection.
             mask: (N, 1, D, H, W), 0 to 1 where lesions are wanted; -1 everywhere is the null mask.
+            changes: (N, num_changes) how training volumes were changed; None for volumes as they are.
 
         Returns:
             (N, C, D, H, W).
         """
         embedding = self.time_mlp(sinusoidal_embedding(1000 * t, self.base_channels))
         embedding = embedding + self.label_embedding(label) + self.projection_embedding(projection)
+        if changes is not None and self.change_embedding is not None:
+            embedding = embedding + self.change_embedding(changes)
         h = first = self.in_conv(pixel_unshuffle_2d(torch.cat([x, mask], dim=1), self.unshuffle))
         skips: list[Tensor] = []
         for level in self.down:

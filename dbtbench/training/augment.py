@@ -2,12 +2,15 @@
 
 Strengths are those of the `classic` generator and of nnDetection's and MONAI's detection recipes, as far as
 a breast allows them. As there, volumes are mirrored in depth, too: few lesions lie at few depths.
+
+A generator must not draw changed volumes. It is given the changes in training, as numbers that are 0 for a
+volume as it is (`Changes.labels`), and draws with zeros (Karras et al., arXiv 2206.00364, app. F.2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +23,8 @@ SHIFT = 0.05
 GAMMA = 0.15
 BLUR = 0.5
 NOISE = 0.02
+NUM_LABELS = 7
+"""Numbers that say how a volume was changed, for a generator."""
 VISIBLE = 0.5
 """Share of a lesion's box, in the plane, that must stay in view."""
 
@@ -66,6 +71,58 @@ class Changes:
         noise = torch.randn(batch, 1, *grid, generator=generator, device=device)
         return cls(flip, turn, scale, shift, gamma, blur, noise * strength[:, None, None, None, None])
 
+    def keep_some(self, probability: float, generator: torch.Generator) -> Changes:
+        """Keep each change of each volume with a probability, for a generator of left breasts.
+
+        Left breasts stay left ones, and nothing is blurred or gets noise, as neither is in `labels`.
+
+        Args:
+            probability: of each change, in [0, 1].
+            generator: of the random numbers, on the device of the changes.
+        """
+        kept = torch.rand(len(self.turn), 6, generator=generator, device=self.turn.device) < probability
+        upside_down, reversed_depth, turn, scale, shift, gamma = kept.unbind(1)
+        flip = self.flip & torch.stack([torch.zeros_like(upside_down), upside_down, reversed_depth], dim=1)
+        return Changes(
+            flip,
+            self.turn * turn,
+            self.scale.where(scale, 1.0),
+            self.shift * shift[:, None],
+            self.gamma.where(gamma, 1.0),
+            torch.zeros_like(self.blur),
+            torch.zeros_like(self.noise),
+        )
+
+    def settle(self, boxes: Sequence[Tensor], upright: Sequence[bool], rows: int, columns: int) -> Changes:
+        """Leave out what volumes must not get: to be upside down, and to lose half of a lesion at the border.
+
+        Args:
+            boxes: see `augment`.
+            upright: see `augment`.
+            rows: of the volumes.
+            columns: of the volumes.
+        """
+        flip, device = self.flip.clone(), self.flip.device
+        flip[:, 1] &= ~torch.tensor(list(upright), device=device)
+        flipped = replace(self, flip=flip)
+        moves = [_Move.of(flipped, number, rows, columns) for number in range(len(boxes))]
+        seen = [_in_view(move.carry(own), rows, columns) for move, own in zip(moves, boxes, strict=True)]
+        moved = torch.tensor(seen, device=device)
+        return replace(
+            flipped,
+            turn=self.turn.where(moved, 0.0),
+            scale=self.scale.where(moved, 1.0),
+            shift=self.shift.where(moved[:, None], 0.0),
+        )
+
+    def labels(self) -> Tensor:
+        """Describe flips, turn, scale, shift and gamma: (N, 7) float32 in [-1, 1], 0 for no change."""
+        gamma = self.gamma.log() / GAMMA
+        turn, scale = self.turn.rad2deg() / DEGREES, (self.scale - 1) / SCALE
+        return torch.cat(
+            [self.flip[:, 1:].float(), torch.stack([turn, scale, gamma], dim=1), self.shift / SHIFT], dim=1
+        )
+
     def part(self, rows: slice) -> Changes:
         """Take some rows."""
         return Changes(*(getattr(self, field.name)[rows] for field in fields(self)))
@@ -87,13 +144,17 @@ def augment(
 
     Returns:
         Volumes and boxes as they came, changed. Where half of a lesion would leave a volume, that volume is
-        flipped and shaded only.
+        flipped and shaded only (`Changes.settle`).
     """
     # The products that carry boxes would be of bfloat16, which cannot tell voxel 257 from voxel 258.
     with torch.autocast(volumes.device.type, enabled=False):
+        rows, columns = volumes.shape[-2:]
+        changes = changes.settle(boxes, upright, rows, columns)
         volumes, boxes = _mirror_depth(volumes, boxes, changes.flip[:, 2])
-        moves, carried = _carry_all(boxes, upright, changes, *volumes.shape[-2:])
-        return _shade(_resample(volumes, moves), changes), carried
+        moves = [_Move.of(changes, number, rows, columns) for number in range(len(boxes))]
+        carried = [_clip(move.carry(own), rows, columns) for move, own in zip(moves, boxes, strict=True)]
+        grids = torch.stack([move.to_grid() for move in moves])
+        return _shade(_resample(volumes, grids), changes), carried
 
 
 def _mirror_depth(volumes: Tensor, boxes: Sequence[Tensor], mirrored: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -103,24 +164,6 @@ def _mirror_depth(volumes: Tensor, boxes: Sequence[Tensor], mirrored: Tensor) ->
         if turned:
             own[:, [0, 3]] = volumes.shape[2] - own[:, [3, 0]]
     return torch.where(mirrored[:, None, None, None, None], volumes.flip(2), volumes), carried
-
-
-def _carry_all(
-    boxes: Sequence[Tensor], upright: Sequence[bool], changes: Changes, rows: int, columns: int
-) -> tuple[Tensor, list[Tensor]]:
-    """Decide every volume's move, as `affine_grid` takes them (N, 2, 3), and carry its boxes."""
-    upside_down = changes.flip[:, 1] & ~torch.tensor(list(upright), device=changes.flip.device)
-    signs = torch.stack([upside_down, changes.flip[:, 0]], dim=1).float().mul(-2).add(1)
-    moves, carried = [], []
-    for number, own in enumerate(boxes):
-        move = _Move.of(changes, signs, number, rows, columns)
-        moved = move.carry(own)
-        if not _in_view(moved, rows, columns):
-            move = _Move(torch.diag(signs[number]), torch.zeros(2, device=own.device), 1.0, rows, columns)
-            moved = move.carry(own)
-        moves.append(move.to_grid())
-        carried.append(_clip(moved, rows, columns))
-    return torch.stack(moves), carried
 
 
 @dataclass(frozen=True)
@@ -142,13 +185,14 @@ class _Move:
     columns: int
 
     @classmethod
-    def of(cls, changes: Changes, signs: Tensor, number: int, rows: int, columns: int) -> _Move:
+    def of(cls, changes: Changes, number: int, rows: int, columns: int) -> _Move:
         """Make the move of one row of a batch: flips first, then turn and scale, then the shift."""
+        signs = 1 - 2 * changes.flip[number, [1, 0]].float()
         cos, sin = changes.turn[number].cos(), changes.turn[number].sin()
         turn = torch.stack([torch.stack([cos, sin]), torch.stack([-sin, cos])])
         shift = changes.shift[number] * torch.tensor([rows, columns], device=turn.device)
         scale = float(changes.scale[number])
-        return cls(scale * turn @ torch.diag(signs[number]), shift, scale, rows, columns)
+        return cls(scale * turn @ torch.diag(signs), shift, scale, rows, columns)
 
     @property
     def centre(self) -> Tensor:

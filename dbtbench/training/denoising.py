@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from dbtbench.diffusion.guidance import classifier_free_guidance
 from dbtbench.diffusion.preconditioning import Denoiser, LinearPreconditioner
 from dbtbench.diffusion.process import (
     add_noise,
+    draw_timesteps,
     loss_elementwise,
     make_schedule,
     min_snr_weights,
@@ -29,6 +31,7 @@ from dbtbench.networks.conditioning import (
     without_boxes,
 )
 from dbtbench.runtime import distributed
+from dbtbench.training.augment import NUM_LABELS
 from dbtbench.training.diffusion_recipe import DiffusionRecipe
 from dbtbench.training.learned import LeftBreasts
 from dbtbench.training.loop import Preview, StepContext, fit
@@ -49,7 +52,8 @@ def make_denoiser(
         denoiser_class: how its output is scaled; by default what `preconditioned` says.
     """
     torch.manual_seed(recipe.seed)
-    net = build_network(recipe, len(LABELS), len(PROJECTIONS), channels)
+    num_changes = NUM_LABELS if recipe.augment else 0
+    net = build_network(recipe, len(LABELS), len(PROJECTIONS), channels, num_changes)
     alpha_bar = make_schedule(recipe.noise_schedule, recipe.num_timesteps, recipe.zero_terminal_snr)
     made_by = denoiser_class or (LinearPreconditioner if recipe.preconditioned else Denoiser)
     return made_by(net, alpha_bar, grid, len(PROJECTIONS), recipe.target, channels)
@@ -107,17 +111,19 @@ class Objective:
         values, recipe, alpha_bar = self.values, self.recipe, self.model.alpha_bar
         batch, generator, device = recipe.batch, context.generator, distributed.device()
         rows = self.data.draw_rows(context, batch)
-        t = torch.randint(1, recipe.num_timesteps + 1, (batch,), generator=generator, device=device)
-        t = t[context.part]
+        t = draw_timesteps(recipe.time_distribution, recipe.num_timesteps, batch, generator)[context.part]
         chance = torch.rand(4, batch, generator=generator, device=device)[:, context.part]
         noise = torch.randn(batch, *values.shape[1:], generator=generator, device=device)[context.part]
         # Each is dropped by itself, and all together; guidance compares with the boxes dropped.
         dropped = chance < recipe.conditioning_dropout
-        conditioning = drop_conditioning(self.conditioning[rows].to(device), dropped[:3] | dropped[3])
+        x0, conditioning = values[rows].to(device), self.conditioning[rows].to(device)
+        changes: tuple[Tensor, ...] = ()
+        if recipe.augment:
+            x0, conditioning, changes = self._change(rows, conditioning, context)
+        conditioning = drop_conditioning(conditioning, dropped[:3] | dropped[3])
         label, projection, mask = conditioning.label, conditioning.projection, conditioning.lesion_mask
-        x0 = values[rows].to(device)
         xt = add_noise(alpha_bar, x0, noise, t)
-        predicted: Tensor = net(xt, t / recipe.num_timesteps, label, projection, mask)
+        predicted: Tensor = net(xt, t / recipe.num_timesteps, label, projection, mask, *changes)
         error = predicted - training_target(recipe.target, alpha_bar, x0, noise, t)
         # A weight that depends only on the conditioning does not change the optimum.
         weight = 1 + recipe.lesion_weight * mask.relu()
@@ -125,6 +131,15 @@ class Objective:
             snr_weights = min_snr_weights(recipe.target, alpha_bar, recipe.min_snr)
             weight = weight * snr_weights[t].view(-1, 1, 1, 1, 1)
         return (weight * loss_elementwise(recipe.loss, error)).mean()
+
+    def _change(
+        self, rows: Tensor, conditioning: Conditioning, context: StepContext
+    ) -> tuple[Tensor, Conditioning, tuple[Tensor, ...]]:
+        """Change volumes and their lesion masks at random; give values, conditioning and the changes."""
+        volumes, masks, labels = self.data.draw_changed(rows, self.recipe.augment, context, self.recipe.batch)
+        if self.recipe.conditional:
+            conditioning = replace(conditioning, lesion_mask=masks)
+        return self.model.intensities(volumes), conditioning, (labels,)
 
 
 def draw_volumes(
@@ -148,12 +163,12 @@ def draw_volumes(
     if recipe.init == "signal_leak":
         x = model.signal_leak_init(conditioning.projection, data_noise=noise(), noise=x)
     steps = min(recipe.sample_steps, recipe.num_timesteps)
-    denoise = _make_denoise(recipe, model, conditioning)
+    denoise = make_denoise(recipe, model, conditioning)
     values = SAMPLERS[recipe.sampler](denoise, x, model.alpha_bar, steps, noise)
     return model.intensities.inverse(values)
 
 
-def _make_denoise(recipe: DiffusionRecipe, model: Denoiser, conditioning: Conditioning) -> Denoise:
+def make_denoise(recipe: DiffusionRecipe, model: Denoiser, conditioning: Conditioning) -> Denoise:
     """Make a function that estimates the data, with the recipe's guidance and clipping."""
     label, projection, mask = conditioning.label, conditioning.projection, conditioning.lesion_mask
     null_mask = without_boxes(conditioning).lesion_mask

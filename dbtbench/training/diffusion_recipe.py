@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from dbtbench.diffusion.names import Loss, SamplerName, ScheduleName, Target
+from dbtbench.diffusion.names import Loss, SamplerName, ScheduleName, Target, TimeDistribution
 from dbtbench.errors import UsageError
 from dbtbench.networks.names import NUM_GROUPS, Backbone
 from dbtbench.training.learned import LearnedRecipe
@@ -29,10 +29,11 @@ class DiffusionRecipe(LearnedRecipe):
             network alone predicts the target, of intensities in [-1, 1].
         num_timesteps: T, the number of noise levels.
         noise_schedule: `linear` leaves signal at T when T is less than 1000; `rescaled-linear` and `cosine`
-            leave next to none.
+            leave next to none; `straight` is that of rectified flow, and leaves none.
         zero_terminal_snr: the schedule is rescaled so that no signal is left at T.
-        target: what the network predicts: `noise`, `v` or `data`; `noise` needs a schedule that leaves
-            signal.
+        time_distribution: timesteps in training are `uniform`, or `logit-normal`: more in the middle.
+        target: what the network predicts: `noise`, `v`, `data`, or `flow`, the noise less the data; `noise`
+            needs a schedule that leaves signal.
         loss: `mse`, `mae` or `huber`.
         min_snr: gamma of min-SNR weights, which are for `mse`; 0 weights all timesteps equally.
         conditional: the model is conditioned on label, view and boxes; without, its volumes have no boxes.
@@ -40,7 +41,9 @@ class DiffusionRecipe(LearnedRecipe):
             classifier-free guidance: each by itself, and all together.
         lesion_weight: additional weight of the voxels of wanted lesions in the loss. Lesions are so small
             that the network would learn them last.
-        sampler: `ancestral`, `ddim` or `dpm++`.
+        augment: probability of each random change of a training volume and its boxes: flips, small
+            affine maps, gamma. The network is given the changes, and draws as if there were none; 0 is none.
+        sampler: `ancestral`, `ddim`, `heun` or `dpm++`.
         init: sampling starts from `noise`, or from `signal_leak`: noise with the signal that the schedule
             leaves at T.
         clip_data: estimates of the data are clipped to the range of intensities, at every step.
@@ -74,6 +77,8 @@ class DiffusionRecipe(LearnedRecipe):
         "inference_steps": "sample_steps",
         "beta_schedule": "noise_schedule",
         "prediction_type": "target",
+        **dict.fromkeys(["timestep_sampling", "sample_method", "weighting_scheme"], "time_distribution"),
+        **dict.fromkeys(["augment_p", "augmentation"], "augment"),
         "channels": "base_channels",
     }
     steps: PositiveInt = 8000
@@ -90,12 +95,14 @@ class DiffusionRecipe(LearnedRecipe):
     num_timesteps: int = Field(default=1000, ge=2)
     noise_schedule: ScheduleName = "cosine"
     zero_terminal_snr: bool = True
+    time_distribution: TimeDistribution = "uniform"
     target: Target = "v"
     loss: Loss = "mse"
     min_snr: float = Field(default=0.0, ge=0)
     conditional: bool = True
     conditioning_dropout: float = Field(default=0.1, ge=0, lt=1)
     lesion_weight: float = Field(default=20.0, ge=0)
+    augment: float = Field(default=0.0, ge=0, le=1)
     sampler: SamplerName = "dpm++"
     init: Literal["noise", "signal_leak"] = "noise"
     clip_data: bool = True
@@ -113,6 +120,15 @@ class DiffusionRecipe(LearnedRecipe):
                 "--set zero_terminal_snr=false, or --set target=v",
             )
         return target
+
+    @field_validator("augment")
+    @classmethod
+    def _check_given(cls, augment: float, info: ValidationInfo) -> float:
+        if augment and info.data.get("backbone") == "monai":
+            raise PydanticCustomError(
+                "undefined", "MONAI's network cannot be given the changes of a volume; --set backbone=unet"
+            )
+        return augment
 
     def check_grid(self, grid: tuple[int, int, int]) -> None:
         """Check that the network can unshuffle and halve the plane, and MONAI's network the slices.

@@ -18,7 +18,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.generator import Generator, Layout, Sample
-from dbtbench.geometry.views import laterality
+from dbtbench.geometry.views import laterality, mirror_boxes
 from dbtbench.runs import Run
 from dbtbench.runtime.progress import log
 from dbtbench.training.recipe import TrainingRecipe
@@ -192,6 +192,48 @@ class LeftBreasts:
                 for case in split.cases.itertuples()
             ]
         ).to(self.device)
+
+    @cached_property
+    def boxes(self) -> list[Tensor]:
+        """Boxes of each volume, (n, 6)."""
+        import torch
+
+        columns, cases = self.split.grid[2], self.split.cases
+        found = []
+        for case, view in zip(cases["case"], cases["View"], strict=True):
+            boxes = self.split.boxes_of(case)
+            left = mirror_boxes(boxes, columns) if laterality(view) == "r" else boxes
+            found.append(torch.from_numpy(np.array(left, np.float32)))
+        return found
+
+    def draw_changed(
+        self, rows: Tensor, probability: float, context: StepContext, batch: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Change volumes at random for a network that is given the changes (`dbtbench.training.augment`).
+
+        Args:
+            rows: of the volumes, those of `context.part`.
+            probability: of each change.
+            context: the step.
+            batch: volumes of the whole batch.
+
+        Returns:
+            Intensities and lesion masks (n, 1, D, H, W) and the changes' labels (n, NUM_LABELS), on the
+            generator's device.
+        """
+        import torch
+
+        from dbtbench.networks.conditioning import box_mask
+        from dbtbench.training.augment import Changes, augment
+
+        generator, grid = context.generator, self.split.grid
+        drawn = Changes.draw(batch, grid, generator).keep_some(probability, generator).part(context.part)
+        boxes = [self.boxes[row].to(generator.device) for row in rows.tolist()]
+        anyway = [False] * len(boxes)  # an mlo view is turned upside down, too: the network is given that
+        changes = drawn.settle(boxes, anyway, *grid[1:])
+        volumes, carried = augment(self.volumes[rows].to(generator.device), boxes, anyway, changes)
+        masks = np.stack([box_mask(own.cpu().numpy(), grid) for own in carried])
+        return volumes, torch.from_numpy(masks).to(generator.device), changes.labels()
 
     def draw_rows(self, context: StepContext, batch: int) -> Tensor:
         """Choose training volumes for `context.part` of a batch: their rows, on `self.device`."""

@@ -54,6 +54,7 @@ class LatentRecipe(DiffusionRecipe):
         contrast_tolerance: how far from 1 the share of the lesions' contrast may be that the autoencoder
             keeps, for the second stage to begin.
         roughness_tolerance: the same of the roughness between slices.
+        augment: 0: codes cannot be flipped and shaded as volumes can.
     """
 
     synonyms: ClassVar[dict[str, str]] = {
@@ -76,6 +77,7 @@ class LatentRecipe(DiffusionRecipe):
     adversarial_start: float = Field(default=0.3, ge=0, le=1)
     contrast_tolerance: NonNegativeFloat = 0.05
     roughness_tolerance: NonNegativeFloat = 0.1
+    augment: float = Field(default=0.0, ge=0, le=0)
 
 
 class Latent(LearnedGenerator[LatentRecipe]):

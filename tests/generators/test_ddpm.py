@@ -20,6 +20,9 @@ from dbtbench.layouts import draw_layouts
 from dbtbench.pipeline import generate
 from dbtbench.recipe import folder_of, names, resolve
 from dbtbench.runs import Run
+from dbtbench.training.augment import NUM_LABELS
+from dbtbench.training.learned import LeftBreasts
+from dbtbench.training.loop import StepContext
 
 FOLDER = folder_of(DDPM)
 GRID = (8, 32, 32)
@@ -73,6 +76,19 @@ def test_the_recipe_paper_has_the_settings_that_the_paper_states() -> None:
     stated = {"lr": 1e-4, "weight_decay": 0, "batch": 64, "loss": "mse", "target": "noise"}
     assert paper.model_dump(include={*stated, "conditional"}) == stated | {"conditional": False}
     assert mae == paper.model_copy(update={"loss": "mae"})
+
+
+@pytest.mark.parametrize("size", ["default", "demo", "smoke"])
+def test_a_recipe_of_rectified_flow_differs_in_the_flow_alone(size: str) -> None:
+    flow = {"noise_schedule": "straight", "time_distribution": "logit-normal", "target": "flow"}
+    name = "rectified" if size == "default" else f"rectified-{size}"
+    plain, rectified = (resolve(DDPMRecipe, FOLDER, one) for one in (size, name))
+    assert rectified == plain.model_copy(update=flow)
+
+
+def test_monais_network_is_not_given_changes() -> None:
+    with pytest.raises(UsageError, match=r"setting augment = 0\.5: MONAI's network"):
+        resolve(DDPMRecipe, FOLDER, "smoke", {"augment": "0.5", "backbone": "monai"})
 
 
 @pytest.mark.parametrize(
@@ -131,6 +147,7 @@ def test_a_sample_does_not_depend_on_its_batch(fitted: DDPM, layouts: list[Layou
     [
         {"sampler": "ancestral"},
         {"sampler": "ddim"},
+        {"sampler": "heun"},
         {"init": "signal_leak", "sampler": "ancestral"},
         {"clip_data": False},
     ],
@@ -151,6 +168,8 @@ def test_with_any_sampler_a_sample_does_not_depend_on_its_batch(
         {"target": "data", "loss": "huber", "min_snr": 5.0, "preconditioned": False},
         {"target": "noise", "zero_terminal_snr": False, "noise_schedule": "rescaled-linear", "min_snr": 5.0},
         {"noise_schedule": "linear", "loss": "mae", "num_timesteps": 300},
+        {"augment": 0.5, "preconditioned": False},
+        {"augment": 0.5, "conditional": False, "target": "flow", "min_snr": 5.0},
     ],
 )
 def test_other_settings_train_and_draw(
@@ -254,3 +273,29 @@ def test_it_learns_where_the_breast_is(toy: DBTDataset, tmp_path: Path) -> None:
     ]
     mean = np.mean(volumes, axis=(0, 1))
     assert mean[8:24, :8].mean() > mean[:, 28:].mean() + 0.15
+
+
+def test_changed_volumes_have_their_lesions_under_their_masks(toy: DBTDataset) -> None:
+    train = toy.select("train")
+    data, generator = LeftBreasts(train.take(train.positive)), torch.Generator().manual_seed(0)
+    rows = torch.arange(16) % len(data)
+    volumes, masks, labels = data.draw_changed(rows, 1.0, StepContext(0, generator, slice(0, 16), {}), 16)
+    assert labels.any(dim=0).all()
+    moved = 0
+    for volume, mask, old in zip(volumes, masks, data.conditioning.lesion_mask[rows], strict=True):
+        before = (old > 0.8) & (mask < 0.1)
+        if before.any():
+            moved += 1
+            assert volume[mask > 0.8].mean() > volume[before].mean() + 0.05
+    assert moved >= 4
+
+
+def test_a_network_that_is_given_changes_draws_as_if_there_were_none(toy: DBTDataset, tmp_path: Path) -> None:
+    generator = DDPM(smoke(steps=2, augment=0.5))
+    generator.fit(toy.select("train"), Run(tmp_path, {}))
+    index = torch.zeros(2, dtype=torch.long)
+    given = (torch.randn(2, 1, *GRID), torch.full((2,), 0.5), index, index, torch.zeros(2, 1, *GRID))
+    labels = torch.ones(2, NUM_LABELS)
+    without, zeros, ones = (generator.model(*given, *changes) for changes in ((), (0 * labels,), (labels,)))
+    assert torch.equal(without, zeros)
+    assert not torch.equal(without, ones)

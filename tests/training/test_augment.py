@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.task import Arm
-from dbtbench.training.augment import Changes, augment
+from dbtbench.training.augment import NUM_LABELS, Changes, augment
 from dbtbench.training.batches import Batches
 
 GRID = (4, 48, 40)
@@ -117,3 +117,55 @@ def test_a_batch_depends_on_its_step_only_and_its_parts_make_the_whole(toy: DBTD
     assert torch.equal(whole, torch.cat([volumes for volumes, _ in parts]))
     assert all(map(torch.equal, boxes, [box for _, own in parts for box in own]))
     assert not torch.equal(whole, read(6, slice(0, 4))[0])
+
+
+def test_labels_say_every_change_and_nothing_of_a_volume_as_it_is() -> None:
+    unchanged = drawn(0, 3).keep_some(0.0, torch.Generator().manual_seed(0))
+    assert unchanged.labels().shape == (3, NUM_LABELS)
+    assert not unchanged.labels().any()
+    volumes, boxes = torch.rand(3, 1, *GRID), [BOX] * 3
+    same, carried = augment(volumes, boxes, [False] * 3, unchanged)
+    torch.testing.assert_close(same, volumes, rtol=0, atol=1e-4)
+    assert all(torch.equal(box, BOX) for box in carried)
+    change = {
+        0: {"flip": torch.tensor([[False, True, False]])},
+        1: {"flip": torch.tensor([[False, False, True]])},
+        2: {"turn": torch.tensor([0.1])},
+        3: {"scale": torch.tensor([1.1])},
+        4: {"gamma": torch.tensor([1.1])},
+        5: {"shift": torch.tensor([[0.05, 0.0]])},
+        6: {"shift": torch.tensor([[0.0, 0.05]])},
+    }
+    for place, fields in change.items():
+        one = replace(unchanged.part(slice(1)), **fields)
+        assert one.labels()[0].nonzero().flatten().tolist() == [place]
+        assert not torch.equal(augment(volumes[:1], boxes[:1], [False], one)[0], same[:1])
+
+
+def test_each_change_is_kept_with_its_probability_and_left_breasts_stay_left_ones() -> None:
+    kept = drawn(0, 4000).keep_some(0.3, torch.Generator().manual_seed(1))
+    shares = (kept.labels() != 0).double().mean(dim=0)
+    assert shares.tolist() == pytest.approx([0.15, 0.15, 0.3, 0.3, 0.3, 0.3, 0.3], abs=0.03)
+    assert (kept.labels().abs() <= 1.001).all()
+    assert not kept.flip[:, 0].any()
+    assert not kept.blur.any()
+    assert not kept.noise.any()
+
+
+def test_what_is_settled_is_what_is_done() -> None:
+    """Labels would lie if a move were left out after they are made."""
+    corner = torch.tensor([[0.0, 0, 0, 2, 6, 6]])
+    left_out = 0
+    for seed in range(40):
+        changes = drawn(seed, shift=torch.tensor([[-0.05, -0.05]])).keep_some(
+            1.0, torch.Generator().manual_seed(0)
+        )
+        settled = changes.settle([corner], [True], *GRID[1:])
+        assert not settled.flip[0, 1]
+        left_out += not settled.labels()[0, [2, 3, 5, 6]].any()
+        volume = volume_of(corner)
+        volumes, (box,) = augment(volume, [corner], [True], changes)
+        again, (same,) = augment(volume, [corner], [True], settled)
+        assert torch.equal(volumes, again)
+        assert torch.equal(box, same)
+    assert 0 < left_out < 40
