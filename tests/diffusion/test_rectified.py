@@ -140,13 +140,15 @@ def test_where_monais_scheduler_differs() -> None:
     assert moved == pytest.approx(1.003, abs=5e-4)
 
 
-def test_logit_normal_times_have_their_distribution() -> None:
+@pytest.mark.parametrize("num_timesteps", [10, T])
+def test_logit_normal_times_have_their_distribution(num_timesteps: int) -> None:
     n = 100_000
-    drawn = draw_timesteps("logit-normal", T, n, torch.Generator().manual_seed(0))
-    assert 1 <= int(drawn.min()) < int(drawn.max()) <= T
-    for t in (50, 200, 500, 700, 950):
-        expected = (1 + math.erf(math.log(t / (T - t)) / math.sqrt(2))) / 2
-        assert float((drawn <= t).double().mean()) == pytest.approx(expected, abs=0.006)
+    drawn = draw_timesteps("logit-normal", num_timesteps, n, torch.Generator().manual_seed(0))
+    assert 1 <= int(drawn.min()) < int(drawn.max()) <= num_timesteps
+    for tau in (0.1, 0.2, 0.5, 0.7, 0.9):
+        expected = (1 + math.erf(math.log(tau / (1 - tau)) / math.sqrt(2))) / 2
+        share = float((drawn <= tau * num_timesteps).double().mean())
+        assert share == pytest.approx(expected, abs=0.006)
 
 
 def test_uniform_times_are_from_one_to_the_end() -> None:
