@@ -28,9 +28,13 @@ MIN_VARIANCE = 1e-6
 
 
 class IntensityScaling(nn.Module):
-    """Scaling of intensities in [0, 1] to values in [-1, 1], and back."""
+    """Scaling of intensities in [0, 1] to values in [-1, 1], and back.
 
-    def __init__(self) -> None:
+    Args:
+        channels: C, of the volumes; here one scale serves all.
+    """
+
+    def __init__(self, channels: int = 1) -> None:
         super().__init__()
         self.register_buffer("mean", torch.full((), 0.5))
         self.register_buffer("std", torch.full((), 0.5))
@@ -132,7 +136,7 @@ class Denoiser(nn.Module):
         channels: int = 1,
     ) -> None:
         super().__init__()
-        self.net, self.intensities, self.cosine = net, self.scaling(), CosineTransform(grid)
+        self.net, self.intensities, self.cosine = net, self.scaling(channels), CosineTransform(grid)
         self.target: Target = target
         self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
         self.register_buffer("mean", torch.zeros(num_projections + 1, channels, *grid))
@@ -220,7 +224,7 @@ class LinearPreconditioner(Denoiser):
     the loss, not the meaning of the network's output.
     """
 
-    scaling = SqrtStandardisation
+    scaling: ClassVar[type[IntensityScaling]] = SqrtStandardisation
 
     def forward(
         self,

@@ -7,6 +7,8 @@ untrained autoencoder is the linear one, and training only has to find what line
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from monai.networks.nets.autoencoderkl import AutoencoderKL
 from torch import Tensor, nn
@@ -54,7 +56,8 @@ class BlockComponents(nn.Module):
         """Code volumes (N, 1, D, H, W): (N, C, D/4, H/4, W/4)."""
         centred = split_blocks(values) - self.mean.view(1, -1, 1, 1, 1)
         variances = self.basis.square().sum(1).clamp(min=MIN_STD**2)
-        return torch.einsum("nkdhw,ck->ncdhw", centred, self.basis / variances[:, None])
+        codes: Tensor = torch.einsum("nkdhw,ck->ncdhw", centred, self.basis / variances[:, None])
+        return codes
 
     def decode(self, codes: Tensor) -> Tensor:
         """Decode (N, C, D/4, H/4, W/4) to (N, 1, D, H, W)."""
@@ -72,7 +75,7 @@ def split_blocks(values: Tensor) -> Tensor:
 def join_blocks(blocks: Tensor) -> Tensor:
     """Undo `split_blocks`."""
     n, _, d, h, w = blocks.shape
-    parts = blocks.unflatten(1, (FACTOR, FACTOR, FACTOR)).permute(0, 4, 1, 5, 2, 6, 3)
+    parts = blocks.reshape(n, FACTOR, FACTOR, FACTOR, d, h, w).permute(0, 4, 1, 5, 2, 6, 3)
     return parts.reshape(n, 1, d * FACTOR, h * FACTOR, w * FACTOR)
 
 
@@ -93,7 +96,7 @@ class Autoencoder(nn.Module):
     def __init__(self, base_channels: int, blocks: int, channels: int) -> None:
         super().__init__()
         self.intensities, self.linear = SqrtStandardisation(), BlockComponents(channels)
-        self.net = AutoencoderKL(
+        net: Any = AutoencoderKL(
             spatial_dims=3,
             num_res_blocks=blocks,
             channels=[base_channels * 2**level for level in range(LEVELS)],
@@ -103,10 +106,11 @@ class Autoencoder(nn.Module):
             with_encoder_nonlocal_attn=False,
             with_decoder_nonlocal_attn=False,
         )
-        for last in (self.net.quant_conv_mu, self.net.quant_conv_log_sigma, self.net.decoder.blocks[-1]):
+        for last in (net.quant_conv_mu, net.quant_conv_log_sigma, net.decoder.blocks[-1]):
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)
-        self.net.quant_conv_log_sigma.conv.bias.data.fill_(LOG_VARIANCE)
+        net.quant_conv_log_sigma.conv.bias.data.fill_(LOG_VARIANCE)
+        self.net: AutoencoderKL = net
         self.register_buffer("lesion_contrast", torch.full((), torch.nan))
         self.register_buffer("roughness", torch.full((), torch.nan))
         self.lesion_contrast: Tensor
@@ -124,7 +128,8 @@ class Autoencoder(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Decode codes (N, C, D/4, H/4, W/4) to values (N, 1, D, H, W)."""
-        return self.linear.decode(codes) + self.net.decode(codes).float()
+        values: Tensor = self.linear.decode(codes) + self.net.decode(codes).float()
+        return values
 
     def forward(self, values: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Code values and decode them again.

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dbtbench.diffusion.preconditioning import MIN_VARIANCE, IntensityScaling, LinearPreconditioner
 from dbtbench.networks.conditioning import Conditioning
@@ -68,8 +68,8 @@ class LatentScaling(IntensityScaling):
         channels: C, of the codes.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
+    def __init__(self, channels: int = 1) -> None:
+        super().__init__(channels)
         self.mean, self.std = torch.zeros(channels, 1, 1, 1), torch.ones(channels, 1, 1, 1)
         self.register_buffer("largest", torch.ones(()))
         self.largest: Tensor
@@ -91,11 +91,6 @@ class LatentScaling(IntensityScaling):
 
 
 class LatentPreconditioner(LinearPreconditioner):
-    """The denoiser of codes: the best linear prediction of v, and the network's output added to it.
+    """The denoiser of codes: the best linear prediction of v, and the network's output added to it."""
 
-    Its arguments are those of `LinearPreconditioner`.
-    """
-
-    def __init__(self, net: nn.Module, alpha_bar: Tensor, grid: Sequence[int], *arguments: int) -> None:
-        super().__init__(net, alpha_bar, grid, *arguments)
-        self.intensities = LatentScaling(self.mean.shape[1])
+    scaling = LatentScaling

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from monai.losses import PatchAdversarialLoss
-from monai.networks.nets import PatchDiscriminator
+from monai.losses.adversarial_loss import PatchAdversarialLoss
+from monai.networks.nets.patchgan_discriminator import PatchDiscriminator
 from torch import Tensor, nn
 
 from dbtbench.runs import Run
@@ -86,9 +87,11 @@ class _Losses:
         """Loss of the critic, which learns to tell slices of crops from reconstructed ones."""
         with torch.no_grad():
             crop, _, drawn, _, _ = self._reconstruct(context.networks["autoencoder"], context)
-        real, fake = (critic(_slices(values))[-1] for values in (crop, drawn))
-        loss: Tensor = self.adversarial(fake, target_is_real=False, for_discriminator=True)
-        return (loss + self.adversarial(real, target_is_real=True, for_discriminator=True)) / 2
+        losses: list[Tensor] = [
+            self.adversarial(critic(_slices(values))[-1], target_is_real=real, for_discriminator=True)
+            for values, real in ((crop, True), (drawn, False))
+        ]
+        return (losses[0] + losses[1]) / 2
 
     def reconstruct(self, net: nn.Module, context: StepContext) -> Tensor:
         """Loss of the autoencoder; lesions, which are few of the voxels, weigh more."""
@@ -117,17 +120,23 @@ class _Losses:
             recipe.autoencoder_batch, 3, generator=context.generator, device=context.generator.device
         )[context.part].cpu()
         corners = (chance * (room // FACTOR + 1)).long() * FACTOR
-        mask = self.data.conditioning.lesion_mask
-        places = [
-            (int(row), slice(None), *(slice(int(c), int(c) + s) for c, s in zip(corner, size, strict=True)))
-            for row, corner in zip(rows, corners, strict=True)
-        ]
-        crops = torch.stack([values[place] for place in places]).to(device)
-        lesions = torch.stack([mask[place] for place in places]).to(device).relu()
+        masks = self.data.conditioning.lesion_mask
+        crops, lesions = (
+            torch.stack([_cut(source[row], corner, size) for row, corner in zip(rows, corners, strict=True)])
+            for source in (values, masks)
+        )
         shape = (recipe.autoencoder_batch, recipe.latent_channels, *(side // FACTOR for side in size))
         noise = torch.randn(*shape, generator=context.generator, device=device)[context.part]
+        crops, lesions = crops.to(device), lesions.to(device)
         drawn, mean, std = net(crops, noise)
-        return crops, lesions, drawn, mean, std
+        return crops, lesions.relu(), drawn, mean, std
+
+
+def _cut(volume: Tensor, corner: Tensor, size: Sequence[int]) -> Tensor:
+    """Cut (1, D, H, W) to a size of slices, rows and columns from a corner (3,)."""
+    for axis, (first, length) in enumerate(zip(corner.tolist(), size, strict=True), start=1):
+        volume = volume.narrow(axis, first, length)
+    return volume
 
 
 def _slices(values: Tensor) -> Tensor:

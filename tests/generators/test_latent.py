@@ -106,7 +106,7 @@ def test_lesions_that_fade_are_measured_and_refused(
     autoencoder = Autoencoder(8, 1, channels=64)
     autoencoder.fit_statistics(data.volumes)
     inverse = autoencoder.intensities.inverse
-    autoencoder.intensities.inverse = lambda values: kept * inverse(values)  # type: ignore[method-assign]
+    autoencoder.intensities.inverse = lambda values: kept * inverse(values)
     with torch.no_grad():
         measure_quality(autoencoder, data)
     assert float(autoencoder.lesion_contrast) == pytest.approx(kept, abs=0.02)
