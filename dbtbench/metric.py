@@ -63,7 +63,8 @@ class Outcomes:
         wanted = [*KEY, *self.columns]
         if table.empty or list(table.columns) != wanted:
             raise ValueError(f"it has no rows, or its columns are not {', '.join(wanted)}")
-        if table[KEY].map(lambda cell: len(cell) > LONGEST_NAME or not cell.isprintable()).to_numpy().any():
+        names = {cell for key in KEY for cell in table[key].unique()}
+        if any(len(name) > LONGEST_NAME or not name.isprintable() for name in names):
             raise ValueError("a patient, study or view has a name that is too long or cannot be printed")
         for name, kind in self.columns.items():
             if kind is float:

@@ -24,7 +24,8 @@ FLOORS = (
     ("closed_form", "exchange", "figures"),
     ("submissions", "training"),
     ("pipeline",),
-    ("leaderboard", "report", "testing"),
+    ("leaderboard", "testing"),
+    ("report",),
     ("api", "cli"),
     ("__main__",),
 )

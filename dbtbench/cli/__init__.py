@@ -18,6 +18,7 @@ from dbtbench.cli import (
     leaderboard,
     listing,
     picture,
+    report,
     score,
     show,
 )
@@ -43,6 +44,7 @@ app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("picture")(picture.picture)
 app.add_typer(leaderboard.app, name="leaderboard")
+app.command("report")(report.report)
 app.command("score")(score.score)
 app.command("list")(listing.list_)
 app.command("show")(show.show)

@@ -16,13 +16,14 @@ DRAWN = 96
 def demo(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     """Run the whole path on phantom data, in minutes.
 
-    Phantom → DICOM → data set → ddpm and classic → detection and realism → leaderboard, and a picture.
+    Phantom → DICOM → data set → ddpm and classic → detection and realism → leaderboard, picture and page.
     What is done is found again.
     """
     from dbtbench import leaderboard
     from dbtbench.figures.comparison import draw_comparison
     from dbtbench.pipeline import default_data, generate
     from dbtbench.pipeline.evaluate import evaluate
+    from dbtbench.report import gather, write_report
     from dbtbench.runtime.pool import Pool, cores_or_gpus
     from dbtbench.runtime.progress import log
     from dbtbench.task import REFERENCES
@@ -40,13 +41,15 @@ def demo(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
         evaluate(work, "detection", data, [*made], 2, "demo", arms=REFERENCES, pool=pool)
     log.info("4/5 realism of what was drawn")
     evaluate(work, "realism", data, recipe_name="demo", arms=list(made))
-    log.info("5/5 leaderboard and picture")
+    log.info("5/5 leaderboard, picture and page")
     results = work.root / "results"
     board = leaderboard.publish(work, results)
     picture = work.root / "demo.png"
     draw_comparison({"phantom": data.select("test"), **made}, picture)
+    page = work.root / "report.html"
+    write_report(gather(work), page)
     if json:
-        files = {"board": results / "leaderboard.csv", "picture": picture, "data": data.path}
+        files = {"board": results / "leaderboard.csv", "picture": picture, "page": page, "data": data.path}
         files |= {name: dataset.path for name, dataset in made.items()}
         typer.echo(json_.dumps({name: str(path) for name, path in files.items()}, indent=1))
         return
@@ -55,4 +58,5 @@ def demo(workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     typer.echo(f"drawn     {made['ddpm'].path}: {len(made['ddpm'])} volumes by ddpm")
     typer.echo(f"board     {results / 'leaderboard.csv'}")
     typer.echo("next      with your own data: dbtbench data import bcs-dbt ROOT --name NAME")
-    typer.echo(f"open      {picture}: phantoms, what was drawn after them, and the intensities of both")
+    typer.echo(f"picture   {picture}: phantoms, what was drawn after them, and the intensities of both")
+    typer.echo(f"open      {page}: verdict, board, curves, and the volumes side by side")

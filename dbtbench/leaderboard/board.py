@@ -53,13 +53,23 @@ def build_board(results: Sequence[Result]) -> pd.DataFrame:
         StaleError: when outcomes do not give their record's score, or belong to other test volumes than those
             of the same board's other runs.
     """
-    boards: dict[str, list[Result]] = {}
-    for result in results:
-        boards.setdefault(digest([result.record.task, _key(result.record)]), []).append(result)
-    rows = [row for runs in boards.values() for row in _board_rows(runs)]
+    rows = [row for board, runs in sort_boards(results).items() for row in _board_rows(board, runs)]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).assign(other=lambda t: t["arm"] != BASELINE)
     order = ["task", "board", "other", "arm", "synthetic_fingerprint", "metric"]
     return table.sort_values(order, ignore_index=True).drop(columns="other")
+
+
+def sort_boards(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Sort runs by the board that they stand on, by its name."""
+    boards: dict[str, list[Result]] = {}
+    for result in results:
+        boards.setdefault(digest([result.record.task, _key(result.record)]), []).append(result)
+    named = {}
+    for runs in boards.values():
+        record, names = runs[0].record, sorted(result.record.data.name for result in runs)
+        # Somebody else may call the same data by another name; the board is named by most.
+        named[f"{record.task}-{max(names, key=names.count)}-{_key(record)[:8]}"] = runs
+    return named
 
 
 def _key(record: Record) -> str:
@@ -86,12 +96,9 @@ def labels_of(arms: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     return {key: key[0] if names.count(key[0]) == 1 else f"{key[0]} {key[1][:digits]}" for key in keys}
 
 
-def _board_rows(results: list[Result]) -> list[dict[str, Any]]:
+def _board_rows(board: str, results: list[Result]) -> list[dict[str, Any]]:
     check_runs(results)
-    names = sorted(result.record.data.name for result in results)
     record = results[0].record
-    # Somebody else may call the same data by another name; the board is named by most.
-    board = f"{record.task}-{max(names, key=names.count)}-{_key(record)[:8]}"
     arms = arms_of(results)
     labels = labels_of(arms)
     roles = Roles.of({labels[key]: _last(runs) for key, runs in arms.items()})

@@ -189,6 +189,23 @@ def mean_sensitivity(
     Raises:
         UsageError: when the weights are not such numbers.
     """
+    return np.asarray(sensitivities(outcomes, weights, points).mean(axis=1))
+
+
+def sensitivities(outcomes: pd.DataFrame, weights: ArrayLike, points: Sequence[float]) -> Floats:
+    """Resample the curve on volumes with boxes: its sensitivity at each of K points.
+
+    Args:
+        outcomes: from the function `outcomes`.
+        weights: (R, P), as for `mean_sensitivity`.
+        points: numbers of false positives a volume, all above 0.
+
+    Returns:
+        (R, K) float64; NaN where a replicate holds no patient.
+
+    Raises:
+        UsageError: when the weights are not such numbers.
+    """
     hits, tp, fp, sizes = _by_patient(outcomes)
 
     def score(drawn: Floats) -> Floats:
@@ -197,8 +214,7 @@ def mean_sensitivity(
         there[:, [0, -1]] = True
         with np.errstate(invalid="ignore"):
             fps, sensitivity = drawn @ fp / volumes, drawn @ tp / boxes
-        at = [_interpolate(at, fps, sensitivity, there) for at in points]
-        return np.asarray(np.stack(at, axis=1).mean(axis=1))
+        return np.stack([_interpolate(at, fps, sensitivity, there) for at in points], axis=1)
 
     return resample(weights, len(sizes), hits.shape[1], score)
 

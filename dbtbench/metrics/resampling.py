@@ -43,10 +43,10 @@ def resample(weights: ArrayLike, n_patients: int, width: int, score: Callable[[F
         weights: (R, P) whole numbers ≥ 0: how often each patient is drawn in each replicate.
         n_patients: P.
         width: how many numbers a replicate's score needs at a time.
-        score: (r, P) float64 → (r,) float64.
+        score: (r, P) float64 → (r,) or (r, K) float64.
 
     Returns:
-        (R,) float64.
+        (R,) or (R, K) float64.
 
     Raises:
         UsageError: when the weights are not such numbers, or not as many.
@@ -59,5 +59,5 @@ def resample(weights: ArrayLike, n_patients: int, width: int, score: Callable[[F
     if (drawn < 0).any() or (drawn != np.round(drawn)).any():
         raise UsageError("weights must be whole numbers, 0 or more", "how often each patient is drawn")
     rows = max(1, AT_ONCE // max(width, 1))
-    parts = [score(drawn[row : row + rows]) for row in range(0, len(drawn), rows)]
-    return np.concatenate([np.empty(0), *parts])
+    parts = [score(drawn[row : row + rows]) for row in range(0, max(len(drawn), 1), rows)]
+    return np.concatenate(parts)

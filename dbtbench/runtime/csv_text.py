@@ -55,7 +55,7 @@ def _map_text(table: pd.DataFrame, function: Callable[[str], str], within: str) 
     changed = table.rename(columns=change)
     for position in range(table.shape[1]):
         column = table.iloc[:, position]
-        if column.dtype.kind not in NUMBERS:
+        if column.dtype.kind not in NUMBERS and any(change(each) is not each for each in column.unique()):
             cells = column.astype(object)
             cells[:] = [change(cell) for cell in cells]
             changed.isetitem(position, cells.astype(column.dtype))
