@@ -153,7 +153,8 @@ def gather(workspace: Workspace | None = None, results: Path | None = None) -> M
     table = _read_board(file, runs)
     said = f"{file.name} as published" if table is not None else "built from the runs"
     table = build_board(runs) if table is None else table
-    table = table.assign(verdict=table["verdict"].fillna(""), unit=table["unit"].fillna(""))
+    empty = {name: table[name].astype(object).fillna("") for name in ("verdict", "unit")}
+    table = table.assign(**empty)
     return Material(table, runs, workspace, said)
 
 
@@ -182,7 +183,12 @@ def _read_board(file: Path, runs: Sequence[Result]) -> pd.DataFrame | None:
 
 
 def _says_the_same(table: pd.DataFrame, runs: Sequence[Result]) -> bool:
-    keys = [table["board"], table["arm"], table["synthetic_fingerprint"].fillna(""), table["metric"]]
+    keys = [
+        table["board"],
+        table["arm"],
+        table["synthetic_fingerprint"].astype(object).fillna(""),
+        table["metric"],
+    ]
     said = dict(zip(zip(*keys, strict=True), zip(table["value"], table["seeds"], strict=True), strict=True))
     for name, results in sort_boards(runs).items():
         for (arm, synthetic), seeds in arms_of(results).items():

@@ -31,6 +31,9 @@ DETECTIONS = 8
 PREDICTED = [*KEY, "X", "Width", "Y", "Height", "Z", "Depth", "Score"]
 DIFFERENCE = 0.5
 """Grey of no difference."""
+MINUS = " − original"
+AIR, UNCHANGED, MOSTLY = 0.05, 1 / 255, 0.5
+"""Grey value below which there is no breast, change that cannot be seen, and share without any."""
 
 
 @dataclass(frozen=True)
@@ -187,14 +190,13 @@ def _show_layout(real: DBTDataset, sets: Sequence[DBTDataset], number: int) -> l
 def _show_difference(
     train: DBTDataset, dataset: DBTDataset, own: Shown, number: int, case: int
 ) -> list[Shown]:
-    """Show by how much a derived volume differs from the training volume that it is most like.
+    """Show what was painted into a training volume, where most of the breast was left as it is.
 
-    It is derived from the source of its layout or from the host, which is drawn with the layout again.
+    The volume is the source of the layout or its host, which is drawn with the layout again.
     """
     source = dataset.meta["source"]
     row = dataset.cases[dataset.cases["case"] == case].iloc[0]
-    view, known = str(row["View"]), set(train.cases["case"])
-    origins = {row.get("source")}
+    view, origins = str(row["View"]), {row.get("source")}
     if {"seed", "positives"} <= source.keys():
         try:
             layout = draw_layouts(train, 1, int(source["seed"]), float(source["positives"]), number)[0]
@@ -202,17 +204,18 @@ def _show_difference(
             return []
         origins |= {layout.host} if layout.source == row.get("source") else set()
     volume = own.read()
+    breast = volume > AIR
     tried = []
-    for origin in sorted(int(each) for each in origins & known):
+    for origin in sorted(int(each) for each in origins & set(train.cases["case"])):
         mirrored = laterality(_view_of(train, origin)) != laterality(view)
         difference = volume - _read(train, origin, mirrored)
-        tried.append((float(np.abs(difference).mean()), origin, difference))
-    if not tried:
+        tried.append((float((np.abs(difference[breast]) < UNCHANGED).mean()), origin, difference))
+    kept, origin, difference = max(tried, key=lambda one: one[:2], default=(0.0, 0, volume))
+    if not kept > MOSTLY:
         return []
-    _, origin, difference = min(tried, key=lambda one: one[:2])
     grey = np.asarray(DIFFERENCE + difference / 2, np.float32)
     caption = f"{own.name} less training volume {origin}: grey is no change, white is added"
-    return [Shown(f"{own.name} − original", caption, lambda: grey, own.boxes, own.same)]
+    return [Shown(f"{own.name}{MINUS}", caption, lambda: grey, own.boxes, own.same)]
 
 
 def _show_test(real: DBTDataset, case: int) -> Shown:
@@ -226,7 +229,7 @@ def _show_test(real: DBTDataset, case: int) -> Shown:
 
 def _read(dataset: DBTDataset, case: int, mirrored: bool = False) -> Volume:
     volume = dataset.volumes([case])[0, 0]
-    return volume[:, :, ::-1] if mirrored else volume
+    return np.ascontiguousarray(volume[:, :, ::-1]) if mirrored else np.asarray(volume)
 
 
 def _view_of(dataset: DBTDataset, case: int) -> str:
@@ -243,7 +246,7 @@ def _short_name(dataset: DBTDataset, sets: Iterable[DBTDataset]) -> str:
 def _describe(volume: Shown, sprite: str) -> dict[str, Any]:
     boxes = [[round(float(x), 2) for x in box] for box in volume.boxes]
     kept = {"name": volume.name, "caption": volume.caption, "same": volume.same}
-    return kept | {"boxes": boxes, "sprite": sprite, "difference": volume.name.endswith("− original")}
+    return kept | {"boxes": boxes, "sprite": sprite, "difference": volume.name.endswith(MINUS)}
 
 
 def _read_detections(

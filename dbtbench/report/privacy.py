@@ -33,7 +33,7 @@ def describe_privacy(material: Material, board: BoardRuns) -> dict[str, Any] | N
     if not kinds:
         return None
     headline = [name for name, metric in metrics.items() if metric.headline]
-    arms = []
+    arms: list[dict[str, Any]] = []
     for label, seeds in board.runs.items():
         run = seeds[min(seeds)]
         scores = run.record.scores

@@ -14,14 +14,14 @@ from dbtbench.pipeline.catalogue import describe_datasets
 from dbtbench.recipe import folder_of, names, resolve
 from dbtbench.records import Record
 from dbtbench.report.gathering import BoardRuns, Material
-from dbtbench.task import BASELINE, REFERENCES, ArmName
+from dbtbench.task import BASELINE, REFERENCES
 
 
 def describe_provenance(material: Material, board: BoardRuns) -> dict[str, Any]:
     """Describe how one board was made."""
     records = [run.record for run in board.results]
     first = records[0]
-    drawn = {made.fingerprint: made for record in records for made in record.augmentations}
+    drawn = {made.fingerprint: (made, record) for record in records for made in record.augmentations}
     sources = _read_sources(material)
     dataset = material.dataset_of(board.first)
     return {
@@ -50,7 +50,7 @@ def describe_provenance(material: Material, board: BoardRuns) -> dict[str, Any]:
             for label, runs in board.runs.items()
         ],
         "commands": [
-            *(_write_generate(made, first, sources.get(made.fingerprint)) for made in drawn.values()),
+            *(_write_generate(made, of, sources.get(made.fingerprint)) for made, of in drawn.values()),
             _write_evaluate(board, first),
             "dbtbench leaderboard",
             "dbtbench report",
@@ -68,11 +68,14 @@ def _describe_counts(record: Record) -> str:
 
 
 def _describe_training(record: Record) -> str:
-    names = ("training_real", "training_synthetic", "training_patients", "training_lesions")
-    said = [
-        f"{record.counts[name]} {name.removeprefix('training_')}" for name in names if name in record.counts
-    ]
-    return ", ".join(said)
+    words = {
+        "real": "real volumes",
+        "synthetic": "synthetic volumes",
+        "patients": "patients",
+        "lesions": "lesions",
+    }
+    counts = {word: record.counts.get(f"training_{name}", 0) for name, word in words.items()}
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "nothing"
 
 
 def _describe_made(made: Any) -> dict[str, str]:
@@ -94,10 +97,11 @@ def _read_sources(material: Material) -> dict[str, dict[str, Any]]:
 
 
 def _write_generate(made: Any, record: Record, source: dict[str, Any] | None) -> str:
-    """Write the command that draws a synthetic data set again."""
+    """Write the command that draws a synthetic data set again; what a generator chose it chooses again."""
     asked = source or {}
+    settings = {key: value for key, value in made.recipe.items() if key not in (record.chosen or ())}
     words = ["dbtbench", "generate", made.generator, "--data", record.data.name]
-    words += _write_settings("generators", made.generator, made.recipe)
+    words += _write_settings("generators", made.generator, settings)
     words += ["--n", str(asked.get("n", made.volumes))]
     if asked.get("positives", 0.5) != 0.5:
         words += ["--positives", str(asked["positives"])]
@@ -112,13 +116,9 @@ def _write_evaluate(board: BoardRuns, record: Record) -> str:
     words += _write_settings("tasks", record.task, record.recipe)
     counts = [len(runs) for label, runs in board.runs.items() if label not in (BASELINE, *REFERENCES)]
     words += ["--seeds", str(max(counts, default=len(board.runs.get(BASELINE, ()))))]
-    for runs in board.runs.values():
-        first = next(iter(runs.values())).record
-        arm = ArmName.parse(first.arm)
-        if first.arm == BASELINE:
-            continue
-        named = "+".join(made.name for made in first.augmentations) or arm.source
-        words += ["--arms", str(ArmName(named, arm.ratio, arm.control))]
+    arms = {next(iter(runs.values())).record.arm: None for runs in board.runs.values()}
+    for arm in arms:
+        words += [] if arm == BASELINE else ["--arms", arm]
     return shlex.join(words)
 
 

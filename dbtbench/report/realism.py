@@ -13,6 +13,7 @@ from dbtbench.metric import ARROWS
 from dbtbench.metrics.spectrum import BANDS
 from dbtbench.report.gathering import BoardRuns, Material
 from dbtbench.report.tables import format_value
+from dbtbench.task import BASELINE
 
 BINS = 128
 REGIONS = {"whole": "whole volume, air included", "breast": "inside the breast"}
@@ -89,12 +90,17 @@ def _describe_histograms(material: Material, board: BoardRuns) -> dict[str, Any]
         for region, curves in series.items():
             if not curves:
                 curves.append({"label": "real test volumes", "value": _share(table[f"reference_{region}"])})
-            curves.append({"label": label, "value": _share(table[f"arm_{region}"])})
+            curves.append({"label": _name(label), "value": _share(table[f"arm_{region}"])})
     if not series["whole"]:
         return None
     centres = [round((k + 0.5) / BINS, 5) for k in range(BINS)]
     regions = [{"title": REGIONS[region], "series": curves} for region, curves in series.items()]
     return {"board": board.name, "points": centres, "regions": regions}
+
+
+def _name(label: str) -> str:
+    """Name what an arm's own volumes are."""
+    return "real training volumes" if label == BASELINE else label
 
 
 def _share(counts: pd.Series) -> list[float]:
@@ -113,7 +119,7 @@ def _describe_spectra(material: Material, board: BoardRuns) -> dict[str, Any] | 
         if table is None:
             continue
         sides = (("reference", "real test volumes"),) if not curves else ()
-        for side, name in (*sides, ("arm", label)):
+        for side, name in (*sides, ("arm", _name(label))):
             power = table.loc[table["side"] == side, columns].apply(pd.to_numeric, errors="coerce")
             if len(power.dropna()):
                 curves.append({"label": name, **_summarise_power(power.dropna())})

@@ -63,7 +63,7 @@ def describe_board(material: Material, board: BoardRuns) -> dict[str, Any]:
 
 def label_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Give the rows of one board their arms' labels, as the column `label`."""
-    keys = list(zip(rows["arm"], rows["synthetic_fingerprint"].fillna(""), strict=True))
+    keys = list(zip(rows["arm"], rows["synthetic_fingerprint"].astype(object).fillna(""), strict=True))
     labels = labels_of(dict.fromkeys(keys))
     return rows.assign(label=[labels[key] for key in keys])
 
@@ -155,13 +155,14 @@ def _describe_row(
     low, high = _find_interval(row, values)
     runs = _runs_of(str(row["label"]), board)
     scores = [run.record.scores.get(str(row["metric"])) for run in runs]
-    difference = row["difference"]
+    difference, outcome = row["difference"], judge_row(row)
     p = row["p"] if pd.isna(row["p_holm"]) else row["p_holm"]
+    p = math.nan if outcome == "too few seeds" else p
     shown = [values.get(name, math.nan) for name in columns]
     return {
         "label": row["label"],
         "kind": kind_of(str(row["arm"])),
-        "outcome": judge_row(row),
+        "outcome": outcome,
         "seeds": int(row["seeds"]),
         "derived": bool(row["derived"] == 1),
         "learned": bool(row["learned"] == 1),

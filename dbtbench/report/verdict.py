@@ -148,7 +148,7 @@ def _say_judgements(primary: pd.DataFrame) -> list[str]:
 
 def _difference(row: pd.Series) -> str:
     said = format_difference(row["difference"], row["difference_low"], row["difference_high"])
-    if not pd.isna(row["p_holm"]):
+    if not pd.isna(row["p_holm"]) and row["outcome"] != "too few seeds":
         said += ", Holm p < 0.001" if row["p_holm"] < 0.001 else f", Holm p {row['p_holm']:.2g}"
     return said
 

@@ -32,14 +32,19 @@ class Elements(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
         self.found: list[tuple[str, dict[str, str | None], list[str]]] = []
+        self.inside = False
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs), []))
+        self.inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = False
 
     def handle_data(self, data: str) -> None:
-        if self.found:
+        if self.inside:
             self.found[-1][2].append(data)
 
     def all(self, tag: str) -> list[tuple[dict[str, str | None], str]]:
@@ -86,8 +91,15 @@ def poison_page() -> Callable[[Any], Any]:
     return poison
 
 
+def _brighten(volume: Any, boxes: Any) -> Any:
+    out = volume.copy()
+    for z0, y0, x0, z1, y1, x1 in boxes.astype(int):
+        out[z0:z1, y0:y1, x0:x1] = np.clip(out[z0:z1, y0:y1, x0:x1] + 0.2, 0, 1)
+    return out
+
+
 def write_layouts(path: Path, real: DBTDataset, n: int, derived: bool) -> DBTDataset:
-    """Write what a generator draws from layouts: their source itself, brighter, or grey."""
+    """Write what a generator draws from layouts: their source with brighter boxes, or grey."""
     train = real.select("train")
     source = {"kind": "synthetic", "generator": path.name, "version": 1, "run": "0" * 12, "recipe": {}}
     source |= {"data": real.identity, "seed": 0, "positives": 0.5, "n": n, "derived": derived}
@@ -98,7 +110,7 @@ def write_layouts(path: Path, real: DBTDataset, n: int, derived: bool) -> DBTDat
             view = str(train.cases.set_index("case").loc[layout.source, "View"])
             if laterality(view) != laterality(layout.view):
                 volume = volume[:, :, ::-1]
-            volume = np.clip(volume + 0.05, 0, 1) if derived else np.full_like(volume, 0.3)
+            volume = _brighten(volume, layout.boxes) if derived else np.full_like(volume, 0.3)
             key = {
                 "PatientID": f"{path.name}-{layout.index}",
                 "StudyUID": f"{layout.index}",

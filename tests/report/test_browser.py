@@ -55,7 +55,12 @@ def open_page(browser: Any, file: Path, width: int = 1600, scheme: str = "light"
     tab = context.new_page()
     tab.on("console", lambda message: faults.append(f"console {message.type}: {message.text}"))
     tab.on("pageerror", lambda error: faults.append(f"error: {error}"))
-    tab.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+
+    def dismiss(dialog: Any) -> None:
+        faults.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    tab.on("dialog", dismiss)
 
     def note(request: Any) -> None:
         if request.url != file.as_uri() and not request.url.startswith(("data:", "blob:")):
@@ -76,9 +81,8 @@ def visit(tab: Any) -> None:
 
 
 def labels(tab: Any) -> list[str]:
-    return tab.eval_on_selector_all(
-        ".board:not([hidden]) tbody tr:not([hidden]) .arm", "all => all.map(one => one.textContent)"
-    )
+    rows = ".board:not([hidden]) tbody tr:not([hidden]) .arm"
+    return list(tab.eval_on_selector_all(rows, "all => all.map(one => one.textContent)"))
 
 
 def pixels(tab: Any, viewer: str = "layouts") -> str:
@@ -222,7 +226,8 @@ def test_controls_have_names_and_sections_are_landmarks(browser: Any, file: Path
         nameless = tab.evaluate(
             """() => [...document.querySelectorAll("button, input, select, a, canvas, svg[role]")]
               .filter((one) => !one.closest("[hidden]") && !(one.getAttribute("aria-label")
-                || one.textContent.trim() || (one.labels && [...one.labels].some((label) => label.textContent.trim()))))
+                || one.textContent.trim()
+                || (one.labels && [...one.labels].some((label) => label.textContent.trim()))))
               .map((one) => one.outerHTML.slice(0, 80))"""
         )
         assert nameless == []

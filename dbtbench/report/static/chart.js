@@ -91,7 +91,9 @@ class Chart {
     for (const tick of steps) {
       const at = this.x(tick);
       draw(this.svg, "line", { class: "grid", x1: at, x2: at, y1: MARGIN.top, y2: bottom });
-      draw(this.svg, "text", { x: at, y: bottom + 17, "text-anchor": "middle" }, (x.format || shortNumber)(tick));
+      const text = (x.format || shortNumber)(tick);
+      const reach = text.length * 3.5; // half its width, so that it stays inside
+      draw(this.svg, "text", { x: clamp(at, reach, width - reach), y: bottom + 17, "text-anchor": "middle" }, text);
     }
     for (const tick of ticksOf(low, high, y.log, 5)) {
       draw(this.svg, "line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: this.y(tick), y2: this.y(tick) });

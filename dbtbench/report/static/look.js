@@ -49,7 +49,7 @@ class Viewer {
     if (this.runs) {
       const names = this.runs.map((run) => `${run.label}, seed ${run.seed}`);
       const other = this.runs.findIndex((run) => run.label !== this.runs[0].label && !run.reference);
-      this.compared = [0, Math.max(other, 0)];
+      this.compared = [0, other < 0 ? Math.min(1, names.length - 1) : other];
       ["Run", "beside"].forEach((title, side) => {
         const made = select(title, names, (k) => {
           this.compared[side] = k;

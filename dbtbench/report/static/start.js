@@ -17,6 +17,7 @@ function makeCurves(box) {
 function addScaleChoice(box, options, render) {
   const bar = add(box, "div", { class: "controls" });
   const choice = add(null, "select", {}, add(null, "option", {}, "linear"), add(null, "option", {}, "logarithmic"));
+  choice.value = options.y.log ? "logarithmic" : "linear";
   choice.addEventListener("input", () => {
     options.y.log = choice.value !== "linear";
     render();
@@ -31,7 +32,7 @@ function makeHistogram(box) {
   const options = {
     name: `Grey values, ${region.title}`,
     x: { title: "grey value" },
-    y: { title: "share of voxels", log: false, least: 1e-6 },
+    y: { title: "share of voxels", log: box.dataset.part === "0", least: 1e-6 }, // air would hide the rest
   };
   let chart = null;
   addScaleChoice(box, options, () => chart.render());
