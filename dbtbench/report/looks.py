@@ -124,7 +124,7 @@ def _open_synthetic(material: Material, real: DBTDataset) -> list[DBTDataset]:
 
 
 def _request_of(dataset: DBTDataset) -> tuple[Any, Any]:
-    """What the layouts of a data set follow from, next to the training split."""
+    """Give what the layouts of a data set follow from, next to the training split."""
     source = dataset.meta["source"]
     return source.get("seed"), source.get("positives")
 

@@ -89,7 +89,7 @@ def fill_template(page: Mapping[str, Any]) -> str:
         .get_template("page.html.j2")
         .render(
             page,
-            data=Markup(embed({name: page[name] for name in shown})),  # noqa: S704 - embed escapes
+            data=Markup(write_data({name: page[name] for name in shown})),  # noqa: S704 - write_data escapes
             script=Markup(script),  # noqa: S704 - the page's own
             style=Markup(style),  # noqa: S704 - likewise
             policy=_write_policy(script, style),
@@ -98,7 +98,7 @@ def fill_template(page: Mapping[str, Any]) -> str:
     return str(text)
 
 
-def embed(data: Any) -> str:
+def write_data(data: Any) -> str:
     """Write data as JSON that can stand in a script block of HTML."""
     plain = json.dumps(_print(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return plain.translate(ESCAPES)

@@ -117,7 +117,7 @@ def _say_contrasts(row: pd.Series) -> list[str]:
         value, low, high, p = (row[f"{column}{end}"] for end in ("", "_low", "_high", "_p"))
         if pd.isna(value):
             continue
-        verb = "is better than" if p <= 0.05 and value > 0 else "could not be told from"
+        verb = "is better than" if p <= 0.05 and value > 0 else "could not be distinguished from"
         said.append(f"{row['label']} {verb} {other} ({format_difference(value, low, high)}).")
     return said
 

@@ -63,7 +63,7 @@ def test_phantom_says_where_the_files_are(ask: Ask, tmp_path: Path) -> None:
 
 def test_demo_names_every_file_that_it_made(ask: Ask, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is trained: what the engines give is put in their place."""
-    from dbtbench import leaderboard
+    from dbtbench import leaderboard, report
     from dbtbench.figures import comparison
     from dbtbench.pipeline import default_data, evaluate, generate
 
@@ -74,9 +74,11 @@ def test_demo_names_every_file_that_it_made(ask: Ask, work: Path, monkeypatch: p
         (evaluate, "evaluate"),
         (leaderboard, "publish"),
         (comparison, "draw_comparison"),
+        (report, "gather"),
+        (report, "write_report"),
     ):
         monkeypatch.setattr(module, name, lambda *_, **__: None)
     monkeypatch.setattr(generate, "draw", lambda *_, **__: toy)
     made = ask("demo")
-    assert made.keys() == {"board", "picture", "data", "ddpm", "classic"}
+    assert made.keys() == {"board", "picture", "page", "data", "ddpm", "classic"}
     assert made["ddpm"] == str(toy.path)

@@ -174,13 +174,10 @@ def make_workspace(
         for number, name in enumerate(names):
             write_layouts(work.datasets / name, real, 16, derived=number == 0)
         test = real.select("test")
-        predictions: dict[tuple[int, int], pd.DataFrame] = {}
         for number, arm in enumerate(["real", *names]):
             for seed in range(seeds):
                 found = min(len(test), 2 + 2 * (number % 5) + seed % 3)
-                if (found, seed) not in predictions:
-                    predictions[found, seed] = predict(real, found, seed)
-                table = predictions[found, seed]
+                table = predict(real, found, 100 * number + seed)
                 own = (test.cases, test.boxes, table, froc.match_distances(test))
                 outcomes = froc.outcomes(*own)
                 scores = {"mean_sensitivity_positive": froc.score_dbtex(*own)["mean_sensitivity_positive"]}

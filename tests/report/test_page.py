@@ -74,7 +74,7 @@ def test_a_field_that_is_not_escaped_is_found(
     st.recursive(st.text() | st.booleans(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
 )
 def test_embedded_data_cannot_end_their_block(data: Any) -> None:
-    text = page.embed(data)
+    text = page.write_data(data)
     assert not set(text) & set("<>&\u2028\u2029")
     assert json.loads(text) == page._print(data)
 
