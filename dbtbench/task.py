@@ -140,6 +140,24 @@ class Arm:
         """Its synthetic data sets, wherever they are used."""
         return tuple(source for source in self.sources if source.synthetic)
 
+    def find_measured(self) -> DBTDataset:
+        """Find the data set that a task measures which looks at volumes: the last of `sources`.
+
+        Raises:
+            UsageError: when there are several synthetic ones, or its grid is not that of `real`.
+        """
+        if len(self.synthetic) > 1:
+            raise UsageError(
+                f"{self.name} has several synthetic data sets", "one is measured at a time: name each alone"
+            )
+        own = self.sources[-1]
+        if own.grid != self.real.grid:
+            raise UsageError(
+                f"{own.name} has the grid {own.grid}, {self.real.name} has {self.real.grid}",
+                "sample, or import, on the real data set's grid",
+            )
+        return own
+
     @property
     def counts(self) -> dict[str, int]:
         """Numbers of what it trains on, each counted once.

@@ -37,7 +37,7 @@ def shrink(volumes: Volume) -> Volume:
 def ms_ssim(thumbnails: Volume, pairs: Sequence[tuple[int, int]] | NDArray[np.int64]) -> Values:
     """Multi-scale structural similarity of pairs of volumes, in the plane, averaged over the slices.
 
-    With as many of the scales as the planes have room for: three from 41 pixels on, two from 11 on, weighted
+    With as many of the scales as the planes have room for: three from 44 pixels on, two from 22 on, weighted
     as in the source, relative to their sum.
 
     Args:
@@ -58,7 +58,10 @@ def ms_ssim(thumbnails: Volume, pairs: Sequence[tuple[int, int]] | NDArray[np.in
     small = min(thumbnails.shape[2:])
     if small < KERNEL or not len(chosen):
         return np.full(len(chosen), np.nan)
-    scales = sum(small > (KERNEL - 1) * max(1, scale) ** 2 for scale in range(len(WEIGHTS)))
+    scales = sum(
+        small > (KERNEL - 1) * max(1, scale) ** 2 and small >> scale >= KERNEL
+        for scale in range(len(WEIGHTS))
+    )
     weights = [weight / sum(WEIGHTS[:scales]) for weight in WEIGHTS[:scales]]
     metric = MultiScaleSSIMMetric(2, 1.0, kernel_size=KERNEL, kernel_sigma=SIGMA, weights=weights)
     step = max(1, AT_ONCE // thumbnails[0].size)

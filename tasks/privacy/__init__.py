@@ -138,21 +138,11 @@ class Privacy(Task[PrivacyRecipe]):
         Raises:
             UsageError: as `evaluate`.
         """
-        if len(arm.synthetic) > 1:
-            raise UsageError(
-                f"{arm.name} has several synthetic data sets",
-                "the audit takes one at a time: name each alone",
-            )
         train, test = arm.real.select("train"), arm.real.select("test")
-        own = arm.synthetic[0] if arm.synthetic else arm.real.select("validation")
+        own = arm.find_measured() if arm.synthetic else arm.real.select("validation")
         for part, what in ((train, "training"), (test, "test")):
             if not len(part):
                 raise UsageError(f"{part.name} has no {what} volumes", "import it with a split that has some")
-        if own.grid != train.grid:
-            raise UsageError(
-                f"{own.name} has the grid {own.grid}, {train.name} has {train.grid}",
-                "sample, or import, on the real data set's grid",
-            )
         return subsample(own, self.recipe.volumes, seed), train, subsample(test, self.recipe.volumes, seed)
 
 

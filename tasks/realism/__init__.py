@@ -28,7 +28,7 @@ from dbtbench.task import Arm, Evaluation, Task
 
 from .floor import draw_floor, enough, resample, stand
 from .groups import name_worst, score_groups
-from .matching import MIXED, Mix, label_strata, match, pick
+from .matching import MIXED, Mix, describe_request, label_strata, match, pick
 from .metrics import METRICS, SLOW
 from .scoring import Sides, score, score_slow
 from .table import Table, join_with_pairs, measure_arrays, measure_dataset
@@ -64,6 +64,7 @@ class Realism(Task[RealismRecipe]):
     """
 
     recipe_class = RealismRecipe
+    version = 2
     metrics = METRICS
     seeds = 1
     arms = ("real", "AUG", "AUG:shuffled-boxes")
@@ -74,7 +75,8 @@ class Realism(Task[RealismRecipe]):
         Writes `volumes.csv` (a row for each volume), `histograms.csv`, `lesions.csv` and `groups.csv`.
 
         Raises:
-            UsageError: when one side has no volumes, or the two have different grids.
+            UsageError: when one side has no volumes, the two have different grids, or the arm has several
+                synthetic data sets.
         """
         measured = self._measure(arm, seed)
         sides = measured.sides
@@ -112,18 +114,20 @@ class Realism(Task[RealismRecipe]):
 
     def _measure(self, arm: Arm, seed: int) -> _Measured:
         """Measure as many of the arm's volumes as of the real test split, with the same mix, and the pool."""
-        if len(arm.synthetic) > 1:
-            raise UsageError(
-                f"{arm.name} has several synthetic data sets",
-                "realism measures one at a time: name each alone",
-            )
-        test, train, drawn = arm.real.select("test"), arm.real.select("train"), arm.sources[-1]
+        test, train, drawn = arm.real.select("test"), arm.real.select("train"), arm.find_measured()
         _check(drawn, test)
         sides = [describe_groups(dataset) for dataset in (test, train, drawn)]
-        compared = sides if len(train) else [sides[0], sides[2]]
-        matched, mix = match(compared, self.recipe.volumes)
+        asked = describe_request(train, self.recipe.volumes)
+        of_all = [side for side in (sides[0], sides[1], asked) if len(side)]
+        matched, mix = match([*of_all, sides[2]], self.recipe.volumes)
         if matched != MIXED[0]:
             log.info(f"{arm.name} and {test.name} share few strata: matched by {matched or 'nothing'}")
+        if (fewer := sum(mix.values())) < (wanted := sum(match(of_all, self.recipe.volumes)[1].values())):
+            log.info(
+                f"{arm.name} has {fewer} volumes of the mix that is compared, other rows {wanted}: for rows "
+                f"of one size, draw it with `--n {min(len(train), self.recipe.volumes)}`, or measure all with "
+                f"`--set volumes={len(drawn)}`"
+            )
         strata = [label_strata(cases, matched) for cases in sides]
         rows = pick(strata[0], mix, _stream(seed, 0)), pick(strata[1], mix, _stream(seed, 1), POOL)
         pool = _measure_real(arm.real, tuple(rows[0]), tuple(rows[1]), seed)
@@ -174,11 +178,6 @@ def _check(drawn: DBTDataset, reference: DBTDataset) -> None:
     for dataset, what in ((drawn, "volumes to measure"), (reference, "test volumes to compare with")):
         if not len(dataset):
             raise UsageError(f"{dataset.name} has no {what}", "import it with a split that has some")
-    if drawn.grid != reference.grid:
-        raise UsageError(
-            f"{drawn.name} has the grid {drawn.grid}, {reference.name} has {reference.grid}",
-            "sample, or import, on the real data set's grid",
-        )
 
 
 def _stream(seed: int, number: int) -> np.random.Generator:

@@ -8,6 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dbtbench.data.dataset import DBTDataset
+from dbtbench.geometry.views import projection
+from dbtbench.layouts import draw_layouts
+
 Rows = NDArray[np.int64]
 Mix = Mapping[str, int]
 
@@ -23,6 +27,29 @@ def label_strata(cases: pd.DataFrame, matched: str) -> NDArray[np.str_]:
     """Label each row by what is matched, from its columns `lesion` and `projection`."""
     names = [name for name in matched.split(" and ") if name]
     return np.array(["-".join(map(str, row)) for row in cases[names].to_numpy()], np.str_)
+
+
+def describe_request(train: DBTDataset, most: int) -> pd.DataFrame:
+    """Describe the volumes that `dbtbench generate` asks every generator for unless given otherwise.
+
+    All rows of a board are matched with these, so that `real` has no more volumes than synthetic data sets.
+
+    Args:
+        train: the training split.
+        most: volumes at most.
+
+    Returns:
+        One row for each, `projection` and `lesion`; none where the split has no volume with a lesion, or none
+        without, and half of each cannot be asked for.
+    """
+    from dbtbench.pipeline.request import GenerationRequest
+
+    if train.positive.all() or not train.positive.any():
+        return pd.DataFrame(columns=["projection", "lesion"])
+    asked = GenerationRequest
+    layouts = draw_layouts(train, min(most, len(train)), asked.seed, asked.positives)
+    rows = [(projection(layout.view), "yes" if len(layout.boxes) else "no") for layout in layouts]
+    return pd.DataFrame(rows, columns=["projection", "lesion"])
 
 
 def match(sides: Sequence[pd.DataFrame], most: int) -> tuple[str, dict[str, int]]:
