@@ -22,6 +22,7 @@ from dbtbench.layouts import draw_layouts
 from dbtbench.pipeline import generate
 from dbtbench.pipeline.generate import Fitted
 from dbtbench.pipeline.samples import draw_samples
+from dbtbench.testing.losses import check_losses
 from dbtbench.testing.rules import CONTRACT, CheckFailed, RuleBook, Subject, disturb_random_state
 from dbtbench.testing.toy import copy_with_changes, make_toy_dataset
 from dbtbench.workspace import Workspace
@@ -280,6 +281,7 @@ RULES = RuleBook[GeneratorBench](
         "purity": check_purity,
         "resume": check_resume,
         "boxes": check_boxes,
+        "losses": check_losses,
         "training-split": check_training_split,
         "odd-grid": check_odd_grid,
     }

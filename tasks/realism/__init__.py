@@ -125,8 +125,8 @@ class Realism(Task[RealismRecipe]):
         if (fewer := sum(mix.values())) < (wanted := sum(match(of_all, self.recipe.volumes)[1].values())):
             log.info(
                 f"{arm.name} has {fewer} volumes of the mix that is compared, other rows {wanted}: for rows "
-                f"of one size, draw it with `--n {min(len(train), self.recipe.volumes)}`, or measure all with "
-                f"`--set volumes={len(drawn)}`"
+                f"of one size, draw it with `--n {min(len(train), self.recipe.volumes)}`, or measure all "
+                f"with `--set volumes={len(drawn)}`"
             )
         strata = [label_strata(cases, matched) for cases in sides]
         rows = pick(strata[0], mix, _stream(seed, 0)), pick(strata[1], mix, _stream(seed, 1), POOL)

@@ -55,7 +55,8 @@ def test_a_file_that_keeps_the_rules_is_exit_0(flat: Path, capsys: pytest.Captur
     title, *lines = capsys.readouterr().out.splitlines()
     assert title == f"generator flat ({flat})"
     assert [line.split()[:2] for line in lines] == [
-        ["ok", rule] for rule in ("contract", "purity", "resume", "boxes", "training-split", "odd-grid")
+        ["ok", rule]
+        for rule in ("contract", "purity", "resume", "boxes", "losses", "training-split", "odd-grid")
     ]
 
 

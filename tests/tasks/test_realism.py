@@ -44,7 +44,9 @@ def evaluate(toy: DBTDataset, tmp_path: Path) -> Callable[..., Evaluation]:
             toy.select("train"),
             () if synthetic is None else (synthetic,),
         )
-        evaluation: Evaluation = Realism(RealismRecipe(**{"draws": 0} | settings)).evaluate(arm, seed, Run(tmp_path, {}))
+        evaluation: Evaluation = Realism(RealismRecipe(**{"draws": 0} | settings)).evaluate(
+            arm, seed, Run(tmp_path, {})
+        )
         return evaluation
 
     return run
