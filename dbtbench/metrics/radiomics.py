@@ -8,17 +8,20 @@ smeared; one matrix holds all slices and directions (the manual's 2.5D, fully me
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dbtbench.geometry.views import Volume
+from dbtbench.geometry.views import Boxes, Volume
 from dbtbench.metrics.mask import Mask
 from dbtbench.metrics.texture import choose_slices
 
 GREY_LEVELS = 32
+CROP = np.array([1.0, 1.5, 1.5])
+"""Size of a lesion's crop, as a multiple of its box: margins belong to it."""
 DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
 """The four directions in the plane, as steps in rows and columns; the others are these backwards."""
 
@@ -49,6 +52,30 @@ def radiomics(volumes: Volume, mask: Mask) -> dict[str, NDArray[np.float64]]:
         rows.append(first_order(planes[own], levels[own]) | glcm(levels) | glrlm(levels))
     names = rows[0] if rows else {}
     return {name: np.array([row[name] for row in rows], np.float64) for name in names}
+
+
+def lesion_radiomics(volumes: Volume, mask: Mask, boxes: Sequence[Boxes]) -> dict[str, NDArray[np.float64]]:
+    """Compute the features of a crop around each lesion: its box, half as wide and high again.
+
+    Args:
+        volumes: (N, 1, D, H, W) float32 in [0, 1].
+        mask: same shape, True inside the breast.
+        boxes: for each volume (n, 6) float32 `[z0, y0, x0, z1, y1, x1]`, half-open, in voxels.
+
+    Returns:
+        (L,) float64 for each feature by its name, in the order of the boxes; NaN where a crop shows no
+        breast.
+    """
+    rows: dict[str, list[float]] = {}
+    for volume, inside, own in zip(volumes, mask, boxes, strict=True):
+        for box in own.astype(np.float64):
+            centre, half = (box[3:] + box[:3]) / 2, (box[3:] - box[:3]) / 2 * CROP
+            low = np.floor(np.maximum(centre - half, 0)).astype(int)
+            high = np.maximum(np.ceil(centre + half).astype(int), low + 1)
+            place = (None, slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))
+            for name, values in radiomics(volume[place], inside[place]).items():
+                rows.setdefault(name, []).extend(values.tolist())
+    return {name: np.array(values, np.float64) for name, values in rows.items()}
 
 
 def first_order(values: NDArray[np.floating], levels: Levels) -> Features:

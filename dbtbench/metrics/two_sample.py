@@ -67,7 +67,7 @@ def c2st_auc(
     from sklearn.metrics import roc_auc_score
 
     rng = np.random.default_rng(seed)
-    folds = [_deal(np.asarray(own), rng) for own in (patients, reference_patients)]
+    folds = [deal_patients(own, FOLDS, rng) for own in (patients, reference_patients)]
     if min(fold.max(initial=-1) for fold in folds) < FOLDS - 1:
         return float("nan")
     x, fold = np.concatenate([features, reference]), np.concatenate(folds)
@@ -124,7 +124,16 @@ def frechet_distance(features: ArrayLike, reference: ArrayLike) -> float:
     return float(np.sum((x.mean(axis=0) - y.mean(axis=0)) ** 2) + np.trace(one) + np.trace(other) - 2 * root)
 
 
-def _deal(patients: NDArray[np.generic], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Deal patients to folds, so that the folds have as many, or one more."""
-    names, number = np.unique(patients, return_inverse=True)
-    return (rng.permutation(len(names)) % FOLDS)[number]
+def deal_patients(patients: ArrayLike, folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Deal patients to folds, so that the folds have as many patients, or one more.
+
+    Args:
+        patients: (N,) of which patient each row is.
+        folds: how many.
+        rng: of the draw.
+
+    Returns:
+        (N,) number of each row's fold.
+    """
+    names, number = np.unique(np.asarray(patients), return_inverse=True)
+    return np.asarray((rng.permutation(len(names)) % folds)[number], np.int64)

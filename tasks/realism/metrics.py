@@ -59,7 +59,14 @@ LESIONS = (
     Metric("lesion_contrast", "contrast of lesions in the plane", "target", INTENSITY, 2),
     Metric("lesion_depth_distance", "distance of lesions in depth", "lower", INTENSITY, 3, distance=True),
     Metric("lesion_radius_distance", "distance of lesions in radius", "lower", INTENSITY, 3, distance=True),
+    Metric("lesion_precision", "precision of lesion crops", "higher"),
+    Metric("lesion_recall", "recall of lesion crops", "higher"),
+    Metric("lesion_coverage", "coverage of lesion crops", "higher"),
+    Metric("lesion_kid", "KID of lesion crops", "lower", distance=True),
+    Metric("lesion_frechet", "Fréchet distance of lesion crops", "lower", distance=True),
 )
+CROP_METRICS = LESIONS[-5:]
+"""Of sets of lesions: both sides need as many as a comparison of sets of volumes."""
 
 SLOW = (
     Metric("dip_whole", "dip", "target", version=2),
@@ -69,10 +76,24 @@ SLOW = (
 )
 """Not placed on the floor: 400 fits of a mixture take minutes."""
 
-METRICS = (*DISTANCES, *TEXTURE, *SETS, *PROPERTIES, *LESIONS, *SLOW)
+TRAINED = (Metric("c2st_cnn", "C2ST AUC of a CNN", "lower", distance=True),)
+"""Trains networks: computed where the recipe asks for it, else NaN; its floor is of few draws."""
 
-SHARES = {"precision", "recall", "coverage", "clipped_density", "clipped_coverage", "c2st_auc"}
-UNBOUNDED = {"kid", "beta", "anisotropy", "lesion_cnr", "lesion_contrast"}
+PLANES = (
+    Metric("kid_imagenet", "KID of ImageNet features", "lower", distance=True),
+    Metric("frechet_imagenet", "Fréchet distance of ImageNet features", "lower", distance=True),
+)
+"""Of features of a network of the extra `features`: computed where the recipe asks for them, else NaN."""
+
+OPTIONAL = (*TRAINED, *PLANES)
+
+METRICS = (*DISTANCES, *TEXTURE, *SETS, *PROPERTIES, *LESIONS, *SLOW, *OPTIONAL)
+
+SHARES = {
+    *("precision", "recall", "coverage", "clipped_density", "clipped_coverage", "c2st_auc", "c2st_cnn"),
+    *("lesion_precision", "lesion_recall", "lesion_coverage"),
+}
+UNBOUNDED = {"kid", "kid_imagenet", "beta", "anisotropy", "lesion_cnr", "lesion_contrast", "lesion_kid"}
 
 
 def find_bounds(name: str) -> tuple[float, float]:

@@ -21,6 +21,7 @@ SMALLEST = 8
 ENOUGH = 16
 """Volumes of either side that a place on the floor needs: half of them are enough for a comparison."""
 PLAIN = ("rms_contrast", "rms_contrast_breast", "percentile_range", "michelson_breast")
+CROPS = ("precision", "recall", "coverage", "kid", "frechet")
 TEXTURE = ("roughness", "beta", "anisotropy", "coherence")
 
 
@@ -50,6 +51,7 @@ def score(sides: Sides) -> Scores:
         score_intensities(sides)
         | score_texture(sides)
         | score_sets(sides)
+        | score_planes(sides)
         | score_properties(sides)
         | score_lesions(sides)
     )
@@ -99,6 +101,15 @@ def score_sets(sides: Sides) -> Scores:
     }
 
 
+def score_planes(sides: Sides) -> Scores:
+    """Compare the sets by features of planes; NaN where they are not measured, or of fewer than 8 volumes."""
+    own, real = sides.own.planes, sides.reference.planes
+    if not min(own.shape[1], real.shape[1]) or min(len(own), len(real)) < SMALLEST:
+        return {"kid_imagenet": float("nan"), "frechet_imagenet": float("nan")}
+    x, y = standardise(own, real)
+    return {"kid_imagenet": kid(x, y), "frechet_imagenet": frechet_distance(x, y)}
+
+
 def score_properties(sides: Sides) -> Scores:
     """Compute properties of the judged volumes alone."""
     own = sides.own
@@ -129,7 +140,9 @@ def score_lesions(sides: Sides) -> Scores:
     """Compute contrast of the judged lesions, and its distance to that of the fitted ones."""
     own, fitted = sides.own.lesions, sides.fitted.lesions
     depth, radius = (
-        contrast.profile_distance(own.filter(like=name).to_numpy(), fitted.filter(like=name).to_numpy())
+        contrast.profile_distance(
+            own.filter(regex=f"^{name}").to_numpy(), fitted.filter(regex=f"^{name}").to_numpy()
+        )
         for name in ("depth", "radius")
     )
     return {
@@ -137,7 +150,19 @@ def score_lesions(sides: Sides) -> Scores:
         "lesion_contrast": float(own["depth0"].mean()),
         "lesion_depth_distance": depth,
         "lesion_radius_distance": radius,
+        **score_crops(own, fitted),
     }
+
+
+def score_crops(own: pd.DataFrame, fitted: pd.DataFrame) -> Scores:
+    """Compare sets of lesions by the features of their crops; NaN with fewer than 8 on a side."""
+    x, y = (table.filter(like="crop_").to_numpy(np.float64) for table in (own, fitted))
+    if min(len(x), len(y)) < SMALLEST:
+        x, y = np.empty((0, 1)), np.empty((0, 1))
+    else:
+        x, y = standardise(x, y)
+    found = fidelity_and_coverage(x, y) | {"kid": kid(x, y), "frechet": frechet_distance(x, y)}
+    return {f"lesion_{name}": found[name] for name in CROPS}
 
 
 def _mean(table: pd.DataFrame) -> dict[str, float]:

@@ -13,9 +13,11 @@ from dbtbench.data.dataset import KEY, DBTDataset
 from dbtbench.errors import UsageError
 from dbtbench.geometry.views import Boxes, Volume, laterality
 from dbtbench.metrics import contrast, histogram
+from dbtbench.metrics.c2st_cnn import cut_windows
 from dbtbench.metrics.diversity import draw_pairs, ms_ssim, shrink
 from dbtbench.metrics.mask import breast_mask
-from dbtbench.metrics.radiomics import radiomics
+from dbtbench.metrics.plane_features import plane_features
+from dbtbench.metrics.radiomics import lesion_radiomics, radiomics
 from dbtbench.metrics.spectrum import spectrum
 from dbtbench.metrics.texture import coherence, roughness
 from dbtbench.runtime.progress import Advance
@@ -37,9 +39,13 @@ class Table:
         counts: `whole` and `breast`, each (N, 256): voxels of each grey level.
         texture: N rows: mean and contrast, roughness, logarithms of power, slope, anisotropy, coherence.
         radiomics: N rows of radiomic features.
-        lesions: L rows: `row` (which volume), `cnr`, and contrast `depth0` … and `radius0` …
+        lesions: L rows: `row` (which volume), `cnr`, contrast `depth0` … and `radius0` …, and radiomic
+            features `crop_…` of the crop around it.
         pairs: (P, 3): two rows, and their similarity; of different patients.
-        thumbnails: (N, d, h, w) float32, what the similarity is of.
+        thumbnails: (M, d, h, w) float32, what the similarity is of; not taken when rows are.
+        windows: (M, d, h, w) float32 in full resolution, what a network sees; not taken when rows are.
+        places: (N,) which of the windows is each row's.
+        planes: (N, F) features of planes by a network; F is 0 where they are not measured.
     """
 
     cases: pd.DataFrame
@@ -49,6 +55,9 @@ class Table:
     lesions: pd.DataFrame
     pairs: NDArray[np.float64]
     thumbnails: Volume
+    windows: Volume
+    places: Rows
+    planes: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -79,6 +88,9 @@ class Table:
             lesions[lesions["row"] >= 0].reset_index(drop=True),
             pairs[(pairs[:, :2] >= 0).all(axis=1)],
             self.thumbnails,
+            self.windows,
+            self.places[chosen],
+            self.planes[chosen],
         )
 
     def describe(self, side: str) -> pd.DataFrame:
@@ -89,6 +101,15 @@ class Table:
 def join_with_pairs(parts: Sequence[Table], seed: int) -> Table:
     """Put tables one below the other, with new pairs among all their rows."""
     return _pair(_join(parts), seed)
+
+
+def measure_planes(table: Table) -> Table:
+    """Add the features of planes by a network.
+
+    Raises:
+        MissingError: when it is not installed.
+    """
+    return replace(table, planes=plane_features(table.windows)[table.places])
 
 
 def measure_dataset(dataset: DBTDataset, cases: pd.DataFrame, advance: Advance, seed: int) -> Table:
@@ -153,10 +174,10 @@ def _measure(volumes: Volume, boxes: Sequence[Boxes], views: Sequence[str]) -> T
         [histogram.histogram(volume[None], own[None]) for volume, own in zip(volumes, inside, strict=True)],
     ]
     whole, breast = (np.array(rows, np.int64).reshape(-1, histogram.LEVELS) for rows in counted)
-    facing = volumes.copy()
+    facing, facing_mask = volumes.copy(), inside.copy()
     for row, view in enumerate(views):
         if laterality(view) == "r":
-            facing[row] = volumes[row, ..., ::-1]
+            facing[row], facing_mask[row] = volumes[row, ..., ::-1], inside[row, ..., ::-1]
     return Table(
         pd.DataFrame(index=range(len(volumes))),
         {"whole": whole, "breast": breast},
@@ -165,6 +186,9 @@ def _measure(volumes: Volume, boxes: Sequence[Boxes], views: Sequence[str]) -> T
         _measure_lesions(volumes, inside, boxes),
         np.empty((0, 3)),
         shrink(facing),
+        cut_windows(facing, facing_mask),
+        np.arange(len(volumes)),
+        np.empty((len(volumes), 0), np.float32),
     )
 
 
@@ -177,6 +201,7 @@ def _measure_lesions(volumes: Volume, inside: NDArray[np.bool_], boxes: Sequence
             "cnr": contrast.lesion_cnr(volumes, inside, own),
             **{f"depth{place}": column for place, column in enumerate(depth.T)},
             **{f"radius{place}": column for place, column in enumerate(radius.T)},
+            **{f"crop_{name}": column for name, column in lesion_radiomics(volumes, inside, own).items()},
         }
     )
 
@@ -184,6 +209,7 @@ def _measure_lesions(volumes: Volume, inside: NDArray[np.bool_], boxes: Sequence
 def _join(parts: Sequence[Table]) -> Table:
     """Put tables one below the other, without pairs."""
     starts = np.cumsum([0, *map(len, parts)])
+    firsts = np.cumsum([0, *(len(part.windows) for part in parts)])
     lesions = [
         part.lesions.assign(row=part.lesions["row"] + start)
         for part, start in zip(parts, starts[:-1], strict=True)
@@ -196,6 +222,9 @@ def _join(parts: Sequence[Table]) -> Table:
         pd.concat(lesions, ignore_index=True),
         np.empty((0, 3)),
         np.concatenate([part.thumbnails for part in parts]),
+        np.concatenate([part.windows for part in parts]),
+        np.concatenate([part.places + first for part, first in zip(parts, firsts[:-1], strict=True)]),
+        np.concatenate([part.planes for part in parts]),
     )
 
 

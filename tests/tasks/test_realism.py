@@ -20,11 +20,14 @@ from dbtbench.geometry.views import Volume
 from dbtbench.metrics import histogram
 from dbtbench.runs import Run
 from dbtbench.task import Arm, Evaluation
+from dbtbench.tasks import realism
 from dbtbench.tasks.realism import Realism, RealismRecipe
-from dbtbench.tasks.realism.metrics import METRICS, SETS, SLOW
+from dbtbench.tasks.realism.metrics import METRICS, OPTIONAL, SETS, SLOW
 
 Change = Callable[[Volume, int], Volume]
 OF_SETS = {metric.name for metric in SETS}
+NOT_ASKED = {metric.name for metric in OPTIONAL}
+"""Computed where the recipe asks for it only."""
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +84,7 @@ def test_real_training_data_are_near_the_real_test_split(evaluate: Callable[...,
     assert evaluation.counts["boxes"] > 0
     assert evaluation.scores["w1_intensity"] < 0.01
     undefined = {name for name, value in evaluation.scores.items() if np.isnan(value)}
-    assert undefined == {"c2st_auc"}  # of four patients there are no five folds
+    assert undefined == {"c2st_auc"} | NOT_ASKED  # of four patients there are no five folds
     assert Realism.primary in evaluation.scores
 
 
@@ -124,8 +127,9 @@ def test_volumes_without_lesions_or_structure_score_nan_where_nothing_is_defined
 ) -> None:
     train = toy.select("train")
     normal = evaluate(train.take(~train.cases["case"].isin(train.boxes["case"])))
-    lesions = {"lesion_cnr", "lesion_contrast", "lesion_depth_distance", "lesion_radius_distance"}
-    assert {name for name, value in normal.scores.items() if np.isnan(value)} == {"c2st_auc"} | lesions
+    lesions = {metric.name for metric in METRICS if metric.name.startswith("lesion_")}
+    undefined = {name for name, value in normal.scores.items() if np.isnan(value)}
+    assert undefined == {"c2st_auc"} | lesions | NOT_ASKED
     assert normal.counts["boxes"] == 0
     flat = evaluate(altered(lambda volume, _: np.full_like(volume, 0.3))).scores
     assert flat["w1_intensity"] > 0.1
@@ -211,7 +215,9 @@ def test_scores_are_placed_on_the_floor_and_all_that_is_behind_them_is_kept(
     evaluation = task.evaluate(arm, 0, run)
     n = evaluation.counts["volumes"]
     assert n == evaluation.counts["reference_volumes"] >= 16
-    unplaced = {metric.name for metric in SLOW} | {"c2st_auc"}  # of half of five patients: no five folds
+    unplaced = (
+        {metric.name for metric in SLOW} | NOT_ASKED | {"c2st_auc"}
+    )  # of half of five patients: no five folds
     assert evaluation.standings.keys() == {metric.name for metric in METRICS} - unplaced
     for standing in evaluation.standings.values():
         assert standing.floor_low <= standing.floor <= standing.floor_high
@@ -231,3 +237,18 @@ def test_scores_are_placed_on_the_floor_and_all_that_is_behind_them_is_kept(
     assert set(groups) >= {"column", "group", "volumes", "metric", "value", "low", "high", "percentile"}
     without = Realism(RealismRecipe(draws=0)).score(arm, 0, None)
     assert (str(without.scores), without.standings) == (str(evaluation.scores), {})
+
+
+def test_features_that_are_not_installed_are_said_once_and_what_is_asked_for_is_computed(
+    toy: DBTDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, arm = Realism(RealismRecipe(draws=0, features=True)), Arm("real", toy, toy.select("train"))
+    realism._find_network.cache_clear()
+    monkeypatch.setattr(realism, "has_network", lambda: False)
+    for _ in range(2):
+        assert np.isnan(task.score(arm, 0, None).scores["kid_imagenet"])
+    assert capsys.readouterr().err.count("pip install 'dbtbench[features]'") == 1
+    realism._find_network.cache_clear()
+    monkeypatch.undo()
+    scores = task.score(arm, 0, None).scores
+    assert np.isfinite([scores["kid_imagenet"], scores["frechet_imagenet"]]).all()

@@ -17,12 +17,12 @@ from dbtbench.metric import Standing
 from dbtbench.tasks.realism.floor import draw_floor, resample, stand
 from dbtbench.tasks.realism.groups import name_worst, score_groups
 from dbtbench.tasks.realism.matching import halve, label_strata, match, pick
-from dbtbench.tasks.realism.metrics import METRICS, SLOW, find_bounds
+from dbtbench.tasks.realism.metrics import METRICS, OPTIONAL, SLOW, find_bounds
 from dbtbench.tasks.realism.scoring import Scores, Sides, score, score_simple
 from dbtbench.tasks.realism.table import Table, join_with_pairs, measure_arrays
 
 EACH, DRAWS, GRID = 24, 20, (4, 48, 48)
-SLOWLY = {metric.name for metric in SLOW}
+SLOWLY = {metric.name for metric in (*SLOW, *OPTIONAL)}
 LESIONS = {metric.name for metric in METRICS if metric.name.startswith("lesion_")}
 
 
