@@ -65,7 +65,7 @@ class Flow(LearnedGenerator[FlowRecipe]):
     """Autoregressive transformer flow over patches of whitened volumes, with an exact likelihood."""
 
     recipe_class = FlowRecipe
-    model: FlowModel  # type: ignore[assignment]
+    model: FlowModel
 
     def check(self, grid: tuple[int, int, int]) -> None:
         """Check that patches fill the volume.

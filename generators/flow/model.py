@@ -9,7 +9,7 @@ is counted from there.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,11 +48,11 @@ class Flow(nn.Module):
             Patches(grid, recipe.patch, shifted=number // 2 % 2 == 1, backward=number % 2 == 1)
             for number in range(recipe.blocks)
         ]
-        tokens = self.patches[0].cut(torch.zeros(1, 1, *grid)).shape[1:]
+        _, tokens, size = self.patches[0].cut(torch.zeros(1, 1, *grid)).shape
         self.blocks = nn.ModuleList(
-            AutoregressiveBlock(*tokens, recipe.width, recipe.layers) for _ in self.patches
+            AutoregressiveBlock(tokens, size, recipe.width, recipe.layers) for _ in self.patches
         )
-        self.register_buffer("basis", torch.eye(tokens[1]))
+        self.register_buffer("basis", torch.eye(size))
         self.register_buffer("gain", torch.zeros(()))
         self.basis: Tensor
         self.gain: Tensor
@@ -108,7 +108,7 @@ class Flow(nn.Module):
 
     def decode(self, latent: Tensor, label: Tensor, projection: Tensor, mask: Tensor) -> Tensor:
         """Map white noise (N, 1, D, H, W) to residuals: the inverse of `encode`, in 32 bits."""
-        for block, patches in zip(reversed(self.blocks), reversed(self.patches), strict=True):
+        for block, patches in reversed(self._pair_up()):
             context = block.embed(label, projection, self._cut(patches, mask))
             tokens = block.inverse(self._cut(patches, latent), context)
             latent = patches.join(tokens @ self.basis.T)
@@ -127,6 +127,13 @@ class Flow(nn.Module):
             (score,) = torch.autograd.grad(likelihood, x)
         return residual + self.noise**2 * score
 
+    def _pair_up(self) -> list[tuple[AutoregressiveBlock, Patches]]:
+        """Give each block with its patches, in the order of encoding."""
+        return [
+            (cast(AutoregressiveBlock, block), patches)
+            for block, patches in zip(self.blocks, self.patches, strict=True)
+        ]
+
     def _whiten(self, residual: Tensor) -> Tensor:
         with torch.autocast(residual.device.type, enabled=False):  # 16 bits are too few for the transforms
             whitened: Tensor = self.whitening(residual.float())
@@ -142,7 +149,7 @@ class Flow(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Map whitened volumes to white noise by the blocks alone."""
         log_det = torch.zeros(len(latent), device=latent.device)
-        for block, patches in zip(self.blocks, self.patches, strict=True):
+        for block, patches in self._pair_up():
             context = block.embed(label, projection, self._cut(patches, mask))
             tokens, added = block(self._cut(patches, latent), context)
             with torch.autocast(latent.device.type, enabled=False):

@@ -73,9 +73,10 @@ class Objective:
 
     def measure(self, net: nn.Module) -> None:
         """Measure the gain over the training volumes, and keep it in `net.gain`."""
-        rows = torch.arange(min(len(self.data), MEASURED), device=self.data.device)
+        rows, size = torch.arange(min(len(self.data), MEASURED)), self.recipe.sample_batch
         gains = []
-        for part in rows.split(self.recipe.sample_batch):
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size].to(self.data.device)
             noise = torch.randn(len(part), *self.residuals.shape[1:])
             gains.append(self._compute_gain(net, part, noise.to(distributed.device())))
         gain: Any = net.gain

@@ -27,7 +27,7 @@ from dbtbench.recipe import folder_of, names, resolve
 from dbtbench.runs import Run
 from dbtbench.runtime.signals import Terminated
 from dbtbench.testing.suites import GeneratorSuite
-from dbtbench.training import loop
+from dbtbench.training import loop, step
 from dbtbench.training.learned import LeftBreasts
 
 FOLDER = folder_of(Flow)
@@ -111,7 +111,7 @@ class TestMap:
         model = FlowModel(smoke(patch=(1, 1, 2), width=32), (1, 2, 2)).eval().requires_grad_(False)
         for block in model.blocks:
             nn.init.normal_(block.affine.weight, std=0.03)
-        q = torch.distributions.Normal(0.0, 1.7)
+        q: Any = torch.distributions.Normal(0.0, 1.7)
         x = q.sample((20_000, 1, 1, 2, 2))
         density = torch.cat(
             [model.log_likelihood(part, *given(len(part), (1, 2, 2))) for part in x.split(5000)]
@@ -297,13 +297,13 @@ class TestTrained:
 def test_a_training_that_was_killed_ends_with_the_same_bytes(
     fitted: Flow, toy: DBTDataset, layouts: list[Layout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, taken = loop.train_step, []
+    taken = []
 
     def die(state: Any) -> Any:
         taken.append(state.step)
         if len(taken) == 9:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(state)
+        return step.train_step(state)
 
     monkeypatch.setattr(loop, "train_step", die)
     run = Run(tmp_path, {})
