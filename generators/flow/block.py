@@ -42,7 +42,7 @@ class AutoregressiveBlock(nn.Module):
         nn.init.zeros_(self.affine.weight)
         nn.init.zeros_(self.affine.bias)
 
-    def embed(self, label: Tensor, projection: Tensor, mask: Tensor) -> Tensor:
+    def embed_conditioning(self, label: Tensor, projection: Tensor, mask: Tensor) -> Tensor:
         """Embed the conditioning of each token: (N, T, width).
 
         Args:
@@ -59,7 +59,7 @@ class AutoregressiveBlock(nn.Module):
 
         Args:
             x: (N, T, P).
-            context: what `embed` gave.
+            context: what `embed_conditioning` gave.
 
         Returns:
             (N, T, P) float32, and the logarithm of the Jacobian's determinant, (N,).

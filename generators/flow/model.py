@@ -109,7 +109,7 @@ class Flow(nn.Module):
     def decode(self, latent: Tensor, label: Tensor, projection: Tensor, mask: Tensor) -> Tensor:
         """Map white noise (N, 1, D, H, W) to residuals: the inverse of `encode`, in 32 bits."""
         for block, patches in reversed(self._pair_up()):
-            context = block.embed(label, projection, self._cut(patches, mask))
+            context = block.embed_conditioning(label, projection, self._cut(patches, mask))
             tokens = block.inverse(self._cut(patches, latent), context)
             latent = patches.join(tokens @ self.basis.T)
         residual: Tensor = self.whitening.inverse(latent)
@@ -150,7 +150,7 @@ class Flow(nn.Module):
         """Map whitened volumes to white noise by the blocks alone."""
         log_det = torch.zeros(len(latent), device=latent.device)
         for block, patches in self._pair_up():
-            context = block.embed(label, projection, self._cut(patches, mask))
+            context = block.embed_conditioning(label, projection, self._cut(patches, mask))
             tokens, added = block(self._cut(patches, latent), context)
             with torch.autocast(latent.device.type, enabled=False):
                 latent = patches.join(tokens @ self.basis.T)
