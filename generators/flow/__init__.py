@@ -43,7 +43,7 @@ class FlowRecipe(LearnedRecipe):
 
     sampling_only: ClassVar[frozenset[str]] = LearnedRecipe.sampling_only | {"denoise"}
     synonyms: ClassVar[dict[str, str]] = {
-        **dict.fromkeys(["flows", "steps_of_flow", "num_blocks"], "blocks"),
+        **dict.fromkeys(["flows", "num_blocks"], "blocks"),
         **dict.fromkeys(["noise_std", "sigma"], "noise"),
         **dict.fromkeys(["depth", "layers_per_block"], "layers"),
         **dict.fromkeys(["channels", "base_channels", "embed_dim"], "width"),
