@@ -1,4 +1,4 @@
-"""Where the DDPM's texture goes wrong: `python benchmarks/ddpm_texture.py WORKSPACE DATA [RECIPE]`.
+"""Where the DDPM's texture goes wrong: `python benchmarks/ddpm_texture.py WORKSPACE DATA [RECIPE [VOLUMES]]`.
 
 Draws from a trained DDPM without guidance: with several samplers and numbers of steps, and from noisy
 training volumes instead of from noise. Compares each set with the validation split: roughness and power in
@@ -18,31 +18,30 @@ import torch
 from torch import Tensor
 
 from dbtbench.data.dataset import DBTDataset
+from dbtbench.diffusion.names import SamplerName
 from dbtbench.diffusion.process import add_noise
-from dbtbench.diffusion.sampling import SAMPLERS, sample_heun
+from dbtbench.diffusion.sampling import SAMPLERS
 from dbtbench.generator import Layout
 from dbtbench.generators.ddpm import DDPM
+from dbtbench.training.denoising import make_denoise
 from dbtbench.geometry.views import Volume
 from dbtbench.metrics.spectrum import BANDS
 from dbtbench.metrics.two_sample import c2st_auc, standardise
 from dbtbench.pipeline.generate import fit
 from dbtbench.tasks.realism.table import Table, measure_arrays
-from dbtbench.training.denoising import make_denoise
 from dbtbench.training.learned import LayoutNoise, LeftBreasts
 from dbtbench.workspace import Workspace
 
-N = 48
 BATCH = 16
 SETTINGS: tuple[dict[str, Any], ...] = (
     {"sampler": "dpm++", "steps": 20, "linear": True},
     {"sampler": "dpm++", "steps": 20},
-    {"sampler": "dpm++", "steps": 10, "snr": 1.0},
-    {"sampler": "dpm++", "steps": 10, "snr": 0.1},
     {"sampler": "heun", "steps": 20},
-    {"sampler": "dpm++", "steps": 10, "snr": 10.0},
     {"sampler": "ddim", "steps": 20},
-    {"sampler": "heun", "steps": 40, "churn": 10.0},
-    {"sampler": "ancestral", "steps": 50},
+    {"sampler": "ancestral", "steps": 20},
+    {"sampler": "dpm++", "steps": 10, "snr": 0.1},
+    {"sampler": "dpm++", "steps": 10, "snr": 1.0},
+    {"sampler": "dpm++", "steps": 10, "snr": 10.0},
     {"sampler": "dpm++", "steps": 50},
     {"sampler": "heun", "steps": 50},
 )
@@ -59,9 +58,8 @@ class Zero(torch.nn.Module):
 def draw(
     generator: DDPM,
     train: DBTDataset,
-    sampler: str,
+    sampler: SamplerName,
     steps: int,
-    churn: float = 0.0,
     snr: float = 0.0,
     linear: bool = False,
 ) -> Volume:
@@ -69,10 +67,9 @@ def draw(
 
     Args:
         generator: fitted.
-        train: the first `N` volumes of the training split, or more.
+        train: training volumes.
         sampler: name of the sampler.
         steps: calls of the network for each volume.
-        churn: of `heun`.
         snr: signal-to-noise ratio of the noisy training volumes that sampling starts from; 0 for noise.
         linear: the network's output is left out.
     """
@@ -91,18 +88,15 @@ def draw(
         model.net = Zero() if linear else network
         with torch.inference_mode():
             denoise = make_denoise(generator.recipe, model, conditioning)
-            if churn:
-                values = sample_heun(denoise, x, alpha_bar, steps, noise, churn)
-            else:
-                values = SAMPLERS[sampler](denoise, x, alpha_bar, steps, noise)  # type: ignore[index]
+            values = SAMPLERS[sampler](denoise, x, alpha_bar, steps, noise)
             drawn.append(model.intensities.inverse(values))
         model.net = network
     return torch.cat(drawn).numpy()
 
 
 def batches(train: DBTDataset) -> Iterator[list[Layout]]:
-    """Make layouts of the first training volumes, a batch at a time."""
-    cases = list(train.cases.head(N).itertuples())
+    """Make layouts of training volumes, a batch at a time."""
+    cases = list(train.cases.itertuples())
     for start in range(0, len(cases), BATCH):
         yield [
             Layout(start + row, start + row, case.label, case.View, train.boxes_of(case.case), int(case.case))
@@ -125,15 +119,16 @@ def measure(volumes: Volume, name: str) -> Table:
     return measure_arrays(volumes, [], name)
 
 
-def main(workspace: str, data: str, recipe: str = "demo") -> None:
+def main(workspace: str, data: str, recipe: str = "demo", volumes: str = "48") -> None:
     """Print the table, a row at a time."""
+    n = int(volumes)
     space = Workspace(Path(workspace))
     real = DBTDataset.open(space.datasets / data)
     fitted = fit(space, "ddpm", real, recipe, {"guidance_scale": "1"})
     generator = fitted.generator
     assert isinstance(generator, DDPM)
     train = real.select("train")
-    train = train.take(np.isin(np.arange(len(train)), np.random.default_rng(0).permutation(len(train))[:N]))
+    train = train.take(np.isin(np.arange(len(train)), np.random.default_rng(0).permutation(len(train))[:n]))
     reference = measure(LeftBreasts(real.select("validation")).volumes.numpy(), "validation")
     columns = ["drawn with", "calls", "roughness", *BANDS, "C2ST"]
     print_row(columns)
@@ -147,8 +142,6 @@ def main(workspace: str, data: str, recipe: str = "demo") -> None:
     )
     for settings in SETTINGS:
         words = str(settings["sampler"])
-        if "churn" in settings:
-            words += f", churn {settings['churn']:g}"
         if "snr" in settings:
             words += f", from training volumes at SNR {settings['snr']:g}"
         if "linear" in settings:

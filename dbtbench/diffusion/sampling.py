@@ -12,7 +12,6 @@ quotient that zero terminal SNR would break.
 from __future__ import annotations
 
 import math
-from bisect import bisect
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -32,8 +31,6 @@ Sampler = Callable[[Denoise, Tensor, Tensor, int, NoiseSampler], Tensor]
 `x` is x_T (N, ...), `alpha_bar` the (T + 1,) schedule, and `steps` the number of calls of `denoise`, 1 to T.
 """
 
-MAX_CHURN = math.sqrt(2) - 1
-"""Largest share by which churn raises sigma / alpha."""
 MIN_HALF_LOG_SNR = -6.0
 """Lower bound of lambda_t = ln(alpha_t / sigma_t) at the second timestep of DPM-Solver++.
 
@@ -103,18 +100,13 @@ def sample_ddim(
 
 
 def sample_heun(
-    denoise: Denoise,
-    x: Tensor,
-    alpha_bar: Tensor,
-    steps: int,
-    noise_sampler: NoiseSampler,
-    churn: float = 0.0,
+    denoise: Denoise, x: Tensor, alpha_bar: Tensor, steps: int, noise_sampler: NoiseSampler
 ) -> Tensor:
     """Sample by Heun's second-order method (Karras et al., arXiv 2206.00364, algorithm 1). See `Sampler`.
 
     It solves dy / dtau = (y - x_0) / tau on the straight path (`process.py`), where zero terminal SNR is no
     singularity, as it is in the paper's sigma / alpha. A step takes two calls of `denoise`, the last one:
-    there are half as many steps as calls. With `churn` (S_churn), noise is added before each step.
+    there are half as many steps as calls.
     """
     a = alpha_bar.double().tolist()
     scale = [math.sqrt(a_t) + math.sqrt(1 - a_t) for a_t in a]
@@ -124,15 +116,7 @@ def sample_heun(
         return (y - denoise(y * scale[t], t)) / tau[t]
 
     y = x / scale[-1]
-    visited = uniform_log_snr_timesteps(alpha_bar, (steps + 1) // 2)
-    growth = 1 + min(churn / (len(visited) - 1), MAX_CHURN)
-    for t, s in pairwise(visited):
-        if churn and t < len(a) - 1:
-            ratio = tau[t] / (1 - tau[t])  # sigma / alpha, which grows
-            raised = bisect(tau, growth * ratio / (1 + growth * ratio)) - 1
-            added = (tau[raised] / (1 - tau[raised])) ** 2 - ratio**2
-            y = (1 - tau[raised]) * (y / (1 - tau[t]) + math.sqrt(max(added, 0.0)) * noise_sampler())
-            t = raised
+    for t, s in pairwise(uniform_log_snr_timesteps(alpha_bar, (steps + 1) // 2)):
         mean_slope = slope(y, t)
         if s:
             mean_slope = (mean_slope + slope(y + (tau[s] - tau[t]) * mean_slope, s)) / 2
