@@ -23,12 +23,12 @@ from dbtbench.diffusion.process import add_noise
 from dbtbench.diffusion.sampling import SAMPLERS
 from dbtbench.generator import Layout
 from dbtbench.generators.ddpm import DDPM
-from dbtbench.training.denoising import make_denoise
 from dbtbench.geometry.views import Volume
 from dbtbench.metrics.spectrum import BANDS
 from dbtbench.metrics.two_sample import c2st_auc, standardise
 from dbtbench.pipeline.generate import fit
 from dbtbench.tasks.realism.table import Table, measure_arrays
+from dbtbench.training.denoising import make_denoise
 from dbtbench.training.learned import LayoutNoise, LeftBreasts
 from dbtbench.workspace import Workspace
 

@@ -69,9 +69,6 @@ class Generator(ABC, Generic[AnyRecipe]):
         recipe_class: the settings, with their defaults; the same class as in the brackets.
         version: raise it when the same recipe gives other samples than before.
         parallel: whether `fit` trains on several processes under torchrun.
-        derived: whether each sample is a training volume that was changed, as by classic augmentation or with
-            lesions added to the layout's host. Only then may samples be training volumes as they are;
-            `evaluate` refuses others.
         learned: whether samples come from a model that `fit` trains; False for one that changes or combines
             training volumes by rule, or draws from statistics in closed form. A board compares learned ones
             with the best that is not.
@@ -80,7 +77,6 @@ class Generator(ABC, Generic[AnyRecipe]):
     recipe_class: ClassVar[type[Recipe]] = Recipe
     version: ClassVar[int] = 1
     parallel: ClassVar[bool] = False
-    derived: ClassVar[bool] = False
     learned: ClassVar[bool] = True
 
     def __init__(self, recipe: AnyRecipe) -> None:
@@ -93,6 +89,16 @@ class Generator(ABC, Generic[AnyRecipe]):
         Where not, the samples serve as lesion-free volumes, and only layouts without boxes are asked for.
         """
         return True
+
+    @property
+    def derived(self) -> bool:
+        """Whether each sample is a training volume that was changed.
+
+        So are those of classic augmentation, and hosts with lesions added. Only then may samples be training
+        volumes as they are; `evaluate` refuses others. A class sets `derived = True`, or lets it depend on
+        the recipe by a property of its own.
+        """
+        return False
 
     def check(self, grid: tuple[int, int, int]) -> None:
         """See whether a data set's grid (slices, rows, columns) goes with the recipe; here every grid does.

@@ -41,7 +41,7 @@ def draw_layouts(train: DBTDataset, n: int, seed: int, positives: float, first: 
             raise UsageError(
                 f"{train.name} has no training case {kind} lesions", f"use --positives {1 - int(wanted)}"
             )
-    hosts, layouts = _Hosts(train), []
+    hosts, layouts = Hosts(train), []
     for index in range(first, first + n):
         rng = np.random.default_rng([seed, index])
         pool = pools[bool(rng.random() < positives)]
@@ -58,8 +58,8 @@ def draw_layouts(train: DBTDataset, n: int, seed: int, positives: float, first: 
     return layouts
 
 
-class _Hosts:
-    """Training volumes that lesions may be put into.
+class Hosts:
+    """Draws training volumes that lesions may be put into.
 
     In a real data set only lesions that were biopsied have boxes, so that a volume without is not enough: it
     has the label normal.

@@ -21,7 +21,7 @@ FLOORS = (
     ("metric",),
     ("dicom", "generator", "task"),
     ("layouts", "metrics", "networks", "phantom", "records"),
-    ("closed_form", "exchange", "figures"),
+    ("closed_form", "exchange", "figures", "lesions"),
     ("submissions", "training"),
     ("pipeline",),
     ("leaderboard", "testing"),

@@ -97,17 +97,20 @@ def lesion_cnr(volumes: Volume, mask: Mask, boxes: Sequence[Boxes]) -> Values:
     return np.array(ratios, np.float64)
 
 
-def lesion_profiles(volumes: Volume, mask: Mask, boxes: Sequence[Boxes]) -> tuple[Values, Values]:
+def lesion_profiles(
+    volumes: Volume, mask: Mask, boxes: Sequence[Boxes], depths: int = DEPTHS
+) -> tuple[Values, Values]:
     """Contrast of each lesion by depth, and by distance from its centre in the plane.
 
     Args:
         volumes: (N, 1, D, H, W) float32 in [0, 1].
         mask: same shape, True inside the breast.
         boxes: for each volume (n, 6) float32 `[z0, y0, x0, z1, y1, x1]`, half-open, in voxels.
+        depths: K, 5 by default.
 
     Returns:
-        In depth (L, 5), for each box, in order: mean of the ellipse inscribed in it less that of the ring
-        from 1.25 to 2 of its axes, at 0 to 4 slices from its centre, above and below together. In radius
+        In depth (L, K), for each box, in order: mean of the ellipse inscribed in it less that of the ring
+        from 1.25 to 2 of its axes, at 0 to K - 1 slices from its centre, above and below together. In radius
         (L, 4): in the centre slice, mean between 0, ½, 1, 1½ and 2 of its axes less that from 2 to 2½. Only
         voxels inside the breast count, and none in another lesion's ellipse; float64, NaN where there are
         fewer than 4 of them on one side of the difference.
@@ -124,9 +127,9 @@ def lesion_profiles(volumes: Volume, mask: Mask, boxes: Sequence[Boxes]) -> tupl
             rings[0] |= plane == 0
             in_radius.append([_mean(volume, here & ring) - far for ring in rings])
             ring = (plane > RING[0]) & (plane <= RING[1])
-            at = [(away == offset)[:, None, None] & allowed for offset in range(DEPTHS)]
+            at = [(away == offset)[:, None, None] & allowed for offset in range(depths)]
             in_depth.append([_mean(volume, w & (plane <= 1)) - _mean(volume, w & ring) for w in at])
-    return np.array(in_depth).reshape(-1, DEPTHS), np.array(in_radius).reshape(-1, len(EDGES) - 1)
+    return np.array(in_depth).reshape(-1, depths), np.array(in_radius).reshape(-1, len(EDGES) - 1)
 
 
 def profile_distance(profiles: Values, reference: Values) -> float:

@@ -53,7 +53,9 @@ class Conditioning:
         return Conditioning(*(tensor[rows] for tensor in vars(self).values()))
 
 
-def box_mask(boxes: Boxes, grid: tuple[int, int, int]) -> Volume:
+def box_mask(
+    boxes: Boxes, grid: tuple[int, int, int], depths: Sequence[NDArray[np.float64]] | None = None
+) -> Volume:
     """Draw one Gaussian for each wanted lesion, centred on its box also between voxels.
 
     It falls to `EDGE_DEPTH` at the box's first and last slice, because a tomosynthesis lesion fades over the
@@ -62,14 +64,18 @@ def box_mask(boxes: Boxes, grid: tuple[int, int, int]) -> Volume:
     Args:
         boxes: (n, 6) `[z0, y0, x0, z1, y1, x1]` in voxels.
         grid: slices, rows, columns.
+        depths: for each box (D,) in [0, 1]: the least height of its mask in each slice; none by default.
 
     Returns:
         (1, D, H, W) float32 in [0, 1]; the largest value where boxes overlap.
     """
     mask = np.zeros(grid, np.float32)
-    for z0, y0, x0, z1, y1, x1 in boxes.astype(np.float64):
+    for number, (z0, y0, x0, z1, y1, x1) in enumerate(boxes.astype(np.float64)):
         plane = np.outer(_bump(y0, y1, grid[1], EDGE_PLANE), _bump(x0, x1, grid[2], EDGE_PLANE))
-        blob = _bump(z0, z1, grid[0], EDGE_DEPTH)[:, None, None] * plane
+        along = _bump(z0, z1, grid[0], EDGE_DEPTH)
+        if depths is not None:
+            along = np.maximum(along, depths[number])
+        blob = along[:, None, None] * plane
         mask = np.maximum(mask, blob.astype(np.float32))
     return mask[None]
 

@@ -159,11 +159,18 @@ def draw_volumes(
     assert isinstance(model, Denoiser)
     if not recipe.conditional:
         conditioning = null_conditioning(conditioning)
+    denoise = make_denoise(recipe, model, conditioning)
+    return run_sampler(recipe, model, conditioning.projection, noise, denoise)
+
+
+def run_sampler(
+    recipe: DiffusionRecipe, model: Denoiser, projection: Tensor, noise: NoiseSampler, denoise: Denoise
+) -> Tensor:
+    """Draw with the recipe's sampler and an estimate of the data; `projection` (N,), else `draw_volumes`."""
     x = noise()
     if recipe.init == "signal_leak":
-        x = model.signal_leak_init(conditioning.projection, data_noise=noise(), noise=x)
+        x = model.signal_leak_init(projection, data_noise=noise(), noise=x)
     steps = min(recipe.sample_steps, recipe.num_timesteps)
-    denoise = make_denoise(recipe, model, conditioning)
     values = SAMPLERS[recipe.sampler](denoise, x, model.alpha_bar, steps, noise)
     return model.intensities.inverse(values)
 

@@ -256,7 +256,7 @@ class LayoutNoise:
     def __init__(self, layouts: Sequence[Layout], grid: tuple[int, int, int]) -> None:
         import torch
 
-        self.grid = grid
+        self.layouts, self.grid = layouts, grid
         self.generators = [torch.Generator().manual_seed(layout.seed) for layout in layouts]
 
     def __call__(self, *shape: int) -> Tensor:

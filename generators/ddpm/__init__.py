@@ -11,26 +11,50 @@ follows from the mean and the spectrum of the data (`dbtbench/diffusion/precondi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from dbtbench.data.dataset import DBTDataset
+from dbtbench.generator import Layout, Sample
 from dbtbench.runs import Run
 from dbtbench.runtime import distributed
 from dbtbench.training.diffusion_recipe import DiffusionRecipe
-from dbtbench.training.learned import LayoutNoise, LearnedGenerator, LeftBreasts
+from dbtbench.training.learned import LayoutNoise, LearnedGenerator, LeftBreasts, fill_slots
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from dbtbench.networks.conditioning import Conditioning
 
+    from .inpainting import Inpainting
+
 
 class DDPMRecipe(DiffusionRecipe):
-    """Settings of the DDPM."""
+    """Settings of the DDPM.
+
+    Attributes:
+        background: `drawn` draws whole volumes; `real` draws lesions into the layouts' hosts, lesion-free
+            training volumes of other patients.
+    """
+
+    sampling_only: ClassVar[frozenset[str]] = DiffusionRecipe.sampling_only | {"background"}
+    background: Literal["drawn", "real"] = "drawn"
+
+    @field_validator("background")
+    @classmethod
+    def _check_conditional(cls, background: str, info: ValidationInfo) -> str:
+        if background == "real" and not info.data.get("conditional", True):
+            raise PydanticCustomError(
+                "undefined",
+                "a model without conditioning draws no lesions into real volumes; --set background=drawn",
+            )
+        return background
 
 
 class DDPM(LearnedGenerator[DDPMRecipe]):
@@ -38,16 +62,25 @@ class DDPM(LearnedGenerator[DDPMRecipe]):
 
     recipe_class = DDPMRecipe
     version: ClassVar[int] = 3
-    preview_settings: ClassVar[Mapping[str, Any]] = {"sampler": "dpm++", "sample_steps": 20}
+    preview_settings: ClassVar[Mapping[str, Any]] = {
+        **{"sampler": "dpm++", "sample_steps": 20},
+        "background": "drawn",
+    }
 
     def __init__(self, recipe: DDPMRecipe) -> None:
         super().__init__(recipe)
+        self.inpainting: Inpainting | None = None
         self.chooses_guidance = recipe.conditional and recipe.guidance_scale == "auto"
 
     @property
     def follows_boxes(self) -> bool:
         """Whether the model is conditioned on boxes."""
         return self.recipe.conditional
+
+    @property
+    def derived(self) -> bool:
+        """Whether samples are training volumes with other lesions."""
+        return self.recipe.background == "real"
 
     def check(self, grid: tuple[int, int, int]) -> None:
         """Check that the network can unshuffle and halve the plane, and MONAI's network the slices.
@@ -62,8 +95,15 @@ class DDPM(LearnedGenerator[DDPMRecipe]):
 
         The choice and what it was made by are kept with the weights, and the recipe has its scale from then
         on. In a finished run that was drawn from with other settings it is made again, and not kept.
+
+        Raises:
+            UsageError: when lesions are wanted in real volumes, and a layout would have no host.
         """
         super().fit(train, run)
+        if self.recipe.background == "real":
+            from .inpainting import Inpainting
+
+            self.inpainting = Inpainting(train)
         if self.chooses_guidance:
             from .guidance import find_scale
 
@@ -77,11 +117,24 @@ class DDPM(LearnedGenerator[DDPMRecipe]):
         model, preview = make_denoiser(self.recipe, data.split.grid), self.make_preview(data.split)
         return train_denoiser(self.recipe, model, data, run.path, title="training ddpm", preview=preview)
 
+    def sample(self, layouts: Sequence[Layout]) -> Iterator[Sample]:
+        """Draw one volume for each layout; in a real background, lesions lie where they have a place."""
+        if self.inpainting is None:
+            yield from super().sample(layouts)
+            return
+        for batch in fill_slots(layouts, self.recipe.sample_batch):
+            canvases = [self.inpainting.prepare(layout) for layout in batch.values()]
+            for canvas, sample in zip(canvases, super().sample(canvases), strict=True):
+                yield replace(sample, label=canvas.label)
+
     def draw(self, conditioning: Conditioning, noise: LayoutNoise) -> Tensor:
         """Draw one batch with the recipe's sampler, guidance and clipping."""
         from dbtbench.training.denoising import draw_volumes
 
-        return draw_volumes(self.recipe, self.model, conditioning, noise)
+        from .inpainting import inpaint_volumes
+
+        draw = draw_volumes if self.inpainting is None else inpaint_volumes
+        return draw(self.recipe, self.model, conditioning, noise)
 
     def score_volumes(self, volumes: DBTDataset) -> NDArray[np.float64]:
         """Compute the denoising loss of each volume at several noise levels, (N, levels)."""

@@ -3,7 +3,8 @@
 Only training volumes decide. Contrast is that of the realism task in the lesion's centre slice, against its
 surroundings in the plane (`dbtbench.metrics.contrast.lesion_profiles`). Most of how it varies is the breast's
 own texture. So on both sides the contrast at the same places without a lesion is subtracted: for drawn
-lesions, of volumes from the same noise without boxes; for training lesions, of lesion-free training volumes.
+lesions, of volumes from the same noise without boxes, or of the host in which they lie; for training lesions,
+of lesion-free training volumes.
 What is left grows almost linearly with the scale, so that it is interpolated between two measurements.
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.generator import Layout
 from dbtbench.geometry.views import Boxes, Volume
+from dbtbench.layouts import Hosts
 from dbtbench.metrics.contrast import Values, lesion_profiles
 from dbtbench.metrics.mask import breast_mask
 from dbtbench.runs import Run
@@ -94,7 +96,8 @@ def find_scale(generator: DDPM, train: DBTDataset, run: Run) -> float:
         run: keeps the choice in `guidance.json`, unless it is finished.
     """
     recipe, file = generator.recipe, run.path / FILE
-    settings = recipe.model_dump(mode="json", include=set(recipe.sampling_only) - {"guidance_scale"})
+    others = {"guidance_scale"} | ({"background"} if recipe.background == "drawn" else set())
+    settings = recipe.model_dump(mode="json", include=set(recipe.sampling_only) - others)
     said = read_json(file) if file.is_file() else {}
     if said.get("settings") == settings:
         choice = Choice.read(said["choice"])
@@ -120,6 +123,9 @@ class _Drawn:
     @cached_property
     def without(self) -> Values:
         """Contrast at the places of the layouts' lesions in volumes without any, for each layout."""
+        if inpainting := self.generator.inpainting:
+            canvases = [inpainting.prepare(layout) for layout in self.layouts]
+            return np.array([measure_contrasts(one.background, [one.lesions])[0] for one in canvases])
         empty = np.empty((0, 6), np.float32)
         return self._draw(1.0, [replace(layout, boxes=empty) for layout in self.layouts], "no lesions")
 
@@ -132,10 +138,12 @@ class _Drawn:
         recipe = self.generator.recipe.model_copy(update={"guidance_scale": scale})
         guided = type(self.generator)(recipe)
         guided.grid, guided.model = self.generator.grid, self.generator.model
+        guided.inpainting = self.generator.inpainting
         contrasts = []
         with progress(f"ddpm: {title}", len(layouts)) as advance:
             for sample, layout in zip(guided.sample(layouts), self.layouts, strict=True):
-                contrasts += measure_contrasts(sample.volume, [layout.boxes])
+                places = sample.boxes if guided.inpainting else layout.boxes
+                contrasts += measure_contrasts(sample.volume, [places])
                 advance()
         return np.array(contrasts)
 
@@ -207,7 +215,7 @@ def measure_training(train: DBTDataset) -> float | None:
 
 def make_layouts(train: DBTDataset, seed: int) -> list[Layout]:
     """Make `DRAWN` layouts of training cases with lesions, each as often as the others or once more."""
-    rng = np.random.default_rng(seed)
+    rng, hosts = np.random.default_rng(seed), Hosts(train)
     cases = train.cases[train.positive]
     rows = [row for _, row in cases.iloc[rng.permutation(len(cases))].iterrows()]
     return [
@@ -218,6 +226,7 @@ def make_layouts(train: DBTDataset, seed: int) -> list[Layout]:
             view=str(row["View"]),
             boxes=train.boxes_of(row["case"]),
             source=int(row["case"]),
+            host=hosts.draw(str(row["View"]), str(row["PatientID"]), np.random.default_rng([seed, index])),
         )
         for index in range(DRAWN if rows else 0)
         for row in [rows[index % len(rows)]]

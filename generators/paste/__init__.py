@@ -23,8 +23,9 @@ from dbtbench.runs import Run
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from dbtbench.lesions.places import Background
+
     from .library import Lesion
-    from .places import Background
 
 FULL_TURN = 2 * np.pi
 
@@ -89,7 +90,7 @@ class Paste(Generator[PasteRecipe]):
             self.library.grid,
             laterality(layout.view) == "r",
         )
-        host = self.library.read_host(layout)
+        host = self.library.hosts.read_host(layout)
         wanted = mirror_boxes(layout.boxes, grid[2]) if right else layout.boxes
         pasted: list[tuple[Lesion, NDArray[np.float32]]] = []
         for box in wanted:

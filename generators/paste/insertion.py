@@ -8,8 +8,9 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from dbtbench.lesions.places import Background
+
 from .library import Lesion
-from .places import Background
 
 Values = NDArray[np.float64]
 

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
-from dbtbench.generator import Layout
-from dbtbench.geometry.views import Boxes, Volume, laterality, mirror_boxes, projection
+from dbtbench.geometry.views import Boxes, Volume, projection
+from dbtbench.lesions.hosts import HostReader
+from dbtbench.lesions.places import Background, plane_distance
 from dbtbench.runtime.progress import log
-
-from .places import Background
 
 SHELL = (1.25, 2.0)
 """Inner and outer edge of the tissue that the plane is fitted to, in half-axes of the box."""
@@ -67,15 +66,6 @@ class Lesion:
     def centre(self) -> Values:
         """Centre of the box in the plane, (2,)."""
         return (self.box[4:] + self.box[1:3]) / 2
-
-
-def plane_distance(box: NDArray[np.floating], shape: tuple[int, int], least: float = 0.5) -> Values:
-    """Distances of voxel centres from a box's centre in the plane, in half-axes of at least `least`."""
-    low, high = box[[1, 2]].astype(np.float64), box[[4, 5]].astype(np.float64)
-    half = np.maximum((high - low) / 2, least)
-    y, x = ((np.arange(n) + 0.5 - c) / h for n, c, h in zip(shape, (low + high) / 2, half, strict=True))
-    distance: Values = np.hypot(y[:, None], x[None])
-    return distance
 
 
 def subtract_planes(volume: Volume, shell: Area) -> Values:
@@ -151,7 +141,7 @@ class Library:
 
     def __init__(self, train: DBTDataset, lesions: Sequence[Lesion]) -> None:
         self.train, self.lesions, self.grid = train, lesions, train.grid
-        self.cases = train.cases.set_index("case")
+        self.hosts = HostReader(train, "paste")
 
     @classmethod
     def cut(cls, train: DBTDataset, margin: float, placebo: bool = False) -> Library:
@@ -166,10 +156,10 @@ class Library:
             UsageError: when a layout would have no host, or no lesion can be pasted.
         """
         library = cls(train, [])
-        library.check_hosts()
+        library.hosts.check()
         outcomes = Counter[str]()
         for case in train.cases["case"][train.positive]:
-            background, boxes = library.read(int(case))
+            background, boxes = library.hosts.read(int(case))
             for number in range(len(boxes)):
                 lesion = cut_out(background, boxes, number, margin)
                 if lesion is None:
@@ -196,47 +186,6 @@ class Library:
             ]
         return library
 
-    def check_hosts(self) -> None:
-        """Check that every layout will have a host: for one with lesions, of another patient.
-
-        Raises:
-            UsageError: when one has none.
-        """
-        views, patients = self.cases["View"].map(projection), self.cases["PatientID"]
-        for kind, patient in zip(views, patients.where(self.train.positive, None), strict=True):
-            if not (self._normal & (views == kind) & (patients != patient)).any():
-                raise self._lack_hosts(str(kind))
-
-    @property
-    def _normal(self) -> NDArray[np.bool_]:
-        return np.asarray((self.cases["label"] == "normal").to_numpy() & ~self.train.positive)
-
-    def _lack_hosts(self, kind: str) -> UsageError:
-        return UsageError(
-            f"{self.train.name} has too few lesion-free training volumes of the projection {kind} (label "
-            "normal, no box): paste needs one of another patient for each lesion",
-            "import the data with their normal cases, or with a larger share for training",
-        )
-
-    def read(self, case: int) -> tuple[Background, Boxes]:
-        """Read a training volume and its boxes, mirrored where it is a right breast."""
-        row = self.cases.loc[case]
-        volume, boxes = self.train.volumes([case])[0, 0], self.train.boxes_of(case)
-        if laterality(str(row["View"])) == "r":
-            volume, boxes = np.ascontiguousarray(volume[..., ::-1]), mirror_boxes(boxes, self.grid[2])
-        kind, patient = projection(str(row["View"])), str(row["PatientID"])
-        return Background.of(volume, kind, patient), boxes
-
-    def read_host(self, layout: Layout) -> Background:
-        """Read a layout's host.
-
-        Raises:
-            UsageError: when it has none.
-        """
-        if layout.host is None:
-            raise self._lack_hosts(projection(layout.view))
-        return self.read(layout.host)[0]
-
     def draw_order(self, kind: str, patient: str, rng: np.random.Generator) -> Iterator[Lesion]:
         """Draw an order of the lesions of other patients; those of the projection come first."""
         order = [self.lesions[number] for number in rng.permutation(len(self.lesions))]
@@ -244,7 +193,7 @@ class Library:
             yield from (one for one in order if (one.projection == kind) == same and one.patient != patient)
 
     def _describe(self, lesion: Lesion, case: int) -> Lesion:
-        row = self.cases.loc[case]
+        row = self.hosts.cases.loc[case]
         y, x = row.get("y_mm"), row.get("x_mm")
         known = y is not None and x is not None and 0 < float(y) < np.inf and 0 < float(x) < np.inf
         return replace(
@@ -263,11 +212,13 @@ class Library:
         Raises:
             UsageError: when no lesion-free volume has such a place.
         """
-        views, rng = self.cases["View"].map(projection), np.random.default_rng(number)
-        others = self._normal & (views == lesion.projection) & (self.cases["PatientID"] != lesion.patient)
+        hosts, rng = self.hosts, np.random.default_rng(number)
+        others = (
+            hosts.normal & (hosts.views == lesion.projection) & (hosts.cases["PatientID"] != lesion.patient)
+        )
         patches = list[Lesion]()
-        for case in rng.permutation(self.cases.index[others])[:CANDIDATES]:
-            background, _ = self.read(int(case))
+        for case in rng.permutation(hosts.cases.index[others])[:CANDIDATES]:
+            background, _ = hosts.read(int(case))
             centre = background.find_place(lesion.centre, lesion.half)
             if centre is None:
                 continue

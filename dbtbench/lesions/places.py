@@ -27,6 +27,15 @@ Values = NDArray[np.float64]
 Area = NDArray[np.bool_]
 
 
+def plane_distance(box: NDArray[np.floating], shape: tuple[int, int], least: float = 0.5) -> Values:
+    """Distances of voxel centres from a box's centre in the plane, in half-axes of at least `least`."""
+    low, high = box[[1, 2]].astype(np.float64), box[[4, 5]].astype(np.float64)
+    half = np.maximum((high - low) / 2, least)
+    y, x = ((np.arange(n) + 0.5 - c) / h for n, c, h in zip(shape, (low + high) / 2, half, strict=True))
+    distance: Values = np.hypot(y[:, None], x[None])
+    return distance
+
+
 def find_muscle(volume: Volume, inside: Area) -> Area:
     """Find the bright part of the pectoral muscle in an oblique view.
 

@@ -1,0 +1,1 @@
+"""Where lesions can lie in real volumes, and how deep and wide training lesions are."""
