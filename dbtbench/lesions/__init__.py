@@ -1,1 +1,1 @@
-"""Where lesions can lie in real volumes, and how deep and wide training lesions are."""
+"""Places for lesions in real volumes, and the shape of training lesions in depth and in the plane."""

@@ -15,7 +15,7 @@ from dbtbench.lesions.places import Area, Background, plane_distance
 from dbtbench.metrics.contrast import FAR, SMALLEST_PART, lesion_profiles
 
 REACH = 2.0
-"""How far the shape goes in the plane, in half-axes of the box."""
+"""Outer edge of the shape in the plane, in half-axes of the box."""
 BINS = 16
 """Rings from the centre to `REACH`."""
 FAINT, SOLID = 0.05, 0.5
@@ -61,7 +61,8 @@ class LesionShape:
     def spread_depth(self, box: NDArray[np.float32]) -> Values:
         """Compute the relative contrast of a lesion in each slice of a volume, (D,)."""
         offset = np.abs(np.arange(len(self.depth)) + 0.5 - (float(box[0]) + float(box[3])) / 2)
-        return self.depth[offset.astype(int)]
+        contrast: Values = self.depth[offset.astype(int)]
+        return contrast
 
     def weigh(self, box: NDArray[np.float32], rise: Values) -> Volume:
         """Compute a lesion's extent in a volume.
@@ -77,7 +78,7 @@ class LesionShape:
         centres = (np.arange(BINS) + 0.5) * REACH / BINS
         plane = np.interp(plane_distance(box, rise.shape), [*centres, REACH], [*self.plane, 0.0])
         weight = _extent(self.spread_depth(box))[:, None, None] * (_extent(plane) * rise)
-        return weight.astype(np.float32)
+        return np.asarray(weight, np.float32)
 
     def open_hole(self, box: NDArray[np.float32], rise: Values) -> Volume:
         """Compute the hole in which a lesion is drawn.
@@ -93,7 +94,7 @@ class LesionShape:
         """
         t = ((REACH - plane_distance(box, rise.shape)) / (REACH - 1)).clip(0, 1)
         hole = _extent(self.spread_depth(box))[:, None, None] * (t * t * (3 - 2 * t) * rise)
-        return hole.astype(np.float32)
+        return np.asarray(hole, np.float32)
 
 
 def _measure_rings(volume: Volume, inside: Area, boxes: Boxes) -> Values:
@@ -131,4 +132,4 @@ def _fit_falling(rows: Values) -> Values | None:
 
 
 def _extent(contrast: Values) -> Values:
-    return ((contrast - FAINT) / (SOLID - FAINT)).clip(0, 1)
+    return np.asarray(((contrast - FAINT) / (SOLID - FAINT)).clip(0, 1))

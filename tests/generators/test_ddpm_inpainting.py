@@ -63,8 +63,9 @@ def prepare(fitted: DDPM, layout: Layout) -> Canvas:
 
 def read_host(train: DBTDataset, layout: Layout) -> Volume:
     """The host as the layout shows it."""
-    volume = train.volumes([layout.host])[0, 0]
-    view = train.cases.set_index("case").loc[layout.host, "View"]
+    assert layout.host is not None
+    volume: Volume = train.volumes([layout.host])[0, 0]
+    view = str(train.cases.set_index("case").loc[layout.host, "View"])
     return volume if laterality(view) == laterality(layout.view) else volume[..., ::-1]
 
 
