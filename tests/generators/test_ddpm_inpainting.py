@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pytest import MonkeyPatch
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
@@ -180,7 +179,7 @@ def test_it_keeps_the_rules_of_purity_and_resume(tmp_path: Path) -> None:
 
 
 def test_guidance_is_chosen_by_what_lesions_add_to_their_hosts(
-    train: DBTDataset, run: Run, fitted: DDPM, monkeypatch: MonkeyPatch
+    train: DBTDataset, run: Run, fitted: DDPM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the same weights, lesions that are 0.1 brighter for each unit of the scale."""
     assert all(layout.host is not None for layout in make_layouts(train, 0))
@@ -230,7 +229,7 @@ def test_a_layout_without_a_host_is_an_error_that_says_what_to_import(
         inpainting.Inpainting(train.take(train.positive))
 
 
-def test_lesions_without_contrast_are_an_error(train: DBTDataset, monkeypatch: MonkeyPatch) -> None:
+def test_lesions_without_contrast_are_an_error(train: DBTDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inpainting.LesionShape, "fit", lambda *_: None)
     with pytest.raises(UsageError, match="no training lesions that are brighter"):
         Inpainting(train)
