@@ -87,8 +87,8 @@ class LinearStart(nn.Module):
 
     def encode(self, residual: Tensor) -> Tensor:
         """Find the components' weights (N, K), of variance 1, of roots less their mean (N, 1, D, H, W)."""
-        flat = self.components.flatten(1)
-        return residual.flatten(1) @ flat.T / self.squared_lengths()
+        with torch.autocast(residual.device.type, enabled=False):  # 16 bits are too few for such sums
+            return residual.flatten(1) @ self.components.flatten(1).T / self.squared_lengths()
 
     def squared_lengths(self) -> Tensor:
         """Sum the squares of each component: the variance along it, (K,)."""
@@ -96,14 +96,15 @@ class LinearStart(nn.Module):
 
     def decode(self, weights: Tensor) -> Tensor:
         """Sum the components with weights (N, K): (N, 1, D, H, W), to be added to the mean."""
-        summed = weights @ self.components.flatten(1)
+        with torch.autocast(weights.device.type, enabled=False):
+            summed = weights @ self.components.flatten(1)
         return summed.view(len(weights), 1, *self.spectrum.shape)
 
     def add_texture(self, roots: Tensor, noise: Tensor) -> Tensor:
         """Add residual texture to predicted roots, made of standard normal noise; all (N, 1, D, H, W)."""
-        levels = (roots * LEVELS).clamp(0, LEVELS - 1).long()
-        texture: Tensor = self.cosine.inverse(self.spectrum.sqrt() * noise)
-        return roots + self.noise[levels] * texture
+        with torch.autocast(roots.device.type, enabled=False):
+            texture: Tensor = self.cosine.inverse(self.spectrum.sqrt() * noise)
+        return roots + look_up(self.noise, roots) * texture
 
     def to_intensities(self, roots: Tensor) -> Tensor:
         """Convert roots to intensities in [0, 1]."""
@@ -125,3 +126,8 @@ class LinearStart(nn.Module):
         noise = fit_noise(roots, predict_rows)
         self.noise.copy_(torch.from_numpy(noise))
         self.spectrum.copy_(torch.from_numpy(fit_spectrum(roots, predict_rows, noise)))
+
+
+def look_up(table: Tensor, roots: Tensor) -> Tensor:
+    """Look up a value by grey level, (LEVELS,), for each voxel of roots of any shape."""
+    return table[(roots * LEVELS).clamp(0, LEVELS - 1).long()]

@@ -8,8 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_v
 from pydantic_core import PydanticCustomError
 
 from dbtbench.diffusion.names import Loss, SamplerName, ScheduleName, Target, TimeDistribution
-from dbtbench.errors import UsageError
-from dbtbench.networks.names import NUM_GROUPS, Backbone
+from dbtbench.networks.names import NUM_GROUPS, Backbone, check_plane
 from dbtbench.training.learned import LearnedRecipe
 
 Channels = Annotated[int, Field(gt=0, multiple_of=NUM_GROUPS)]
@@ -144,10 +143,4 @@ class DiffusionRecipe(LearnedRecipe):
 
             check_slices(grid[0], len(self.channel_mults))
         factor = self.unshuffle * 2 ** (len(self.channel_mults) - 1)
-        if grid[1] % factor or grid[2] % factor:
-            rows, columns = (max(1, round(n / factor)) * factor for n in grid[1:])
-            raise UsageError(
-                f"a grid of {grid[1]} x {grid[2]} cannot be divided by {factor}, as this network does",
-                f"ingest on a grid of {rows} x {columns}, or use a smaller --set unshuffle, "
-                "or fewer --set channel_mults",
-            )
+        check_plane(grid, factor, "use a smaller --set unshuffle, or fewer --set channel_mults")
