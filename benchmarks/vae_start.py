@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--split", default="validation", choices=["validation", "test"])
     options = parser.parse_args()
     drawn = DBTDataset.open(options.drawn)
-    real = DBTDataset.open(options.drawn.parent / drawn.meta["source"]["data"])
+    real = DBTDataset.open(options.drawn.parent / drawn.meta["source"]["data"]["name"])
     generator = find_fitted(drawn, real)
     if not isinstance(generator, VAEGenerator):
         raise SystemExit(f"{options.drawn} was not drawn by the vae")

@@ -1,4 +1,4 @@
-"""VAE: it begins as probabilistic PCA, goes beyond it on unseen volumes, and continues to the same bytes."""
+"""VAE: it begins as probabilistic PCA, and continues to the same bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from dbtbench.recipe import folder_of, names, resolve
 from dbtbench.runs import Run
 from dbtbench.runtime.signals import Terminated
 from dbtbench.testing.suites import GeneratorSuite
-from dbtbench.testing.toy import make_toy_dataset
 
 FOLDER = folder_of(VAEGenerator)
 NO_BOXES = np.zeros((0, 6), np.float32)
@@ -174,19 +173,3 @@ def test_a_training_that_was_killed_ends_with_the_same_bytes(
     assert whole == killed
     sample = next(continued.sample(draw_layouts(train, 1, seed=0, positives=1)))
     assert 0 <= sample.volume.min() < sample.volume.max() <= 1
-
-
-@pytest.mark.slow
-def test_training_beats_its_start_on_unseen_volumes_and_lesions_keep_their_contrast(tmp_path: Path) -> None:
-    data = make_toy_dataset(tmp_path / "toy", patients=48)
-    recipe = smoke(steps=150, batch=8, micro_batch=8, code=24, base_channels=16, lr=3e-3, sample_batch=16)
-    generator = VAEGenerator(recipe)
-    (tmp_path / "run").mkdir()
-    generator.fit(data.select("train"), Run(tmp_path / "run", {}))
-    trained, start = measure_errors(recipe, generator.model, data.select("validation")).mean(axis=0)
-    assert trained < 0.97 * start
-    untrained = VAEGenerator(recipe.model_copy(update={"steps": 1, "lr": 1e-9}))
-    (tmp_path / "untrained").mkdir()
-    untrained.fit(data.select("train"), Run(tmp_path / "untrained", {}))
-    same, start = measure_errors(recipe, untrained.model, data.select("validation")).mean(axis=0)
-    assert same == pytest.approx(start, rel=0.02)
