@@ -14,8 +14,7 @@ from dbtbench.diffusion.preconditioning import Denoiser
 from dbtbench.diffusion.process import add_noise, training_target
 from dbtbench.networks.conditioning import null_conditioning
 from dbtbench.runtime import distributed
-from dbtbench.runtime.progress import progress
-from dbtbench.training.learned import LeftBreasts
+from dbtbench.training.scoring import ScoredBatch, score_batches
 
 if TYPE_CHECKING:
     from . import DDPMRecipe
@@ -37,41 +36,20 @@ def score_volumes(recipe: DDPMRecipe, model: nn.Module, volumes: DBTDataset) -> 
     Returns:
         (N, levels) float64.
     """
-    losses = np.empty((len(volumes), len(LEVELS)))
-    size = recipe.sample_batch
-    with progress("ddpm: score", len(volumes)) as advance, torch.inference_mode():
-        for start in range(0, len(volumes), size):
-            part = volumes[start : start + size]
-            losses[start : start + len(part)] = _score_batch(recipe, model, part, size)
-            advance(len(part))
-    return losses
-
-
-def _score_batch(recipe: DDPMRecipe, model: nn.Module, part: DBTDataset, size: int) -> NDArray[np.float64]:
-    """Score up to `size` volumes; the batch is filled up, because its size may change the rounding."""
     assert isinstance(model, Denoiser)
-    left, device = LeftBreasts(part), distributed.device()
-    rows = torch.arange(size) % len(part)
-    conditioning = left.conditioning[rows.to(left.device)].to(device)
-    if not recipe.conditional:
-        conditioning = null_conditioning(conditioning)
-    x0 = model.intensities(left.volumes[rows.to(left.device)].to(device))
-    generators = [torch.Generator().manual_seed(int(text[:12], 16)) for text in part.cases["sha256"]]
-    scores = []
-    for level in LEVELS:
-        step = min(max(1, round(level * recipe.num_timesteps)), recipe.num_timesteps)
-        t = torch.full((size,), step, device=device)
-        drawn = torch.stack([torch.randn(x0.shape[1:], generator=generator) for generator in generators])
-        noise = drawn[rows].to(device)
-        xt = add_noise(model.alpha_bar, x0, noise, t)
-        with distributed.autocast():
-            predicted: Tensor = model(
-                xt,
-                t / recipe.num_timesteps,
-                conditioning.label,
-                conditioning.projection,
-                conditioning.lesion_mask,
-            )
-        error = predicted.float() - training_target(recipe.target, model.alpha_bar, x0, noise, t)
-        scores.append((error**2).mean(dim=(1, 2, 3, 4))[: len(part)].double().cpu().numpy())
-    return np.stack(scores, axis=1)
+
+    def score(batch: ScoredBatch) -> list[Tensor]:
+        given = batch.conditioning if recipe.conditional else null_conditioning(batch.conditioning)
+        x0, losses = model.intensities(batch.volumes), []
+        for level in LEVELS:
+            step = min(max(1, round(level * recipe.num_timesteps)), recipe.num_timesteps)
+            t, noise = torch.full((len(x0),), step, device=x0.device), batch.draw_noise()
+            xt = add_noise(model.alpha_bar, x0, noise, t)
+            with distributed.autocast():
+                t_normalised = t / recipe.num_timesteps
+                predicted: Tensor = model(xt, t_normalised, given.label, given.projection, given.lesion_mask)
+            error = predicted.float() - training_target(recipe.target, model.alpha_bar, x0, noise, t)
+            losses.append((error**2).mean(dim=(1, 2, 3, 4)))
+        return losses
+
+    return score_batches(volumes, recipe.sample_batch, "ddpm: score", score)

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dbtbench.data.dataset import DBTDataset
-from dbtbench.runtime import distributed
-from dbtbench.runtime.progress import progress
-from dbtbench.training.learned import LeftBreasts
+from dbtbench.training.scoring import ScoredBatch, score_batches
 
 from .model import Flow
 
@@ -35,25 +32,12 @@ def score_volumes(recipe: FlowRecipe, model: Flow, volumes: DBTDataset) -> NDArr
         negative log-likelihood, and the same less that of the whitened Gaussian (below 0 where the flow
         explains the volume better).
     """
-    scores = np.empty((len(volumes), 2))
-    size = recipe.sample_batch
-    with progress("flow: score", len(volumes)) as advance, torch.inference_mode():
-        for start in range(0, len(volumes), size):
-            part = volumes[start : start + size]
-            scores[start : start + len(part)] = _score_batch(model, part, size)[: len(part)].cpu().numpy()
-            advance(len(part))
-    return scores
 
+    def score(batch: ScoredBatch) -> list[Tensor]:
+        given = batch.conditioning
+        roots = batch.volumes.sqrt() + model.noise * batch.draw_noise()
+        residual = roots - model.start.predict_mean(given)
+        conditions = (given.label, given.projection, given.lesion_mask)
+        return [-model.log_likelihood(residual, *conditions), -model(residual, *conditions)]
 
-def _score_batch(model: Flow, part: DBTDataset, size: int) -> Tensor:
-    """Score up to `size` volumes; the batch is filled up, because its size may change the rounding."""
-    left, device = LeftBreasts(part), distributed.device()
-    rows = torch.arange(size) % len(part)
-    conditioning = left.conditioning[rows.to(left.device)].to(device)
-    generators = [torch.Generator().manual_seed(int(text[:12], 16)) for text in part.cases["sha256"]]
-    noise = torch.stack([torch.randn(1, *part.grid, generator=generator) for generator in generators])
-    roots = left.volumes[rows.to(left.device)].to(device).sqrt() + model.noise * noise[rows].to(device)
-    residual = roots - model.start.predict_mean(conditioning)
-    given = (conditioning.label, conditioning.projection, conditioning.lesion_mask)
-    losses = (-model.log_likelihood(residual, *given), -model(residual, *given))
-    return torch.stack(losses, dim=1).double()
+    return score_batches(volumes, recipe.sample_batch, "flow: score", score)
