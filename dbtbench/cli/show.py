@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json as json_
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,23 +24,55 @@ def show(
     plugin = plugins.get(kind, name)
     cls = plugins.load(plugin)
     folder = recipe.folder_of(cls)
-    recipes = {
-        r: recipe.resolve(cls.recipe_class, folder, r).model_dump(mode="json") for r in recipe.names(folder)
-    }
+    resolved = {r: recipe.resolve(cls.recipe_class, folder, r) for r in recipe.names(folder)}
+    recipes = {r: settings.model_dump(mode="json") for r, settings in resolved.items()}
+    traits = (
+        _find_traits({r: cls(settings) for r, settings in resolved.items()}) if kind == "generators" else {}
+    )
     lineage = [c for c in cls.recipe_class.__mro__ if issubclass(c, recipe.Recipe) and c is not recipe.Recipe]
     meaning = [inspect.getdoc(c) or "" for c in lineage]
     if json:
         card = {"name": name, "kind": kind, "origin": plugin.origin, "version": cls.version}
+        card |= {"traits": traits} if traits else {}
         typer.echo(json_.dumps({**card, "recipes": recipes, "settings": "\n\n".join(meaning)}, indent=1))
         return
     typer.echo(f"{name} ({kind[:-1]}, version {cls.version}, from {plugin.origin})\n")
-    typer.echo("\n\n".join([inspect.getdoc(inspect.getmodule(cls)) or plugin.summary, *meaning]))
+    lines = [f"{trait + ':':41} {_answer(having, recipes)}" for trait, having in traits.items()]
+    about = [inspect.getdoc(inspect.getmodule(cls)) or plugin.summary, "\n".join(lines), *meaning]
+    typer.echo("\n\n".join(filter(None, about)))
     for title, settings in recipes.items():
         changed = {key for key, value in settings.items() if value != recipes["default"][key]}
         file = folder / f"{title}.toml"
         typer.echo("\n".join([f"\n[{title}]", *_lines(file, settings, changed)]))
     if len(recipes) > 1:
         typer.echo("\n* differs from the default")
+
+
+def _find_traits(generators: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What generators do and are, by recipe: for each trait the recipes that have it."""
+    from dbtbench.generator import Generator
+
+    traits: dict[str, Callable[[Any], bool]] = {
+        "trains a model": lambda generator: generator.learned,
+        "puts lesions where they are asked for": lambda generator: generator.follows_boxes,
+        "samples hold pieces of training volumes": lambda generator: generator.derived,
+        "scores volumes, for membership inference": lambda generator: (
+            type(generator).score_volumes is not Generator.score_volumes
+        ),
+        "trains on several GPUs": lambda generator: generator.parallel,
+    }
+    return {
+        trait: [recipe for recipe, generator in generators.items() if has(generator)]
+        for trait, has in traits.items()
+    }
+
+
+def _answer(having: Collection[str], recipes: Collection[str]) -> str:
+    """Whether recipes have a trait: yes, no, or which."""
+    lacking = [recipe for recipe in recipes if recipe not in having]
+    if not having or not lacking:
+        return "yes" if having else "no"
+    return f"in {', '.join(having)}" if len(having) < len(lacking) else f"not in {', '.join(lacking)}"
 
 
 def _lines(file: Path, settings: Mapping[str, Any], changed: Collection[str]) -> Iterator[str]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -154,6 +155,17 @@ def test_what_only_shows_imports_no_library_that_computes(tmp_path: Path, words:
     command = [sys.executable, "-c", code, *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_generators_card_says_what_it_is(dbtbench: Command) -> None:
+    card = dbtbench("show", "ddpm").stdout
+    assert re.search("puts lesions where they are asked for: +not in paper, paper-mae\n", card)
+    assert re.search("samples hold pieces of training volumes: +in inpaint, inpaint-smoke\n", card)
+    assert re.search("scores volumes, for membership inference: +yes\n", card)
+    assert re.search("scores volumes, for membership inference: +no\n", dbtbench("show", "paste").stdout)
+    traits = json.loads(dbtbench("show", "classic", "--json").stdout)["traits"]
+    assert traits["samples hold pieces of training volumes"] == ["default"]
+    assert traits["trains a model"] == []
 
 
 def test_debug_shows_the_traceback(dbtbench: Command) -> None:
