@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dbtbench.networks.conditioning import Conditioning
 
 FACTOR = 4
-"""How many slices, rows and columns become one."""
+"""Slices, rows and columns that become one."""
 SMALLEST = 2_000
 """Codes below which a lesion is one of them: 16 x 128 x 128 has 4,096, 8 x 64 x 64 has 512."""
 

@@ -1,4 +1,4 @@
-"""What the autoencoder keeps: contrast of lesions and roughness between slices, on the training volumes."""
+"""Quality of the autoencoder: the contrast of lesions and the roughness that it keeps, on training volumes."""
 
 from __future__ import annotations
 
