@@ -49,7 +49,7 @@ def show(
 
 
 def _find_traits(generators: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What generators do and are, by recipe: for each trait the recipes that have it."""
+    """Find what generators do and are: for each trait the recipes that have it."""
     from dbtbench.generator import Generator
 
     traits: dict[str, Callable[[Any], bool]] = {
@@ -68,7 +68,7 @@ def _find_traits(generators: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _answer(having: Collection[str], recipes: Collection[str]) -> str:
-    """Whether recipes have a trait: yes, no, or which."""
+    """Say whether recipes have a trait: yes, no, or which."""
     lacking = [recipe for recipe in recipes if recipe not in having]
     if not having or not lacking:
         return "yes" if having else "no"

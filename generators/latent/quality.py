@@ -1,4 +1,4 @@
-"""Quality of the autoencoder: the contrast of lesions and the roughness that it keeps, on training volumes."""
+"""Quality of the autoencoder: contrast of lesions and roughness that it keeps, on training volumes."""
 
 from __future__ import annotations
 
