@@ -276,7 +276,8 @@ def _built_in(kind: str) -> list[Plugin]:
         module = path / "__init__.py" if path.is_dir() else path
         if module.suffix == ".py" and module.is_file() and not path.name.startswith("_"):
             target = f"dbtbench.{kind}.{path.stem}"
-            found.append(Plugin(kind, path.stem, _summarise(module), "dbtbench", target))
+            name = path.stem.replace("_", "-")
+            found.append(Plugin(kind, name, _summarise(module), "dbtbench", target))
     return found
 
 

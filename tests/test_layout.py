@@ -23,7 +23,7 @@ FLOORS = (
     ("layouts", "metrics", "networks", "phantom", "records"),
     ("closed_form", "exchange", "figures", "lesions"),
     ("submissions", "training"),
-    ("pipeline",),
+    ("adversarial", "pipeline"),
     ("leaderboard", "testing"),
     ("report",),
     ("api", "cli"),

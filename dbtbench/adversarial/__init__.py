@@ -1,0 +1,1 @@
+"""Adversarial generators: networks, losses, augmentation, mutations, and the training of both players."""
