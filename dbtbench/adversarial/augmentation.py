@@ -81,7 +81,7 @@ class Changes:
 
 
 def _source(shift: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Find where each of `size` positions comes from after a shift (N,): (N, size), and whether it is inside."""
+    """Find where each of `size` positions comes from after a shift (N,): (N, size), and if it is inside."""
     source = torch.arange(size, device=shift.device) - shift[:, None]
     return source.clamp(0, size - 1), (source >= 0) & (source < size)
 
