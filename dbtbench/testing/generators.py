@@ -281,7 +281,7 @@ RULES = RuleBook[GeneratorBench](
         "purity": check_purity,
         "resume": check_resume,
         "boxes": check_boxes,
-        "losses": check_losses,
+        "losses": lambda bench: check_losses(bench.name, bench.fitted.generator, bench.data.whole),
         "training-split": check_training_split,
         "odd-grid": check_odd_grid,
     }

@@ -14,25 +14,40 @@ from dbtbench.testing.rules import CheckFailed, disturb_random_state
 
 if TYPE_CHECKING:
     from dbtbench.data.dataset import DBTDataset
-    from dbtbench.testing.generators import GeneratorBench
+    from dbtbench.generator import Generator
 
 SCORED = 5
 
 
-def check_losses(bench: GeneratorBench) -> str | None:
-    """Check that losses of volumes are finite and depend on the volume alone: not on order, batch or luck."""
-    data = bench.data.whole
+def check_losses(name: str, generator: Generator[Any], data: DBTDataset) -> str | None:
+    """Check that losses of volumes are finite and depend on the volume alone: not on order, batch or luck.
+
+    Args:
+        name: of the generator.
+        generator: fitted.
+        data: volumes to score.
+
+    Returns:
+        What the rule does not apply to, if it does not.
+
+    Raises:
+        CheckFailed: when the rule is broken.
+    """
     some = replace(data, cases=data.cases.iloc[:: len(data) // SCORED][:SCORED].reset_index(drop=True))
-    found = _score(bench, some)
+    found = _score(name, generator, some)
     if found is None:
         return "it does not claim to score volumes"
     ways: dict[str, Callable[[], NDArray[np.float64] | None]] = {
-        "scored again": lambda: _score(bench, some),
+        "scored again": lambda: _score(name, generator, some),
         "scored in reverse order": lambda: _reverse(
-            _score(bench, replace(some, cases=some.cases[::-1].reset_index(drop=True)))
+            _score(name, generator, replace(some, cases=some.cases[::-1].reset_index(drop=True)))
         ),
-        "scored alone": lambda: _join([_score(bench, some[row : row + 1]) for row in range(SCORED)]),
-        "scored in two parts": lambda: _join([_score(bench, part) for part in (some[:2], some[2:])]),
+        "scored alone": lambda: _join(
+            [_score(name, generator, some[row : row + 1]) for row in range(SCORED)]
+        ),
+        "scored in two parts": lambda: _join(
+            [_score(name, generator, part) for part in (some[:2], some[2:])]
+        ),
     }
     for way, score in ways.items():
         disturb_random_state()
@@ -46,10 +61,10 @@ def check_losses(bench: GeneratorBench) -> str | None:
     return None
 
 
-def _score(bench: GeneratorBench, volumes: DBTDataset) -> NDArray[np.float64] | None:
+def _score(name: str, generator: Generator[Any], volumes: DBTDataset) -> NDArray[np.float64] | None:
     """Score volumes, and check shape and numbers."""
-    with plugins.blame("generators", bench.name):
-        found: Any = bench.fitted.generator.score_volumes(volumes)
+    with plugins.blame("generators", name):
+        found: Any = generator.score_volumes(volumes)
     if found is None:
         return None
     shape = getattr(found, "shape", None)
