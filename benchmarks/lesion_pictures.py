@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from dbtbench.data.dataset import DBTDataset
-from dbtbench.figures.comparison import BOX, FAINT, INK, font
+from dbtbench.figures.canvas import font
+from dbtbench.figures.comparison import BOX, FAINT, INK
 from dbtbench.geometry.views import Boxes, Volume, laterality, mirror_boxes
 from dbtbench.layouts import draw_layouts
 from dbtbench.metrics.contrast import lesion_profiles

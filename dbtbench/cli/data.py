@@ -137,13 +137,17 @@ def export(
     format_: Annotated[str, typer.Option("--format", help="dicom, nifti or npz.")],
     data: DataOption = None,
     split: Annotated[str | None, typer.Option("--split", help="Only train, validation or test.")] = None,
+    boxes: Annotated[
+        str,
+        typer.Option("--boxes", help="Boxes as files for viewers: labelmap, markups, or labelmap,markups."),
+    ] = "",
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write a data set's volumes as files that other programs read.
 
-    With them come volumes.csv and boxes.csv, and for DICOM the three tables of BCS-DBT. Killed at any moment,
-    the same command continues.
+    With them come volumes.csv and boxes.csv, and for DICOM the three tables of BCS-DBT. Viewers show boxes as
+    label maps (NIfTI) and markups (3D Slicer). Killed at any moment, the same command continues.
 
     Example: dbtbench data export --data ddpm-duke-1a2b3c4d --format nifti --out volumes
     """
@@ -152,7 +156,7 @@ def export(
     from dbtbench.workspace import Workspace
 
     dataset = choose_dataset(Workspace.find(workspace), data)
-    files = export_dataset(dataset, out, format_, split)
+    files = export_dataset(dataset, out, format_, split, [name.strip() for name in boxes.split(",") if name])
     volumes = len(dataset if split is None else dataset.select(split))
     if json:
         typer.echo(json_.dumps({"volumes": volumes, "files": len(files), "out": str(out)}, indent=1))

@@ -12,7 +12,9 @@ from dbtbench.cli.options import DataOption, JsonOption, WorkspaceOption
 
 
 def picture(
-    out: Annotated[Path, typer.Argument(metavar="FILE.png", help="The picture to write.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The picture to write: .png, .jpg, .pdf or .svg.")
+    ],
     aug: Annotated[
         list[str], typer.Option("--aug", help="Generator or synthetic data set; may be repeated.")
     ],
@@ -20,19 +22,22 @@ def picture(
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Draw real test volumes and synthetic ones, and their histograms.
+    """Draw real test volumes and synthetic ones, all at one scale, and their histograms.
 
     Example: dbtbench picture comparison.png --aug ddpm --aug classic
     """
+    from dbtbench.figures.canvas import check_suffix
     from dbtbench.figures.comparison import draw_comparison
     from dbtbench.pipeline.catalogue import choose_dataset
     from dbtbench.pipeline.generate import find_augmentation
     from dbtbench.workspace import Workspace
 
+    check_suffix(out)
     work = Workspace.find(workspace)
     real = choose_dataset(work, data)
     sets = {name: find_augmentation(work, name, real) for name in aug}
-    draw_comparison({"real": real.select("test"), **sets}, out)
+    first = "phantom" if "phantom" in real.meta else "real"
+    draw_comparison({first: real.select("test"), **sets}, out)
     if json:
         drawn = {name: dataset.name for name, dataset in sets.items()}
         typer.echo(json_.dumps({"picture": str(out), "real": real.name, "synthetic": drawn}, indent=1))

@@ -9,9 +9,8 @@ OUT/BCS-DBT-labels-train-v2.csv    next to DICOM files: the three tables of BCS-
 
 from __future__ import annotations
 
-import gzip
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,8 @@ from dbtbench.dicom.writing import (
     write_tomosynthesis,
 )
 from dbtbench.errors import UsageError
+from dbtbench.exchange.viewers import BOX_FILES, write_nifti
 from dbtbench.exchange.volumes.nifti import NOMINAL
-from dbtbench.geometry.orientation import affine_of
 from dbtbench.geometry.views import Volume, laterality
 from dbtbench.runtime.csv_text import csv_text
 from dbtbench.runtime.files import atomic_path, claim_folder, write_text
@@ -49,7 +48,9 @@ IDENTIFIER, DESCRIPTION = 16, 1024
 """Characters that StudyID (VR SH) and a description (ST) may have."""
 
 
-def export_dataset(dataset: DBTDataset, out: Path, format_: str, split: str | None = None) -> list[Path]:
+def export_dataset(
+    dataset: DBTDataset, out: Path, format_: str, split: str | None = None, boxes: Collection[str] = ()
+) -> list[Path]:
     """Write a data set's volumes as files; files that an earlier, killed call wrote are kept.
 
     Values are those of the data set, in [0, 1] as displayed. NIfTI: float32, axes columns, rows and slices.
@@ -61,16 +62,20 @@ def export_dataset(dataset: DBTDataset, out: Path, format_: str, split: str | No
         out: the folder; made if need be.
         format_: `dicom`, `nifti` or `npz`.
         split: only this split's volumes.
+        boxes: files of boxes beside each volume: `labelmap` (NIfTI, on the volume's grid; all 0 where it has
+            none) and `markups` (3D Slicer; none where it has none). A finished export takes them later too.
 
     Returns:
         Every file of the export.
 
     Raises:
-        UsageError: for an unknown format or split, nothing to export, a folder that holds something else,
-            or a grid that is too small for DICOM.
+        UsageError: for an unknown format, split or file of boxes, nothing to export, a folder that holds
+            something else, or a grid that is too small for DICOM.
     """
     if format_ not in SUFFIXES:
         raise UsageError(f"no format named {format_!r}", f"known: {', '.join(SUFFIXES)}")
+    if unknown := [name for name in boxes if name not in BOX_FILES]:
+        raise UsageError(f"boxes have no file named {unknown[0]!r}", f"known: {', '.join(BOX_FILES)}")
     chosen = dataset if split is None else dataset.select(split)
     if not len(chosen):
         raise UsageError(
@@ -84,14 +89,16 @@ def export_dataset(dataset: DBTDataset, out: Path, format_: str, split: str | No
             "export nifti or npz, or import on a larger grid",
         )
     claim_folder(out, RECORD, _describe_export(chosen, format_, split), "export")
-    files = [name + SUFFIXES[format_] for name in map(_make_stem, chosen.cases.to_dict("records"))]
+    stems = [_make_stem(case) for case in chosen.cases.to_dict("records")]
+    files = [stem + SUFFIXES[format_] for stem in stems]
     turned = _write_volumes(chosen, [out / file for file in files], format_)
+    box_files = [name for kind in dict.fromkeys(boxes) for name in _write_boxes(chosen, out, stems, kind)]
     tables = _make_tables(chosen, files)
     if format_ == "dicom":
         tables |= _make_bcs_dbt_tables(chosen, files, turned)
     for name, table in tables.items():
         write_text(out / name, csv_text(table))
-    return [out / RECORD, *(out / name for name in [*files, *tables])]
+    return [out / RECORD, *(out / name for name in [*files, *box_files, *tables])]
 
 
 def _describe_export(dataset: DBTDataset, format_: str, split: str | None) -> dict[str, Any]:
@@ -141,6 +148,23 @@ def _write_volumes(dataset: DBTDataset, paths: list[Path], format_: str) -> set[
     return turned
 
 
+def _write_boxes(dataset: DBTDataset, out: Path, stems: list[str], kind: str) -> list[str]:
+    """Write the files of boxes that are not there yet; return the names of all."""
+    end, write = BOX_FILES[kind]
+    cases = dataset.cases.to_dict("records")
+    named = [
+        (case, stem + end)
+        for case, stem, positive in zip(cases, stems, dataset.positive, strict=True)
+        if positive or kind == "labelmap"  # 3D Slicer opens no empty file of markups
+    ]
+    with progress(f"{kind} of {dataset.name}", len(named)) as advance:
+        for case, name in named:
+            if not (out / name).is_file():
+                write(out / name, case, dataset)
+            advance()
+    return [name for _, name in named]
+
+
 def _to_ten_bits(values: Volume) -> NDArray[np.uint16]:
     scaled: NDArray[np.uint16] = np.rint(values * LARGEST).astype(np.uint16)
     return scaled
@@ -182,19 +206,7 @@ def _describe_derivation(dataset: DBTDataset, nominal: bool) -> Derivation:
 
 
 def _write_nifti(path: Path, volume: Volume, case: Mapping[str, Any], dataset: DBTDataset) -> None:
-    """Write columns, rows, slices, with an affine to mm in patient coordinates."""
-    from nibabel import Nifti1Image
-
-    spacing, nominal = spacing_of(case, dataset.grid)
-    image: Any = Nifti1Image(np.ascontiguousarray(volume.T), None)  # type: ignore[no-untyped-call]
-    affine = affine_of(case["View"], spacing)
-    image.set_sform(affine, code="scanner")
-    image.set_qform(affine, code="scanner")
-    image.header.set_xyzt_units("mm")
-    if nominal:
-        image.header["descrip"] = NOMINAL
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(gzip.compress(image.to_bytes(), mtime=0))  # a time would make the bytes differ
+    write_nifti(path, volume, case["View"], *spacing_of(case, dataset.grid))
 
 
 def _write_npz(path: Path, volume: Volume, case: Mapping[str, Any], dataset: DBTDataset) -> None:

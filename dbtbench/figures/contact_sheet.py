@@ -9,7 +9,8 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from dbtbench.data.dataset import LABELS, DBTDataset
-from dbtbench.figures.comparison import FAINT, INK, font, tile
+from dbtbench.figures.canvas import font
+from dbtbench.figures.comparison import FAINT, INK, tile
 from dbtbench.runtime.files import atomic_path
 from dbtbench.runtime.progress import progress
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dbtbench.figures.comparison import CELL, FAINT, GAP, INK, LEFT, MARGIN, font
+from dbtbench.figures.canvas import font
+from dbtbench.figures.comparison import CELL, FAINT, GAP, INK, LEFT, MARGIN
 from dbtbench.geometry.views import Volume
 from dbtbench.runtime.files import atomic_path
 
