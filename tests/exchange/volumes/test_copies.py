@@ -108,10 +108,10 @@ def test_the_command_ends_with_4_and_names_the_copy(
     export_dataset(toy, tmp_path / "out", "nifti", "test")
     (tmp_path / "out" / "volumes.csv").unlink()
     (tmp_path / "out" / "boxes.csv").unlink()
-    command = ["data", "import", "volumes", str(tmp_path / "out"), "--name", "gan", "--data", "toy"]
+    command = ["data", "import", "volumes", str(tmp_path / "out"), "--name", "theirs", "--data", "toy"]
     done = CliRunner().invoke(app, [*command, "--workspace", str(tmp_path / "work"), "--derived"])
     assert isinstance(done.exception, StaleError)
-    assert "gan holds 8 real volumes that are held out" in str(done.exception)
+    assert "theirs holds 8 real volumes that are held out" in str(done.exception)
 
 
 @pytest.mark.parametrize("format_", ["npz", "nifti", "dicom"])
