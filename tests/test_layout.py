@@ -21,11 +21,11 @@ FLOORS = (
     ("metric",),
     ("dicom", "generator", "task"),
     ("layouts", "metrics", "networks", "phantom", "records"),
-    ("closed_form", "exchange", "figures", "lesions"),
+    ("closed_form", "exchange", "figures", "lesions", "pages"),
     ("submissions", "training"),
     ("adversarial", "pipeline"),
     ("leaderboard", "testing"),
-    ("report",),
+    ("report", "study"),
     ("api", "cli"),
     ("__main__",),
 )

@@ -21,6 +21,7 @@ from dbtbench.cli import (
     report,
     score,
     show,
+    study,
 )
 from dbtbench.errors import DBTBenchError, explain_file_error
 from dbtbench.runtime.signals import handle_sigterm
@@ -45,6 +46,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("picture")(picture.picture)
 app.add_typer(leaderboard.app, name="leaderboard")
 app.command("report")(report.report)
+app.add_typer(study.app, name="study")
 app.command("score")(score.score)
 app.command("list")(listing.list_)
 app.command("show")(show.show)

@@ -15,11 +15,11 @@ from dbtbench.errors import DBTBenchError
 from dbtbench.geometry.views import Boxes, Volume, laterality, mirror_boxes
 from dbtbench.layouts import draw_layouts
 from dbtbench.metrics import froc
+from dbtbench.pages.sprites import choose_format, count_columns, make_sprite, size_of_tile
 from dbtbench.pipeline.catalogue import describe_datasets
 from dbtbench.pipeline.outputs import PREDICTIONS
 from dbtbench.records import Result
 from dbtbench.report.gathering import Material
-from dbtbench.report.sprites import choose_format, count_columns, make_sprite, size_of_tile
 from dbtbench.runtime.progress import log, progress
 
 CASES = 8

@@ -49,6 +49,7 @@ VERBS = [
     [], ["data"], ["data", "phantom"], ["data", "import"], ["data", "import", "bcs-dbt"],
     ["data", "import", "volumes"], ["data", "info"], ["data", "check"], ["data", "export"],
     ["generate"], ["evaluate"], ["leaderboard"], ["leaderboard", "verify"], ["leaderboard", "add"],
+    ["study"], ["study", "make"], ["study", "score"],
     ["score"], ["picture"], ["list"], ["show"], ["check-plugin"], ["doctor"], ["demo"],
 ]  # fmt: skip
 

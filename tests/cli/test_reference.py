@@ -9,6 +9,8 @@ import typer
 from dbtbench.cli import app
 from dbtbench.cli.reference import commands, write_reference
 
+GROUPS = ("dbtbench", "dbtbench data", "dbtbench data import", "dbtbench study")
+"""Commands that only hold others."""
 FILE = Path(__file__).parents[2] / "docs" / "commands.md"
 
 
@@ -29,5 +31,5 @@ def test_the_reference_has_every_command() -> None:
 def test_every_command_that_ends_in_a_result_prints_json_and_every_parameter_has_help() -> None:
     for name, command in commands(typer.main.get_command(app), "dbtbench"):
         options = {option for parameter in command.params for option in parameter.opts}
-        assert "--json" in options or name in ("dbtbench", "dbtbench data", "dbtbench data import"), name
+        assert "--json" in options or name in GROUPS, name
         assert all(p.help for p in command.params if p.name != "help"), name

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import launch, needs_chromium, open_page
 
 from dbtbench.report import gather, page, write_report
 from dbtbench.workspace import Workspace
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+pytestmark = needs_chromium
 
 WIDTHS = (360, 1600)
 SCHEMES = ("light", "dark")
@@ -31,11 +28,8 @@ OPENS_IN = 2.0
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as driver:
-        # The sandbox needs rights that a container has not; the page is this repository's own.
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launch() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -43,34 +37,6 @@ def file(work: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("page") / "report.html"
     write_report(gather(work), out)
     return out
-
-
-@contextmanager
-def open_page(browser: Any, file: Path, width: int = 1600, scheme: str = "light") -> Iterator[Any]:
-    """Open a page; afterwards it must have said nothing, asked for nothing and opened nothing."""
-    faults: list[str] = []
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce", offline=True
-    )
-    tab = context.new_page()
-    tab.on("console", lambda message: faults.append(f"console {message.type}: {message.text}"))
-    tab.on("pageerror", lambda error: faults.append(f"error: {error}"))
-
-    def dismiss(dialog: Any) -> None:
-        faults.append(f"dialog: {dialog.message}")
-        dialog.dismiss()
-
-    tab.on("dialog", dismiss)
-
-    def note(request: Any) -> None:
-        if request.url != file.as_uri() and not request.url.startswith(("data:", "blob:")):
-            faults.append(f"request: {request.url}")
-
-    tab.on("request", note)
-    tab.goto(file.as_uri())
-    yield tab
-    context.close()
-    assert not faults
 
 
 def visit(tab: Any) -> None:

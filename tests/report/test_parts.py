@@ -14,11 +14,11 @@ from PIL import Image
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.metrics.froc import mean_sensitivity
+from dbtbench.pages.sprites import FORMATS, Format, choose_format, count_columns, encode
 from dbtbench.report import Material, curves, gather
 from dbtbench.report.curves import OPERATING_POINTS, POINTS, describe_curves
 from dbtbench.report.looks import describe_looks
 from dbtbench.report.provenance import describe_provenance
-from dbtbench.report.sprites import FORMATS, Format, choose_format, count_columns, encode
 from dbtbench.report.tables import describe_board, judge_row, kind_of, place
 from dbtbench.report.verdict import write_verdicts
 from dbtbench.workspace import Workspace

@@ -1,18 +1,15 @@
-// The viewer: cases, slices, window, boxes and detections, by wheel, keys, touch, slider and dragging.
+// The viewer: a stage with cases, boxes and detections, and its controls.
 
-const WINDOW = { centre: 0.5, span: 1 };
-
-class Viewer {
+class Viewer extends Stage {
   constructor(box, look, cases, runs) {
-    Object.assign(this, { box, look, cases, runs, pictures: [] });
-    this.state = { ...WINDOW, number: 0, slice: 0, boxes: true, least: 0, drag: matchMedia("(pointer: coarse)").matches ? "slices" : "window" };
+    super(look);
+    Object.assign(this, { box, cases, runs });
+    Object.assign(this.state, { number: 0, boxes: true, least: 0 });
     this.hiddenSets = new Set();
     this.addControls();
-    this.stage = add(box, "div", { class: "stage", role: "group", "aria-label": "Pictures" });
+    box.append(this.stage);
     this.status = add(box, "output", { class: "small", "aria-live": "polite" });
-    this.stage.addEventListener("wheel", (event) => this.turn(event), { passive: false });
     this.stage.addEventListener("keydown", (event) => this.press(event));
-    this.stage.addEventListener("pointerdown", (event) => this.grab(event));
     this.choose(0);
   }
 
@@ -102,66 +99,18 @@ class Viewer {
     this.slider.value = String(this.state.slice);
     const volumes = this.volumes;
     this.pictures.forEach((picture, k) => picture.show(volumes[k][0], this.state, volumes[k][1]));
-    const { slice, centre, span } = this.state;
-    this.slider.setAttribute("aria-valuetext", `slice ${slice + 1} of ${this.look.grid[0]}`);
-    this.status.textContent = `slice ${slice + 1} of ${this.look.grid[0]}, window ${span.toFixed(2)}, level ${centre.toFixed(2)}`;
+    const { centre, span } = this.state;
+    this.slider.setAttribute("aria-valuetext", this.place);
+    this.status.textContent = `${this.place}, window ${span.toFixed(2)}, level ${centre.toFixed(2)}`;
   }
 
-  move(slice) {
-    this.set({ slice: clamp(slice, 0, this.look.grid[0] - 1) });
-  }
-
-  turn(event) {
-    if (!(event.target instanceof HTMLCanvasElement) || event.ctrlKey) return;
-    const next = this.state.slice + Math.sign(event.deltaY);
-    if (next < 0 || next >= this.look.grid[0]) return; // at the ends the page scrolls on
-    event.preventDefault();
-    this.move(next);
-  }
-
-  press(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const { slice, number, span, boxes } = this.state;
-    const act = {
-      ArrowUp: () => this.move(slice - 1),
-      ArrowDown: () => this.move(slice + 1),
-      PageUp: () => this.move(slice - 4),
-      PageDown: () => this.move(slice + 4),
-      Home: () => this.move(0),
-      End: () => this.move(this.look.grid[0] - 1),
+  get keys() {
+    const { number, boxes } = this.state;
+    return {
+      ...super.keys,
       ArrowLeft: () => this.choose(number - 1),
       ArrowRight: () => this.choose(number + 1),
       b: () => this.set({ boxes: !boxes }),
-      "+": () => this.set({ span: clamp(span * 1.15, 0.02, 2) }),
-      "-": () => this.set({ span: clamp(span / 1.15, 0.02, 2) }),
-      0: () => this.set(WINDOW),
-    }[event.key];
-    if (!act) return;
-    event.preventDefault();
-    act();
-  }
-
-  grab(event) {
-    if (!(event.target instanceof HTMLCanvasElement) || event.button > 0) return;
-    const canvas = event.target;
-    const from = { x: event.clientX, y: event.clientY, ...this.state };
-    const size = canvas.clientWidth;
-    canvas.setPointerCapture(event.pointerId);
-    const follow = (moved) => {
-      const [dx, dy] = [(moved.clientX - from.x) / size, (moved.clientY - from.y) / size];
-      if (this.state.drag === "slices") {
-        this.move(from.slice + Math.round(dx * Math.max(this.look.grid[0], 12)));
-      } else {
-        this.set({ span: clamp(from.span * 4 ** dx, 0.02, 2), centre: clamp(from.centre + dy, 0, 1) });
-      }
     };
-    const release = () => {
-      canvas.removeEventListener("pointermove", follow);
-      canvas.removeEventListener("pointerup", release);
-      canvas.removeEventListener("pointercancel", release);
-    };
-    canvas.addEventListener("pointermove", follow);
-    canvas.addEventListener("pointerup", release);
-    canvas.addEventListener("pointercancel", release);
   }
 }

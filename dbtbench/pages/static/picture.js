@@ -33,7 +33,7 @@ class Picture {
 
   render() {
     const { state, volume, look } = this;
-    this.canvas.setAttribute("aria-label", `${volume.name}, slice ${state.slice + 1} of ${look.grid[0]}, ${volume.boxes.length} lesions`);
+    this.canvas.setAttribute("aria-label", `${volume.name}, slice ${state.slice + 1} of ${look.grid[0]}${state.boxes ? `, ${volume.boxes.length} lesions` : ""}`);
     if (!this.image.complete || !this.image.naturalWidth) return;
     const [height, width] = look.tile;
     const brush = this.tile.getContext("2d", { willReadFrequently: true });
