@@ -44,8 +44,8 @@ class Case:
 
     @property
     def synthetic(self) -> str:
-        """The synthetic data set that it shows a volume of, or `-`."""
-        return next((source.dataset.name for source in self.shown if source.dataset.synthetic), "-")
+        """The synthetic data set that it shows a volume of, or `none`."""
+        return next((source.dataset.name for source in self.shown if source.dataset.synthetic), "none")
 
 
 def choose_cases(

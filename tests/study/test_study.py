@@ -36,7 +36,7 @@ def test_cases_are_balanced_and_no_volume_comes_twice(
     assert len({(source.dataset.name, source.volume) for source in shown}) == len(shown)
     test = set(real.select("test").cases["case"])
     assert all(source.volume in test for source in shown if not source.dataset.synthetic)
-    turns = [case.synthetic for case in scored if case.synthetic != "-"]
+    turns = [case.synthetic for case in scored if case.synthetic != "none"]
     assert {turns.count(each.name) for each in sets} == {len(turns) // len(sets)}
 
 
