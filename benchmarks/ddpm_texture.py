@@ -73,7 +73,8 @@ def draw(
         snr: signal-to-noise ratio of the noisy training volumes that sampling starts from; 0 for noise.
         linear: the network's output is left out.
     """
-    left, model = LeftBreasts(train), generator.model
+    left = LeftBreasts(train)
+    model: Any = generator.model
     network = model.net
     drawn: list[Tensor] = []
     for layouts in batches(train):

@@ -230,7 +230,7 @@ def test_a_layout_without_a_host_is_an_error_that_says_what_to_import(
 
 
 def test_lesions_without_contrast_are_an_error(train: DBTDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inpainting.LesionShape, "fit", lambda *_: None)
+    monkeypatch.setattr(LesionShape, "fit", lambda *_: None)
     with pytest.raises(UsageError, match="no training lesions that are brighter"):
         Inpainting(train)
 

@@ -42,7 +42,7 @@ def random_flow(grid: tuple[int, int, int] = TINY, seed: int = 0) -> FlowModel:
     """A flow with weights and whitening that are all random, so that nothing is the identity."""
     torch.manual_seed(seed)
     patch, std = ((2, 2, 2), 0.3) if grid == TINY else ((4, 8, 8), 0.04)
-    model = FlowModel(smoke(patch=patch), grid).eval().requires_grad_(False)
+    model: Any = FlowModel(smoke(patch=patch), grid).eval().requires_grad_(False)
     for block in model.blocks:
         nn.init.normal_(block.affine.weight, std=std)
         nn.init.normal_(block.affine.bias, std=std)
@@ -108,7 +108,7 @@ class TestMap:
     def test_the_density_integrates_to_one(self) -> None:
         """Importance sampling: the mean of p(x) / q(x) over draws of a wider normal q is 1."""
         torch.manual_seed(0)
-        model = FlowModel(smoke(patch=(1, 1, 2), width=32), (1, 2, 2)).eval().requires_grad_(False)
+        model: Any = FlowModel(smoke(patch=(1, 1, 2), width=32), (1, 2, 2)).eval().requires_grad_(False)
         for block in model.blocks:
             nn.init.normal_(block.affine.weight, std=0.03)
         q: Any = torch.distributions.Normal(0.0, 1.7)
@@ -287,7 +287,7 @@ class TestTrained:
         assert roughness(fitted) < 0.95 * roughness(noisy)
 
     def test_a_volume_that_is_not_finite_is_an_error(self, fitted: Flow, layouts: list[Layout]) -> None:
-        broken = Flow(smoke(denoise=False))
+        broken: Any = Flow(smoke(denoise=False))
         broken.grid, broken.model = fitted.grid, random_flow(GRID)
         broken.model.blocks[0].affine.bias.fill_(float("inf"))
         with pytest.raises(DivergedError, match="not finite"):

@@ -105,8 +105,9 @@ def test_lesions_that_fade_are_measured_and_refused(
     data = LeftBreasts(toy.select("train"))
     autoencoder = Autoencoder(8, 1, channels=64)
     autoencoder.fit_statistics(data.volumes)
-    inverse = autoencoder.intensities.inverse
-    autoencoder.intensities.inverse = lambda values: kept * inverse(values)
+    intensities: Any = autoencoder.intensities
+    inverse = intensities.inverse
+    intensities.inverse = lambda values: kept * inverse(values)
     with torch.no_grad():
         measure_quality(autoencoder, data)
     assert float(autoencoder.lesion_contrast) == pytest.approx(kept, abs=0.02)

@@ -107,7 +107,8 @@ class TestStart:
         both = measure_errors(smoke(), model.eval(), unseen)
         np.testing.assert_allclose(both[:, 0], both[:, 1], rtol=1e-3)
         assert both.min() > 1e-4
-        torch.nn.init.constant_(model.decoder.out_conv.bias, 10)
+        bias: Any = model.decoder.out_conv.bias
+        torch.nn.init.constant_(bias, 10)
         assert (measure_errors(smoke(), model, unseen)[:, 0] > 1.001 * both[:, 1]).all()
 
 
