@@ -42,14 +42,15 @@ def random_flow(grid: tuple[int, int, int] = TINY, seed: int = 0) -> FlowModel:
     """A flow with weights and whitening that are all random, so that nothing is the identity."""
     torch.manual_seed(seed)
     patch, std = ((2, 2, 2), 0.3) if grid == TINY else ((4, 8, 8), 0.04)
-    model: Any = FlowModel(smoke(patch=patch), grid).eval().requires_grad_(False)
+    flow = FlowModel(smoke(patch=patch), grid).eval().requires_grad_(False)
+    model: Any = flow
     for block in model.blocks:
         nn.init.normal_(block.affine.weight, std=std)
         nn.init.normal_(block.affine.bias, std=std)
     model.whitening.deviation.uniform_(0.5, 2)
     model.whitening.spectrum.uniform_(0.5, 2)
     model.basis.copy_(torch.linalg.qr(torch.randn_like(model.basis)).Q)
-    return model
+    return flow
 
 
 def given(n: int, grid: tuple[int, int, int] = TINY) -> tuple[Tensor, Tensor, Tensor]:
