@@ -49,7 +49,7 @@ class Row:
         batch: volumes per step; the requested number is halved until they fit.
         gflop: 10^9 operations per volume of a training step, counted before compiling.
         trained: volumes per second in training.
-        share: the training's part of the measured matrix rate.
+        share: the training's part of the measured matrix rate; above 1 on a CPU that has no bfloat16.
         memory: peak GiB; NaN on the CPU.
         drawn: volumes per second in sampling, with `SAMPLE_STEPS` network calls each.
         failed: reason why there is no measurement.
@@ -83,7 +83,10 @@ class Bench:
         self.rate = self._matrix_rate()
 
     def _matrix_rate(self) -> float:
-        """Measure the operations per second of a large bfloat16 matrix product."""
+        """Measure the operations per second of a large bfloat16 matrix product.
+
+        A CPU without instructions for bfloat16 multiplies it more slowly than the convolutions compute.
+        """
         n = 8192 if self.cuda else 512
         a, b = (torch.randn(n, n, device=self.device, dtype=torch.bfloat16) for _ in range(2))
         return 2 * n**3 / self.seconds_of(lambda: a @ b)

@@ -286,7 +286,7 @@ def test_the_command_names_the_folders_and_takes_a_full_scale(
     for index in range(7):
         (root / f"epoch{index}").mkdir()
         np.save(root / f"epoch{index}" / "a-lcc.npy", (breast(toy) * 1023).astype(np.uint16))
-    command = ["data", "import", "volumes", str(root), "--name", "gan", "--data", "toy"]
+    command = ["data", "import", "volumes", str(root), "--name", "sampled", "--data", "toy"]
     command += ["--workspace", str(tmp_path / "work")]
     with caplog.at_level(logging.INFO, "dbtbench"):
         done = CliRunner().invoke(app, command)

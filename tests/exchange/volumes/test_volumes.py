@@ -620,13 +620,13 @@ def test_the_command_prints_the_import_report_and_what_is_taken_on_trust(
     save(root / "lcc.npy", volume())
     save(root / "front.npy", volume())
     table(root / "lesions.csv", [box("lcc.npy", 1, 2, 3, 4, 5, 6)])
-    command = ["data", "import", "volumes", str(root), "--name", "gan", "--data", "toy"]
+    command = ["data", "import", "volumes", str(root), "--name", "sampled", "--data", "toy"]
     command += ["--boxes", "lesions.csv", "--workspace", str(tmp_path / "work")]
     text = CliRunner().invoke(cli.app, command).stdout
     assert "saw only the training split of the real data set toy" in text
     assert "volumes: 2 rows = 1 imported + 1 rejected" in text
     assert "1 × no view in the name" in text
-    assert "dbtbench evaluate --task detection --aug gan --data toy" in text
+    assert "dbtbench evaluate --task detection --aug sampled --data toy" in text
     report = json.loads(CliRunner().invoke(cli.app, [*command, "--json"]).stdout)
     assert (report["rows"], report["imported"]) == (2, 1)
     assert report["boxes"]["imported"] == 1
