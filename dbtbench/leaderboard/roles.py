@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,23 +96,35 @@ def _trainings(records: Mapping[str, Record]) -> dict[str, list[tuple[str, int]]
         if sources := record.augmentations:
             own = {"seed", *(record.chosen or ())}
             settings = [
-                [made.version, {key: value for key, value in made.recipe.items() if key not in own}]
+                [
+                    made.generator,
+                    made.version,
+                    {key: value for key, value in made.recipe.items() if key not in own},
+                ]
                 for made in sources
             ]
-            names = "+".join(made.generator for made in sources)
-            arm = ":".join([names, *record.arm.split(":")[1:]])
+            arm = ":".join(record.arm.split(":")[1:])
             runs = "+".join(made.run for made in sources)
             groups.setdefault((arm, digest(settings)), []).append((label, runs))
     several = {key: group for key, group in groups.items() if len({run for _, run in group}) > 1}
+    names = {key: _name_together([records[label] for label, _ in group]) for key, group in several.items()}
     found = {}
-    for (arm, recipe), group in several.items():
+    for key, group in several.items():
         trained = sorted({run for _, run in group})
-        alone = [name for name, _ in several].count(arm) == 1
-        which = "" if alone else f", recipe {recipe[:6]}"
-        found[f"{arm} ({len(trained)} trainings{which})"] = [
+        alone = list(names.values()).count(names[key]) == 1
+        which = "" if alone else f", recipe {key[1][:6]}"
+        found[f"{names[key]} ({len(trained)} trainings{which})"] = [
             (label, trained.index(run)) for label, run in group
         ]
     return found
+
+
+def _name_together(records: Sequence[Record]) -> str:
+    """Name several trainings: `inpaint` for `inpaint-0` and `inpaint-1`, else by their generator."""
+    control = records[0].arm.split(":")[1:]
+    numberless = {re.sub(r"[-_.]?\d+$", "", record.arm.split(":")[0]) for record in records}
+    generators = "+".join(made.generator for made in records[0].augmentations)
+    return ":".join([numberless.pop() if len(numberless) == 1 else generators, *control])
 
 
 def _controls(label: str, records: Mapping[str, Record]) -> dict[str, str]:

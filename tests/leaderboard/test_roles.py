@@ -88,6 +88,18 @@ def test_arms_that_differ_by_the_seed_of_a_training_are_trainings_of_one_generat
     assert roles("real", "ddpm", "copy", copy={"generator": "ddpm"}).trainings == {}
 
 
+def test_trainings_are_called_what_their_arms_are_called(roles: Callable[..., Roles]) -> None:
+    names = ("real", "ddpm-0", "ddpm-1", "inpaint_0", "inpaint_1", "mode", "model")
+    made = {
+        name: {"generator": "ddpm", "run": f"{place:012}", "recipe": {"steps": steps, "seed": place}}
+        for place, (name, steps) in enumerate(zip(names[1:], (9, 9, 8, 8, 7, 7), strict=True))
+    }
+    assert {*roles(*names, **made).trainings} == {
+        *("ddpm (2 trainings, recipe fe17d4)", "inpaint (2 trainings)"),
+        "ddpm (2 trainings, recipe d1b2ba)",
+    }
+
+
 def test_a_setting_that_the_generator_chose_itself_does_not_part_its_trainings(
     roles: Callable[..., Roles],
 ) -> None:
