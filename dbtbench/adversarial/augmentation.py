@@ -1,8 +1,10 @@
-"""Augmentation of what the critic sees, real and drawn alike (DiffAugment, Zhao et al., arXiv 2006.10738).
+"""Patches that both networks see, and their contrast: what keeps a critic from knowing each volume by heart.
 
-With a few hundred volumes a critic soon knows each by heart. It is given moved, cut and rescaled ones, so
-that it cannot; gradients flow through the changes to the generator, which therefore learns to draw unchanged
-volumes.
+With a few hundred volumes a critic soon knows each of them. It is given a patch of all slices at a random
+place, with a random contrast, of real and drawn volumes alike (DiffAugment, Zhao et al., arXiv 2006.10738);
+gradients flow through the change of contrast to the generator, which therefore learns to draw unchanged ones.
+The generator is convolutional: it draws patches in training and whole volumes afterwards. A step then costs
+the same on every grid.
 """
 
 from __future__ import annotations
@@ -12,81 +14,54 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SHIFT = 0.125
-"""Largest shift, as a share of rows and columns."""
-CUTOUT = 0.25
-"""Side of the square that is cut out of all slices, as a share of rows and columns."""
 CONTRAST = 0.2
 """Largest change of the contrast; air stays 0."""
 
 
 @dataclass(frozen=True)
-class Changes:
-    """Random changes of N volumes.
+class Patches:
+    """Random places and contrasts of N volumes.
 
     Attributes:
-        shift: (N, 2) int, in rows and columns.
-        cutout: (N, 2) int, first row and column of the square that is cut out.
+        first: (N, 2) int, first row and column.
+        size: rows and columns.
         contrast: (N,) factor of the values.
     """
 
-    shift: Tensor
-    cutout: Tensor
+    first: Tensor
+    size: tuple[int, int]
     contrast: Tensor
 
     @classmethod
-    def draw(cls, batch: int, plane: tuple[int, int], generator: torch.Generator) -> Changes:
-        """Draw the changes of a whole batch.
+    def draw(cls, centres: Tensor, plane: tuple[int, int], size: int, generator: torch.Generator) -> Patches:
+        """Draw the patches of a whole batch, each place as likely as another.
 
         Args:
-            batch: number of volumes.
-            plane: rows, columns.
-            generator: of the random numbers, on the device that the volumes will be on.
+            centres: (N, 2) row and column that the patch must show, on the generator's device; NaN for none.
+            plane: rows, columns of the volumes.
+            size: wanted rows and columns; a smaller plane is taken whole.
+            generator: of the random numbers.
         """
-        device = generator.device
-        size = torch.tensor(plane, device=device)
-        shift = (2 * torch.rand(batch, 2, generator=generator, device=device) - 1) * SHIFT * size
-        cutout = torch.rand(batch, 2, generator=generator, device=device) * size * (1 - CUTOUT)
-        contrast = 1 + CONTRAST * (2 * torch.rand(batch, generator=generator, device=device) - 1)
-        return cls(shift.round().long(), cutout.long(), contrast)
+        rows, columns = min(size, plane[0]), min(size, plane[1])
+        patch = torch.tensor((rows, columns), device=generator.device)
+        last = torch.tensor(plane, device=generator.device) - patch
+        low = (centres - patch + 1).nan_to_num(0).clamp(min=0).minimum(last)
+        high = centres.nan_to_num(torch.inf).minimum(last)
+        share = torch.rand(len(centres), 2, generator=generator, device=generator.device)
+        contrast = torch.rand(len(centres), generator=generator, device=generator.device)
+        first = (low + share * (high - low)).round().long()
+        return cls(first, (rows, columns), 1 + CONTRAST * (2 * contrast - 1))
 
-    def part(self, rows: slice) -> Changes:
+    def part(self, rows: slice) -> Patches:
         """Take some rows."""
-        return Changes(self.shift[rows], self.cutout[rows], self.contrast[rows])
+        return Patches(self.first[rows], self.size, self.contrast[rows])
 
-    def apply(self, volumes: Tensor, lesion_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Change volumes and their lesion masks, both (N, 1, D, H, W); the mask keeps its contrast.
+    def cut(self, volumes: Tensor) -> Tensor:
+        """Cut the patches out of volumes (N, C, D, H, W): (N, C, D, *size)."""
+        height, width = self.size
+        corners = zip(volumes, self.first.tolist(), strict=True)
+        return torch.stack([one[..., y : y + height, x : x + width] for one, (y, x) in corners])
 
-        What is moved in from outside, and what is cut out, is 0 in both.
-        """
-        contrast = self.contrast.view(-1, 1, 1, 1, 1)
-        both = self._cut(self._move(torch.cat([volumes * contrast, lesion_mask], dim=1)))
-        return both[:, :1], both[:, 1:]
-
-    def _move(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        rows, inside_rows = _source(self.shift[:, 0], height)
-        columns, inside_columns = _source(self.shift[:, 1], width)
-        n, c, d = images.shape[:3]
-        moved = images.gather(-2, rows.view(n, 1, 1, height, 1).expand(n, c, d, height, width))
-        moved = moved.gather(-1, columns.view(n, 1, 1, 1, width).expand(n, c, d, height, width))
-        inside = inside_rows[:, :, None] & inside_columns[:, None, :]
-        return moved * inside[:, None, None]
-
-    def _cut(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        rows = _within(self.cutout[:, 0], height)
-        columns = _within(self.cutout[:, 1], width)
-        return images * ~(rows[:, :, None] & columns[:, None, :])[:, None, None]
-
-
-def _source(shift: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Find where each of `size` positions comes from after a shift (N,): (N, size), and if it is inside."""
-    source = torch.arange(size, device=shift.device) - shift[:, None]
-    return source.clamp(0, size - 1), (source >= 0) & (source < size)
-
-
-def _within(first: Tensor, size: int) -> Tensor:
-    """Find which of `size` positions lie in the square that begins at `first` (N,): (N, size) bool."""
-    position = torch.arange(size, device=first.device) - first[:, None]
-    return (position >= 0) & (position < CUTOUT * size)
+    def change_contrast(self, volumes: Tensor) -> Tensor:
+        """Change the contrast of volumes (N, 1, D, H, W)."""
+        return volumes * self.contrast.view(-1, 1, 1, 1, 1)

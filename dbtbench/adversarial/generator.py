@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from dbtbench.adversarial.recipe import PLANE_FACTOR, AdversarialRecipe
 from dbtbench.networks.names import check_plane
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 class AdversarialGenerator(LearnedGenerator[AdversarialRecipe]):
     """A generator that learns against a critic, and starts as the closed-form model."""
+
+    version: ClassVar[int] = 2
 
     def check(self, grid: tuple[int, int, int]) -> None:
         """Check that the networks can halve rows and columns.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,21 +12,24 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from dbtbench.adversarial.augmentation import Changes
+from dbtbench.adversarial.augmentation import Patches
 from dbtbench.adversarial.losses import (
     MUTATIONS,
+    NEAR,
+    coarse_change,
     critic_loss,
-    gradient_penalty,
     measure_fitness,
     penalty_weight,
     relativistic_loss,
+    slope_penalty,
 )
-from dbtbench.adversarial.networks import Critic, GeneratorNetwork, clip_roots
+from dbtbench.adversarial.networks import Critic, Draft, GeneratorNetwork, clip_roots
 from dbtbench.closed_form.start import LinearStart
 from dbtbench.networks.conditioning import Conditioning
 from dbtbench.runtime import distributed
 from dbtbench.training.learned import LayoutNoise, LeftBreasts
 from dbtbench.training.loop import Loss, Network, Preview, StepContext, fit_networks
+from dbtbench.training.network import store_channels_last
 
 if TYPE_CHECKING:
     from dbtbench.adversarial.recipe import AdversarialRecipe
@@ -37,20 +42,28 @@ def train_generator(
 ) -> nn.Module:
     """Train critic and generator, continue or load them (see `dbtbench.training.loop.fit_networks`).
 
-    Neither is compiled: the critic's gradient is differentiated again, which compiled networks cannot do.
-
     Returns:
         The averaged generator.
     """
     torch.manual_seed(recipe.seed)
     start = LinearStart(data.split.grid, recipe.components, len(data))
     generator = GeneratorNetwork(start, recipe.width, recipe.blocks)
-    critic = Critic(data.split.grid, recipe.width, recipe.blocks)
+    critic = Critic(recipe.width, recipe.blocks)
+    for network in (generator, critic):
+        store_channels_last(network)
     game = Game(recipe, data, start)
     mutations: Mapping[str, Loss] = {name: partial(game.mutate, name) for name in MUTATIONS}
     loss = mutations if recipe.loss == "evolve" else game.lose_generator
     networks = {
-        "critic": Network(critic, game.lose_critic, betas=BETAS, ema=0),
+        "critic": Network(
+            critic,
+            game.lose_critic,
+            lr=recipe.critic_lr,
+            betas=BETAS,
+            clip=math.inf,
+            schedule="constant",
+            ema=0,
+        ),
         "generator": Network(generator, loss, fitness=game.measure_fitness, betas=BETAS),
     }
 
@@ -85,29 +98,39 @@ class Game:
         """The start's lesion bumps of all training volumes, as the roots."""
         return self.start.draw_bumps(self.data.conditioning).to(self.data.device)
 
+    @cached_property
+    def centres(self) -> Tensor:
+        """Row and column of each training volume's first lesion (n, 2); NaN for those without."""
+        none = torch.full((1, 6), torch.nan)
+        first = torch.cat([boxes[:1] if len(boxes) else none for boxes in self.data.boxes])
+        return ((first[:, 1:3] + first[:, 4:6]) / 2).floor()
+
     def lose_critic(self, critic: nn.Module, context: StepContext) -> Tensor:
-        """Compute the critic's loss, with both gradient penalties."""
+        """Compute the critic's loss, with both slope penalties."""
         with _full_precision():
             batch = Batch(self, context)
             with torch.no_grad():
                 fake = batch.draw(context.networks["generator"])
-            real = batch.real.requires_grad_()
-            scores, fake_scores = batch.score(critic, real), batch.score(critic, fake.requires_grad_())
-            penalties = gradient_penalty(scores, real) + gradient_penalty(fake_scores, fake)
+            scores, fake_scores = batch.score(critic, batch.real), batch.score(critic, fake)
+            near, fake_near = (batch.score(critic, volumes + batch.nudge) for volumes in (batch.real, fake))
+            penalties = slope_penalty(scores, near) + slope_penalty(fake_scores, fake_near)
             weight = penalty_weight(self.recipe.penalty, context.step, self.recipe.steps)
             evolves = self.recipe.loss == "evolve"
             loss = critic_loss if evolves else relativistic_loss
             return loss(scores, fake_scores) + weight / 2 * penalties
 
     def lose_generator(self, generator: nn.Module, context: StepContext) -> Tensor:
-        """Compute the generator's relativistic pairing loss."""
+        """Compute the generator's relativistic pairing loss, with its distance from the draft."""
         batch, critic = Batch(self, context), context.networks["critic"]
-        return relativistic_loss(batch.score(critic, batch.draw(generator)), batch.score(critic, batch.real))
+        fake = batch.draw(generator)
+        loss = relativistic_loss(batch.score(critic, fake), batch.score(critic, batch.real))
+        return loss + batch.anchor(fake)
 
     def mutate(self, name: str, generator: nn.Module, context: StepContext) -> Tensor:
         """Compute the loss of a mutation."""
         batch = Batch(self, context)
-        return MUTATIONS[name](batch.score(context.networks["critic"], batch.draw(generator)))
+        fake = batch.draw(generator)
+        return MUTATIONS[name](batch.score(context.networks["critic"], fake)) + batch.anchor(fake)
 
     def measure_fitness(self, generator: nn.Module, context: StepContext) -> Tensor:
         """Measure the generator's fitness on `context.part` of a batch."""
@@ -120,39 +143,44 @@ class Game:
 
 
 class Batch:
-    """`context.part` of a batch: real volumes, their conditioning, and the random numbers of one draw.
+    """`context.part` of a batch: patches of real volumes, their conditioning, and the drafts of others.
 
     Attributes:
-        real: roots (N, 1, D, H, W).
-        conditioning: of the real volumes, with which others are drawn.
+        real: roots (N, 1, D, h, w).
+        mask: lesion masks, as `real`.
+        nudge: the noise over which the critic's slope is measured, as `real`.
     """
 
     def __init__(self, game: Game, context: StepContext) -> None:
-        size, generator, part = game.recipe.batch, context.generator, context.part
-        device, roots = distributed.device(), game.roots
-        rows = game.data.draw_rows(context, size)
-        self.real = roots[rows].to(device)
-        self.conditioning = game.data.conditioning[rows].to(device)
-        self.bumps = game.bumps[rows].to(device)
-        code = len(game.start.components)
-        self.code = torch.randn(size, code, generator=generator, device=device)[part]
-        self.noise = torch.randn(size, *roots.shape[1:], generator=generator, device=device)[part]
-        plane = roots.shape[-2], roots.shape[-1]
-        changes = Changes.draw(size, plane, generator).part(part)
-        self.changes = changes if game.recipe.augment else None
+        recipe, start, part = game.recipe, game.start, context.part
+        size, random, device = recipe.batch, context.generator, distributed.device()
+        rows = game.data.draw_rows(replace(context, part=slice(None)), size)
+        depth, *plane = game.roots.shape[2:]
+        patches = Patches.draw(game.centres[rows].to(device), (plane[0], plane[1]), recipe.patch, random)
+        self.code = torch.randn(size, len(start.components), generator=random, device=device)[part]
+        noise = torch.randn(size, 1, depth, *plane, generator=random, device=device)[part]
+        nudge = torch.randn(size, 1, depth, *patches.size, generator=random, device=device)[part]
+        self.recipe, self.nudge, self.patches = recipe, NEAR * nudge, patches.part(part)
+        rows, cut = rows[part], self.patches.cut
+        given = game.data.conditioning[rows].to(device)
+        self.label, self.projection, self.mask = given.label, given.projection, cut(given.lesion_mask)
+        self.real = cut(game.roots[rows].to(device))
+        draft = Draft.draw(start, self.code, noise, given.projection, game.bumps[rows].to(device))
+        self.draft = Draft(*map(cut, draft))
 
     def draw(self, generator: nn.Module) -> Tensor:
-        """Draw roots with the generator, clipped: (N, 1, D, H, W)."""
-        given = self.conditioning
-        roots = generator(self.code, self.noise, given.label, given.projection, given.lesion_mask, self.bumps)
+        """Draw roots with the generator, clipped, as `real`."""
+        roots = generator(self.draft, self.code, self.label, self.projection, self.mask)
         return clip_roots(roots.float())
 
+    def anchor(self, fake: Tensor) -> Tensor:
+        """Compute the recipe's penalty of coarse changes to the drafts, which have the right brightness."""
+        return self.recipe.anchor * coarse_change(fake, clip_roots(self.draft.smooth + self.draft.texture))
+
     def score(self, critic: nn.Module, roots: Tensor) -> Tensor:
-        """Score volumes, augmented where the recipe says so: (N,)."""
-        given, mask = self.conditioning, self.conditioning.lesion_mask
-        if self.changes:
-            roots, mask = self.changes.apply(roots, mask)
-        scores: Tensor = critic(roots, given.label, given.projection, mask)
+        """Score patches, with another contrast where the recipe says so: (N,)."""
+        roots = self.patches.change_contrast(roots) if self.recipe.augment else roots
+        scores: Tensor = critic(roots, self.label, self.projection, self.mask)
         return scores.float()
 
 
@@ -161,10 +189,9 @@ def draw_volumes(model: nn.Module, conditioning: Conditioning, noise: LayoutNois
     assert isinstance(model, GeneratorNetwork)
     code, texture = noise(len(model.start.components)), noise()
     bumps = model.start.draw_bumps(conditioning)
+    draft = Draft.draw(model.start, code, texture, conditioning.projection, bumps)
     with distributed.autocast():
-        roots = model(
-            code, texture, conditioning.label, conditioning.projection, conditioning.lesion_mask, bumps
-        )
+        roots = model(draft, code, conditioning.label, conditioning.projection, conditioning.lesion_mask)
     return model.start.to_intensities(roots.float())
 
 

@@ -40,7 +40,7 @@ from dbtbench.runtime import distributed
 from dbtbench.runtime.progress import log
 from dbtbench.runtime.signals import Terminated, defer_sigterm
 from dbtbench.training.log import MetricsLogger, sync_metrics
-from dbtbench.training.network import Loss, Network, StepContext
+from dbtbench.training.network import Loss, Network, StepContext, store_channels_last
 from dbtbench.training.recipe import TrainingRecipe
 from dbtbench.training.state import State
 from dbtbench.training.step import train_step
@@ -165,7 +165,7 @@ def fit_networks(
     for network in networks.values():
         network.module.to(distributed.device())
         if distributed.device().type == "cuda":
-            network.module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            store_channels_last(network.module)
     state = State(networks, recipe, seed)
     if distributed.size() > 1:
         # Process 0 may have cleared the folder; nobody looks into it before that is done.

@@ -74,3 +74,13 @@ class Network:
     def __post_init__(self) -> None:
         if isinstance(self.loss, Mapping) and self.fitness is None:
             raise ValueError(f"no fitness to choose by between {', '.join(self.loss)}")
+
+
+def store_channels_last(module: nn.Module) -> None:
+    """Store the weights of 3-D convolutions with their channels last, in place: their kernels are faster.
+
+    Not `module.to(memory_format=…)`, which refuses tensors of four dimensions.
+    """
+    for weight in module.parameters():
+        if weight.dim() == 5:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from dbtbench.adversarial.losses import (
+    NEAR,
     critic_loss,
-    gradient_penalty,
     measure_fitness,
     penalty_weight,
     relativistic_loss,
+    slope_penalty,
 )
 
 
@@ -51,13 +52,20 @@ def test_a_collapsed_generator_is_less_fit(critic: nn.Module, mode: float) -> No
 
 
 def test_the_penalty_is_the_mean_squared_slope() -> None:
-    volumes = torch.rand(3, 1, 2, 4, 4, requires_grad=True)
+    """Of scores that are sums of squares: along random directions, and its gradient with it."""
+    volumes = torch.rand(3, 1, 2, 4, 4).repeat(4000, 1, 1, 1, 1)
+    nudge = NEAR * torch.randn(volumes.shape, generator=torch.Generator().manual_seed(0))
     weight = torch.nn.Parameter(torch.full((1, 2, 4, 4), 0.5))
-    penalty = gradient_penalty((volumes * weight).flatten(1).sum(1), volumes)
-    assert float(penalty.detach()) == pytest.approx(32 * 0.25)
+
+    def score(x: Tensor) -> Tensor:
+        return (x.square() * weight).flatten(1).sum(1)
+
+    penalty = slope_penalty(score(volumes), score(volumes + nudge))
+    exact = (2 * volumes * weight.detach()).square().flatten(1).sum(1).mean()
+    assert float(penalty.detach()) == pytest.approx(float(exact), rel=0.05)
     penalty.backward()  # type: ignore[no-untyped-call]
     assert weight.grad is not None
-    assert weight.grad.flatten()[0] == pytest.approx(1.0)
+    assert float((weight * weight.grad).sum().detach()) == pytest.approx(2 * float(exact), rel=0.05)
 
 
 def test_a_pair_costs_less_the_further_the_better_one_is_ahead() -> None:
