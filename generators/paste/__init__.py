@@ -23,11 +23,7 @@ from dbtbench.runs import Run
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dbtbench.lesions.places import Background
-
-    from .library import Lesion
-
-FULL_TURN = 2 * np.pi
+    from dbtbench.lesions.library import Lesion
 
 
 def _check_gain(gain: tuple[float, float]) -> tuple[float, float]:
@@ -68,9 +64,16 @@ class Paste(Generator[PasteRecipe]):
         Raises:
             UsageError: when a layout would have no host, or no training lesion can be pasted.
         """
-        from .library import Library
+        from dbtbench.lesions.library import Library
 
-        self.library = Library.cut(train, self.recipe.margin, self.recipe.placebo)
+        self.library = Library.cut(train, "paste", self.recipe.margin)
+        if self.recipe.placebo:
+            from .placebo import replace_by_normal
+
+            numbers = range(len(self.library.lesions))
+            self.library.lesions = [
+                replace_by_normal(self.library, number, self.recipe.margin) for number in numbers
+            ]
 
     def sample(self, layouts: Sequence[Layout]) -> Iterator[Sample]:
         """Paste one lesion for each box of each layout.
@@ -85,16 +88,15 @@ class Paste(Generator[PasteRecipe]):
             yield self._paste(layout)
 
     def _paste(self, layout: Layout) -> Sample:
-        rng, grid, right = (
-            np.random.default_rng(layout.seed),
-            self.library.grid,
-            laterality(layout.view) == "r",
-        )
+        from dbtbench.lesions.insertion import insert_lesion
+
+        rng, grid = np.random.default_rng(layout.seed), self.library.grid
+        right, kind = laterality(layout.view) == "r", projection(layout.view)
         host = self.library.hosts.read_host(layout)
         wanted = mirror_boxes(layout.boxes, grid[2]) if right else layout.boxes
         pasted: list[tuple[Lesion, NDArray[np.float32]]] = []
         for box in wanted:
-            found = self._paste_one(host, box, layout, rng)
+            found = insert_lesion(self.library, host, box, kind, rng, self.recipe.gain, self.recipe.scale)
             pasted += [found] if found else []
         volume = np.ascontiguousarray(host.volume[..., ::-1]) if right else host.volume
         if not pasted or self.recipe.placebo:
@@ -104,20 +106,3 @@ class Paste(Generator[PasteRecipe]):
         return Sample(
             volume, mirror_boxes(boxes, grid[2]) if right else boxes, None if label == "normal" else label
         )
-
-    def _paste_one(
-        self, host: Background, wanted: NDArray[np.float32], layout: Layout, rng: np.random.Generator
-    ) -> tuple[Lesion, NDArray[np.float32]] | None:
-        """Paste the first lesion, in a drawn order, that has a place in the host; None when none has."""
-        from .insertion import Insertion
-
-        angle, flip, gain = (
-            rng.uniform(0, FULL_TURN),
-            bool(rng.random() < 0.5),
-            rng.uniform(*self.recipe.gain),
-        )
-        for lesion in self.library.draw_order(projection(layout.view), host.patient, rng):
-            insertion = Insertion.plan(lesion, host, wanted, angle, flip, self.recipe.scale)
-            if insertion:
-                return lesion, insertion.add(gain)
-        return None

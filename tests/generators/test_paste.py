@@ -17,10 +17,10 @@ from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
 from dbtbench.generator import Layout, Sample
 from dbtbench.generators.paste import Paste, PasteRecipe
-from dbtbench.generators.paste.insertion import Insertion, feather, make_matrix
-from dbtbench.generators.paste.library import cut_out, subtract_planes
 from dbtbench.geometry.views import Boxes, Volume, mirror_boxes, projection
 from dbtbench.layouts import draw_layouts
+from dbtbench.lesions.insertion import Insertion, feather, make_matrix
+from dbtbench.lesions.library import cut_out, subtract_planes
 from dbtbench.lesions.places import Background, find_muscle, plane_distance
 from dbtbench.metrics.contrast import lesion_profiles
 from dbtbench.metrics.mask import breast_mask

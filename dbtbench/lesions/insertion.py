@@ -8,9 +8,13 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from dbtbench.lesions.library import Lesion, Library
 from dbtbench.lesions.places import Background
 
-from .library import Lesion
+GAIN = (0.8, 1.25)
+"""Smallest and largest factor of a lesion's signal, unless others are asked for."""
+SCALE = 0.2
+"""Largest change of a lesion's size in the plane towards the wanted one, as a fraction, likewise."""
 
 Values = NDArray[np.float64]
 
@@ -142,3 +146,34 @@ def feather(distance: Values, reach: float) -> Values:
     """Compute the feather: 1 up to a distance of 1, 0 from `reach` on, smooth between."""
     t = ((reach - distance) / (reach - 1)).clip(0, 1)
     return np.asarray(t * t * (3 - 2 * t))
+
+
+def insert_lesion(
+    library: Library,
+    host: Background,
+    wanted: NDArray[np.float32],
+    projection: str,
+    rng: np.random.Generator,
+    gain: tuple[float, float] = GAIN,
+    scale: float = SCALE,
+) -> tuple[Lesion, NDArray[np.float32]] | None:
+    """Add the first lesion, in a drawn order, that has a place in the host.
+
+    Args:
+        library: the lesions.
+        host: a left breast; its volume is changed.
+        wanted: (6,) box in voxels; its centre is the wanted place, and its area the wanted size.
+        projection: cc or mlo; lesions of this projection come first.
+        rng: draws turn, flip, gain and order.
+        gain: smallest and largest factor of the lesion's signal.
+        scale: largest change of the lesion's size, as a fraction.
+
+    Returns:
+        The lesion and its box in the host, (6,); None where none has a place.
+    """
+    angle, flip, factor = rng.uniform(0, 2 * np.pi), bool(rng.random() < 0.5), rng.uniform(*gain)
+    for lesion in library.draw_order(projection, host.patient, rng):
+        insertion = Insertion.plan(lesion, host, wanted, angle, flip, scale)
+        if insertion:
+            return lesion, insertion.add(factor)
+    return None

@@ -1,4 +1,4 @@
-"""Library of what is pasted: signals of training lesions, or patches of normal tissue of their sizes."""
+"""Library of training lesions: the signal of each, cut out of its volume."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SHELL = (1.25, 2.0)
 """Inner and outer edge of the tissue that the plane is fitted to, in half-axes of the box."""
 SMALLEST_SHELL = 8
 SMALLEST_HALF_AXIS = 1.0
-CANDIDATES = 8
-"""Normal volumes that a patch of the placebo is sought in."""
+MARGIN = 1.0
+"""Width of the feather, in half-axes of the box, unless another is asked for."""
 PAD = 4
 """Voxels kept around what is pasted, so that splines know their neighbours."""
 
@@ -137,25 +137,26 @@ class Library:
     Args:
         train: the training split.
         lesions: what is pasted.
+        generator: name of the generator that pastes them, for log and errors.
     """
 
-    def __init__(self, train: DBTDataset, lesions: Sequence[Lesion]) -> None:
+    def __init__(self, train: DBTDataset, lesions: Sequence[Lesion], generator: str) -> None:
         self.train, self.lesions, self.grid = train, lesions, train.grid
-        self.hosts = HostReader(train, "paste")
+        self.hosts = HostReader(train, generator)
 
     @classmethod
-    def cut(cls, train: DBTDataset, margin: float, placebo: bool = False) -> Library:
+    def cut(cls, train: DBTDataset, generator: str, margin: float = MARGIN) -> Library:
         """Cut all training lesions out; the log says how many are left out, and why.
 
         Args:
             train: the training split.
+            generator: see `Library`.
             margin: width of the feather, in half-axes.
-            placebo: whether each lesion is replaced by normal tissue.
 
         Raises:
             UsageError: when a layout would have no host, or no lesion can be pasted.
         """
-        library = cls(train, [])
+        library = cls(train, [], generator)
         library.hosts.check()
         outcomes = Counter[str]()
         for case in train.cases["case"][train.positive]:
@@ -170,7 +171,7 @@ class Library:
                     library.lesions = [*library.lesions, library._describe(lesion, int(case))]
         left_out = ", ".join(f"{count} {why}" for why, count in outcomes.items())
         log.info(
-            f"paste: {len(library.lesions)} of {len(train.boxes)} training lesions can be pasted"
+            f"{generator}: {len(library.lesions)} of {len(train.boxes)} training lesions can be pasted"
             + (f"; left out: {left_out}" if left_out else "")
         )
         if not library.lesions:
@@ -179,11 +180,6 @@ class Library:
                 + (f": {left_out}" if left_out else ""),
                 "import more patients with lesions, or with a larger share for training",
             )
-        if placebo:
-            library.lesions = [
-                library._replace_by_normal(lesion, number, margin)
-                for number, lesion in enumerate(library.lesions)
-            ]
         return library
 
     def draw_order(self, kind: str, patient: str, rng: np.random.Generator) -> Iterator[Lesion]:
@@ -202,34 +198,3 @@ class Library:
             label=str(row["label"]),
             aspect=float(y) / float(x) if known else 1.0,
         )
-
-    def _replace_by_normal(self, lesion: Lesion, number: int, margin: float) -> Lesion:
-        """Replace a lesion's signal by that of normal tissue of another patient, at its own place or near it.
-
-        The flattest of a few patches is taken: a bright one would be a lesion without a box. What else is
-        known of the lesion stays, so that the placebo is pasted where the lesion would be.
-
-        Raises:
-            UsageError: when no lesion-free volume has such a place.
-        """
-        hosts, rng = self.hosts, np.random.default_rng(number)
-        others = (
-            hosts.normal & (hosts.views == lesion.projection) & (hosts.cases["PatientID"] != lesion.patient)
-        )
-        patches = list[Lesion]()
-        for case in rng.permutation(hosts.cases.index[others])[:CANDIDATES]:
-            background, _ = hosts.read(int(case))
-            centre = background.find_place(lesion.centre, lesion.half)
-            if centre is None:
-                continue
-            move = np.round(centre - lesion.centre)  # the patch has whole voxels, as the lesion's has
-            box = lesion.box + np.array([0, *move, 0, *move])
-            patch = cut_out(background, box[None].astype(np.float32), 0, margin)
-            patches += [patch] if patch else []
-        if not patches:
-            raise UsageError(
-                f"{self.train.name} has no place in normal tissue for the lesion of patient {lesion.patient}",
-                "import more normal cases, or use paste without placebo",
-            )
-        flat = min(patches, key=lambda patch: abs(patch.contrast))
-        return replace(flat, projection=lesion.projection, patient=lesion.patient, aspect=lesion.aspect)
