@@ -57,12 +57,17 @@ def uniform_log_snr_timesteps(alpha_bar: Tensor, steps: int) -> list[int]:
     Returns:
         At most `steps + 1` timesteps; fewer where several would be the same.
     """
+    return sorted({*_spread_log_snr(alpha_bar, steps)}, reverse=True)
+
+
+def _spread_log_snr(alpha_bar: Tensor, steps: int) -> list[int]:
+    """Space exactly `steps + 1` timesteps evenly in log SNR; some may be the same."""
     inner = alpha_bar[1:].double().cpu()
     half_log_snr = (inner.log() - (-inner).log1p()) / 2
     lowest, highest = max(float(half_log_snr[-1]), MIN_HALF_LOG_SNR), float(half_log_snr[0])
     wanted = torch.linspace(lowest, highest, steps)
     nearest = [int((half_log_snr - value).abs().argmin()) + 1 for value in wanted[1:]]
-    return sorted({len(alpha_bar) - 1, *nearest, 0}, reverse=True)
+    return [len(alpha_bar) - 1, *nearest, 0]
 
 
 def sample_ancestral(
@@ -152,3 +157,39 @@ SAMPLERS: dict[SamplerName, Sampler] = {
     "heun": sample_heun,
     "dpm++": sample_dpm_solver,
 }
+
+
+def sample_from(
+    sampler: SamplerName,
+    denoise: Denoise,
+    x0: Tensor,
+    alpha_bar: Tensor,
+    steps: int,
+    noise_sampler: NoiseSampler,
+    share: float,
+) -> Tensor:
+    """Vary data: add noise to them, and denoise them again (SDEdit; Meng et al., arXiv 2108.01073).
+
+    The timesteps are the last ones of the sampler's own, as dense as when it starts from noise.
+
+    Args:
+        sampler: which sampler.
+        denoise: see `Sampler`.
+        x0: (N, ...) the data.
+        alpha_bar: see `Sampler`.
+        steps: calls of `denoise` that sampling from noise would take.
+        noise_sampler: see `Sampler`.
+        share: part of the steps that is taken, at least one; in (0, 1].
+
+    Returns:
+        Data in the shape of `x0`.
+    """
+    calls = 2 if sampler == "heun" else 1
+    whole = (steps + calls - 1) // calls
+    even = sampler in ("ancestral", "ddim")
+    timesteps = trailing_timesteps(len(alpha_bar) - 1, whole) if even else _spread_log_snr(alpha_bar, whole)
+    taken = max(1, round(share * whole))
+    t = timesteps[whole - taken]
+    xt = add_noise(alpha_bar, x0, noise_sampler(), torch.full((len(x0),), t, device=x0.device))
+    # The part of the schedule up to t is a schedule whose T is t.
+    return SAMPLERS[sampler](denoise, xt, alpha_bar[: t + 1], calls * taken, noise_sampler)

@@ -110,14 +110,25 @@ class Background:
         Returns:
             (2,) the wanted centre, or that of the nearest voxel; None where there is no such place.
         """
-        reach = np.ceil(half).astype(int)
-        y, x = np.ogrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1]
-        ellipse = (y / max(half[0], 0.5)) ** 2 + (x / max(half[1], 0.5)) ** 2 <= 1
-        allowed = scipy.ndimage.binary_erosion(self.free, ellipse, border_value=0)
-        voxels = np.argwhere(allowed)
+        voxels = self.list_places(half)
         if (voxels == np.floor(centre)).all(axis=1).any():
             return centre
         if not len(voxels):
             return None
         nearest: Values = voxels[((voxels + 0.5 - centre) ** 2).sum(axis=1).argmin()] + 0.5
         return nearest
+
+    def list_places(self, half: Values) -> NDArray[np.intp]:
+        """List the voxels, (n, 2) row and column, around which a lesion's whole ellipse is free.
+
+        Args:
+            half: (2,) half-axes of the lesion's ellipse.
+        """
+        reach = np.ceil(half).astype(int)
+        y, x = np.ogrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1]
+        ellipse = (y / max(half[0], 0.5)) ** 2 + (x / max(half[1], 0.5)) ** 2 <= 1
+        return np.argwhere(scipy.ndimage.binary_erosion(self.free, ellipse, border_value=0))
+
+    def fill(self, box: NDArray[np.floating]) -> None:
+        """Keep other lesions out of a box's ellipse."""
+        self.free &= plane_distance(box, self.inside.shape) > 1

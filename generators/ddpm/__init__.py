@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from dbtbench.data.dataset import DBTDataset
@@ -41,10 +41,14 @@ class DDPMRecipe(DiffusionRecipe):
     Attributes:
         background: `drawn` draws whole volumes; `real` draws lesions into the layouts' hosts, lesion-free
             training volumes of other patients.
+        start_at: in a real background, the share of the sampling steps that is taken, from training lesions
+            that are pasted and noised to that level; 1 starts from noise.
     """
 
-    sampling_only: ClassVar[frozenset[str]] = DiffusionRecipe.sampling_only | {"background"}
+    sampling_only: ClassVar[frozenset[str]] = DiffusionRecipe.sampling_only | {"background", "start_at"}
+    synonyms: ClassVar[dict[str, str]] = {"strength": "start_at"}
     background: Literal["drawn", "real"] = "drawn"
+    start_at: float = Field(default=1.0, gt=0, le=1)
 
     @field_validator("background")
     @classmethod
@@ -56,6 +60,16 @@ class DDPMRecipe(DiffusionRecipe):
             )
         return background
 
+    @field_validator("start_at")
+    @classmethod
+    def _check_pasted(cls, start_at: float, info: ValidationInfo) -> float:
+        if start_at < 1 and info.data.get("background") == "drawn":
+            raise PydanticCustomError(
+                "undefined",
+                "lesions are pasted into real volumes only; --set background=real, or --set start_at=1",
+            )
+        return start_at
+
 
 class DDPM(LearnedGenerator[DDPMRecipe]):
     """Diffusion model of DBT volumes."""
@@ -64,7 +78,7 @@ class DDPM(LearnedGenerator[DDPMRecipe]):
     version: ClassVar[int] = 3
     preview_settings: ClassVar[Mapping[str, Any]] = {
         **{"sampler": "dpm++", "sample_steps": 20},
-        "background": "drawn",
+        **{"background": "drawn", "start_at": 1.0},
     }
 
     def __init__(self, recipe: DDPMRecipe) -> None:
@@ -103,7 +117,7 @@ class DDPM(LearnedGenerator[DDPMRecipe]):
         if self.recipe.background == "real":
             from .inpainting import Inpainting
 
-            self.inpainting = Inpainting(train)
+            self.inpainting = Inpainting(train, pasted=self.recipe.start_at < 1)
         if self.chooses_guidance:
             from .guidance import find_scale
 

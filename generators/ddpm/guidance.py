@@ -97,6 +97,7 @@ def find_scale(generator: DDPM, train: DBTDataset, run: Run) -> float:
     """
     recipe, file = generator.recipe, run.path / FILE
     others = {"guidance_scale"} | ({"background"} if recipe.background == "drawn" else set())
+    others |= {"start_at"} if recipe.start_at == 1 else set()
     settings = recipe.model_dump(mode="json", include=set(recipe.sampling_only) - others)
     said = read_json(file) if file.is_file() else {}
     if said.get("settings") == settings:
