@@ -66,9 +66,11 @@ def compare_with_hosts(dataset: DBTDataset, train: DBTDataset) -> tuple[float, f
     source: dict[str, Any] = dataset.meta["source"]
     if not source.get("derived") or source.get("data", {}).get("split_hash") is None:
         return None
-    layouts = draw_layouts(train, source["n"], source["seed"], source["positives"])
+    numbers = dataset.cases["case"].tolist()
+    layouts = draw_layouts(train, max(numbers) + 1, source["seed"], source["positives"])
     kept, rough, smooth = [], [], []
-    for layout, case in zip(layouts, dataset.cases["case"], strict=True):
+    for case in numbers:
+        layout = layouts[case]
         volume, host = read_left(dataset, case)[0], read_left(train, int(layout.host or 0))[0]
         differs = volume != host
         kept.append(1 - differs.mean())

@@ -18,8 +18,9 @@ from dbtbench.data.dataset import DBTDataset
 from dbtbench.geometry.views import Boxes
 from dbtbench.leaderboard import rank
 from dbtbench.pipeline import evaluate as evaluation
-from dbtbench.pipeline import generate
 from dbtbench.pipeline.catalogue import choose_dataset
+from dbtbench.pipeline.keeping import Filter
+from dbtbench.pipeline.request import GenerationRequest
 from dbtbench.runtime.pool import Pool
 from dbtbench.workspace import Workspace
 
@@ -60,6 +61,8 @@ def sample(
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     positives: float = 0.5,
+    keep: float | None = None,
+    detector: str = "default",
     workspace: AnyWorkspace = None,
 ) -> DBTDataset:
     """Train a generator on a data set's training split, or find it trained, and draw volumes.
@@ -76,6 +79,9 @@ def sample(
         settings: values over the recipe, such as `{"steps": 1000}`.
         seed: seed of the layouts and of what is drawn.
         positives: share of volumes with lesions, in [0, 1].
+        keep: share of what is drawn that is kept, so that there are `n`: lesions that a detector, trained on
+            the training split, finds, but not too easily. All when None.
+        detector: recipe of the task detection by which that detector is trained.
         workspace: see `open_dataset`.
 
     Returns:
@@ -86,8 +92,10 @@ def sample(
         UsageError: for a wrong recipe, setting, number or share.
     """
     work = _find(workspace)
-    fitted = generate.fit(work, generator, open_dataset(data, work), recipe, _overrides(settings))
-    return generate.draw(work, fitted, n, seed, positives)
+    real, kept = open_dataset(data, work), None if keep is None else Filter(keep, detector)
+    request = GenerationRequest(generator, real, recipe, _overrides(settings), n, seed, positives, kept)
+    request.check()
+    return request.run(work)
 
 
 def evaluate(

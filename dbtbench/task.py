@@ -240,6 +240,25 @@ class Task(ABC, Generic[AnyRecipe]):
             run: its folder takes state and whatever is worth keeping.
         """
 
+    def detect(self, volumes: DBTDataset, arm: Arm, seed: int, run: Run) -> pd.DataFrame:
+        """Train with an arm's data, or load what the run has of that, and find lesions in volumes.
+
+        `dbtbench generate --keep` looks with it for lesions in what was drawn.
+
+        Args:
+            volumes: any, on the grid of the arm's real data.
+            arm: the data.
+            seed: seed of initialisation and data order.
+            run: its folder takes the network.
+
+        Returns:
+            One row for each box that was found, in the DBTex columns.
+
+        Raises:
+            MissingError: for a task that finds no lesions.
+        """
+        raise MissingError(f"{type(self).__name__} finds no lesions", "use the task detection")
+
     def score(self, arm: Arm, seed: int, predictions: pd.DataFrame | None) -> Evaluation:
         """Score again what a finished run kept; `evaluate` ends in it, so that both give the same.
 

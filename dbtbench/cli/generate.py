@@ -73,6 +73,18 @@ def generate(
         float, typer.Option("--positives", help="Share of drawn volumes with lesions.")
     ] = 0.5,
     seed: Annotated[int, typer.Option("--seed", help="Seed of what is asked for and drawn.")] = 0,
+    keep: Annotated[
+        float | None,
+        typer.Option(
+            "--keep",
+            metavar="SHARE",
+            help="Draw more, and keep this share: lesions that a detector finds, but not too easily.",
+        ),
+    ] = None,
+    detector: Annotated[
+        str,
+        typer.Option("--detector", help="Recipe of the task detection by which --keep trains its detector."),
+    ] = "default",
     workspace: WorkspaceOption = None,
     fresh: FreshOption = False,
     json: JsonOption = False,
@@ -85,17 +97,24 @@ def generate(
     """
     from dbtbench.pipeline.catalogue import check_synthetic_name, choose_dataset
     from dbtbench.pipeline.generate import check_processes, configure
+    from dbtbench.pipeline.keeping import Filter
     from dbtbench.pipeline.request import GenerationRequest
     from dbtbench.pipeline.sweep import Sweep, parse
     from dbtbench.runtime import distributed, launching
     from dbtbench.workspace import Workspace
 
     count = _count(gpus, processes)
+    if keep is not None and count > 1:
+        raise UsageError(
+            "--keep filters on one process",
+            "train on several first, by the same command without --keep; then repeat it with --keep on one",
+        )
     work = Workspace.find(workspace)
     if not sweep:  # a wrong setting is reported before a data set is made; a sweep may complete it
         configure(name, recipe, overrides(set_))
     dataset = choose_dataset(work, data)
-    request = GenerationRequest(name, dataset, recipe, overrides(set_), n, seed, positives)
+    kept = None if keep is None else Filter(keep, detector)
+    request = GenerationRequest(name, dataset, recipe, overrides(set_), n, seed, positives, kept)
     asked = Sweep(request, parse(sweep)) if sweep else request
     for generator in asked.check():  # what cannot be done is refused before anything starts
         check_processes(generator, name, count)
@@ -124,6 +143,7 @@ def _generate(
             result: dict[str, Any] = {
                 **{"name": made.name, "path": str(made.path), "fingerprint": made.fingerprint},
                 **{"volumes": len(made), "lesions": len(made.boxes)},
+                **({"keep": made.meta["source"]["keep"]} if "keep" in made.meta["source"] else {}),
             }
             text = f"{made.name}: {len(made)} volumes, {len(made.boxes)} lesions, in {made.path}"
         else:

@@ -100,6 +100,7 @@ def _trainings(records: Mapping[str, Record]) -> dict[str, list[tuple[str, int]]
                     made.generator,
                     made.version,
                     {key: value for key, value in made.recipe.items() if key not in own},
+                    made.keep,
                 ]
                 for made in sources
             ]

@@ -175,6 +175,7 @@ def _describe_synthetic(dataset: DBTDataset) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         **{key: source[key] for key in ("generator", "version", "run", "recipe")},
         "volumes": len(dataset),
+        **({"keep": source["keep"]["share"]} if "keep" in source else {}),
     }
 
 

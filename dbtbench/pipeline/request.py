@@ -8,8 +8,10 @@ from typing import Any
 
 from dbtbench import plugins
 from dbtbench.data.dataset import DBTDataset
+from dbtbench.errors import UsageError
 from dbtbench.generator import Generator
 from dbtbench.pipeline import generate
+from dbtbench.pipeline.keeping import Filter
 from dbtbench.workspace import Workspace
 
 
@@ -25,6 +27,7 @@ class GenerationRequest:
         n: how many volumes are drawn; see `generate.plan`.
         seed: seed of the layouts and of what is drawn.
         positives: see `generate.plan`.
+        keep: what is kept of what is drawn, so that there are `n` in the end; all when None.
     """
 
     generator: str
@@ -34,6 +37,7 @@ class GenerationRequest:
     n: int | None = None
     seed: int = 0
     positives: float = 0.5
+    keep: Filter | None = None
 
     def configure(self) -> Generator[Any]:
         """Make the generator, and see whether its recipe goes with the data set's grid.
@@ -56,16 +60,27 @@ class GenerationRequest:
 
         Raises:
             MissingError: see `configure`.
-            UsageError: see `configure` and `generate.plan`.
+            UsageError: see `configure`, `generate.plan` and `Filter.configure`; also for a filter where
+                nothing that is drawn has lesions.
         """
         generator = self.configure()
-        generate.plan(generator, self.data, self.n, self.seed, self.positives)
+        if self.keep:
+            self.keep.configure()
+            if not generator.follows_boxes or self.positives == 0:
+                raise UsageError("--keep filters by lesions, and none are drawn", "leave it out")
+        generate.plan(generator, self.data, self._count_drawn(), self.seed, self.positives)
         return [generator]
+
+    def _count_kept(self) -> int:
+        return len(self.data.select("train")) if self.n is None else self.n
+
+    def _count_drawn(self) -> int:
+        return self.keep.count_drawn(self._count_kept()) if self.keep else self._count_kept()
 
     def run(
         self, workspace: Workspace, fresh: bool = False, refit: bool | None = None, name: str | None = None
     ) -> DBTDataset:
-        """Fit the generator and draw the data set; what an earlier call did is found again.
+        """Fit the generator, draw the data set and filter it; what an earlier call did is found again.
 
         Under torchrun every process calls this.
 
@@ -73,7 +88,8 @@ class GenerationRequest:
             workspace: where runs and data sets are kept.
             fresh: draw again even when it was done.
             refit: fit again even when it was done; as `fresh` when None.
-            name: of the data set; see `generate.draw`.
+            name: of the data set; see `generate.draw`. What is filtered is drawn under the name that it has
+                without one.
         """
         fitted = generate.fit(
             workspace,
@@ -83,4 +99,15 @@ class GenerationRequest:
             self.settings,
             fresh if refit is None else refit,
         )
-        return generate.draw(workspace, fitted, self.n, self.seed, self.positives, fresh, name)
+        drawn = generate.draw(
+            workspace,
+            fitted,
+            self._count_drawn(),
+            self.seed,
+            self.positives,
+            fresh,
+            None if self.keep else name,
+        )
+        if self.keep is None:
+            return drawn
+        return self.keep.run(workspace, drawn, self.data, self._count_kept(), fresh, name)

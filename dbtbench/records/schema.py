@@ -120,6 +120,7 @@ Moment = Annotated[
 ]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Seconds = Annotated[float, Field(ge=0, le=LARGEST)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Score = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 Settings = Annotated[dict[str, JsonValue], AfterValidator(_settings)]
 
@@ -144,7 +145,7 @@ class Data(_Part):
 
 
 class Augmentation(_Part):
-    """The synthetic data set of a run, and what drew it."""
+    """The synthetic data set of a run, what drew it, and the share that a filter kept, if there was one."""
 
     name: FileName
     fingerprint: Sha256
@@ -153,6 +154,13 @@ class Augmentation(_Part):
     run: RunHash
     recipe: Settings
     volumes: Count
+    keep: Share | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Serialise without a filter where there is none, as in the identity of the run."""
+        fields: dict[str, Any] = serialise(self)
+        return {name: value for name, value in fields.items() if name != "keep" or value is not None}
 
 
 class Declaration(_Part):

@@ -123,10 +123,10 @@ def _open_synthetic(material: Material, real: DBTDataset) -> list[DBTDataset]:
     return [found[k] for k in order][:MOST_SETS]
 
 
-def _request_of(dataset: DBTDataset) -> tuple[Any, Any]:
+def _request_of(dataset: DBTDataset) -> tuple[Any, ...]:
     """Give what the layouts of a data set follow from, next to the training split."""
     source = dataset.meta["source"]
-    return source.get("seed"), source.get("positives")
+    return source.get("seed"), source.get("positives"), source.get("keep")
 
 
 def _choose_layouts(sets: Sequence[DBTDataset]) -> list[int]:
@@ -183,23 +183,22 @@ def _show_layout(real: DBTDataset, sets: Sequence[DBTDataset], number: int) -> l
         )
         shown.append(own)
         if dataset.meta["source"].get("derived"):
-            shown += _show_difference(train, dataset, own, number, case)
+            shown += _show_difference(train, dataset, own, case)
     return shown
 
 
-def _show_difference(
-    train: DBTDataset, dataset: DBTDataset, own: Shown, number: int, case: int
-) -> list[Shown]:
+def _show_difference(train: DBTDataset, dataset: DBTDataset, own: Shown, case: int) -> list[Shown]:
     """Show what was painted into a training volume, where most of the breast was left as it is.
 
-    The volume is the source of the layout or its host, which is drawn with the layout again.
+    The volume is the source of the layout or its host, which is drawn with the layout again: case i is of
+    layout i.
     """
     source = dataset.meta["source"]
     row = dataset.cases[dataset.cases["case"] == case].iloc[0]
     view, origins = str(row["View"]), {row.get("source")}
     if {"seed", "positives"} <= source.keys():
         try:
-            layout = draw_layouts(train, 1, int(source["seed"]), float(source["positives"]), number)[0]
+            layout = draw_layouts(train, 1, int(source["seed"]), float(source["positives"]), case)[0]
         except (DBTBenchError, TypeError, ValueError):
             return []
         origins |= {layout.host} if layout.source == row.get("source") else set()

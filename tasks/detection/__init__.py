@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import MissingError
 from dbtbench.metrics import froc
 from dbtbench.metrics.afroc import score_afroc
@@ -90,9 +91,19 @@ class Detection(Task[DetectionRecipe]):
             MissingError: when the training or the test split has no boxes.
             UsageError: when the detector cannot take the grid, or synthetic data are on another.
         """
+        return self.score(arm, seed, self.detect(arm.real.select("test"), arm, seed, run))
+
+    def detect(self, volumes: DBTDataset, arm: Arm, seed: int, run: Run) -> pd.DataFrame:
+        """Train on the arm's volumes, unless it is a reference, and find lesions in volumes.
+
+        Raises:
+            DivergedError: see `evaluate`.
+            MissingError: see `evaluate`.
+            UsageError: see `evaluate`.
+        """
         from .training import predict  # torch and MONAI take seconds to import, and scores need neither
 
-        return self.score(arm, seed, predict(arm, seed, self.recipe, run))
+        return predict(arm, volumes, seed, self.recipe, run)
 
     def score(self, arm: Arm, seed: int, predictions: pd.DataFrame | None) -> Evaluation:
         """Score predictions (DBTex columns) by the DBTex rule, and the areas under AFROC and wAFROC.

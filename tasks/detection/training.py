@@ -1,4 +1,4 @@
-"""Training of the detector, and its detections in the test split."""
+"""Training of the detector, and its detections in volumes."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 VOLUMES_AT_ONCE = 8
 
 
-def predict(arm: Arm, seed: int, recipe: DetectionRecipe, run: Run) -> pd.DataFrame:
-    """Train on an arm's volumes and detect in the test split; a reference arm detects without training.
+def predict(arm: Arm, test: DBTDataset, seed: int, recipe: DetectionRecipe, run: Run) -> pd.DataFrame:
+    """Train on an arm's volumes and detect in others; a reference arm detects without training.
 
     Args:
-        arm: the data; what is trained on, the real training split and the test split need lesions with boxes.
+        arm: the data; what is trained on and the real training split need lesions with boxes.
+        test: the volumes in which lesions are detected; they need lesions with boxes, too.
         seed: seed of the weights and of the data order, neither of which depends on the arm.
         recipe: the settings.
         run: takes the detector's weights and the training's state and metrics.
@@ -50,11 +51,11 @@ def predict(arm: Arm, seed: int, recipe: DetectionRecipe, run: Run) -> pd.DataFr
         MissingError: when the training or the test split has no boxes.
         UsageError: when the detector cannot take the grid, or synthetic data are on another.
     """
-    train, test = arm.real.select("train"), arm.real.select("test")
+    train = arm.real.select("train")
     check_grid(arm.real.grid, recipe.levels)
     if test.boxes.empty:
         raise MissingError(
-            f"no test volume of {arm.real.name} has a box to be found",
+            f"no test volume of {test.name} has a box to be found",
             "import a data set whose test split has boxes",
         )
     if train.boxes.empty:
