@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from dbtbench import plugins
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.geometry.views import Boxes
+from dbtbench.layouts import Places
 from dbtbench.leaderboard import rank
 from dbtbench.pipeline import evaluate as evaluation
 from dbtbench.pipeline.catalogue import choose_dataset
@@ -61,6 +62,7 @@ def sample(
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     positives: float = 0.5,
+    places: Places = "known",
     keep: float | None = None,
     detector: str = "default",
     workspace: AnyWorkspace = None,
@@ -79,6 +81,7 @@ def sample(
         settings: values over the recipe, such as `{"steps": 1000}`.
         seed: seed of the layouts and of what is drawn.
         positives: share of volumes with lesions, in [0, 1].
+        places: lesions where training lesions are (`known`), or `anywhere` in the breast, of like sizes.
         keep: share of what is drawn that is kept, so that there are `n`: lesions that a detector, trained on
             the training split, finds, but not too easily. All when None.
         detector: recipe of the task detection by which that detector is trained.
@@ -93,7 +96,9 @@ def sample(
     """
     work = _find(workspace)
     real, kept = open_dataset(data, work), None if keep is None else Filter(keep, detector)
-    request = GenerationRequest(generator, real, recipe, _overrides(settings), n, seed, positives, kept)
+    request = GenerationRequest(
+        generator, real, recipe, _overrides(settings), n, seed, positives, kept, places
+    )
     request.check()
     return request.run(work)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal, get_args
+
 import numpy as np
 
 from dbtbench.data.dataset import DBTDataset
@@ -14,12 +17,19 @@ JITTER_SHIFT = 0.04
 JITTER_SCALE = 0.10
 """Largest change of a box's size in the plane, as a fraction."""
 
+Places = Literal["known", "anywhere"]
+"""Where lesions are asked for: at those of the training lesions, or anywhere in the breast."""
+PLACES: tuple[Places, ...] = get_args(Places)
 
-def draw_layouts(train: DBTDataset, n: int, seed: int, positives: float, first: int = 0) -> list[Layout]:
+
+def draw_layouts(
+    train: DBTDataset, n: int, seed: int, positives: float, first: int = 0, places: Places = "known"
+) -> list[Layout]:
     """Draw what to ask for from the training split's own cases.
 
     Each layout takes label, view and boxes of a training case, mirrored left to right for every other draw,
-    the boxes shifted and scaled a little. Layout i depends on (split, seed, positives, i) only.
+    the boxes shifted and scaled a little. Layout i depends on (split, seed, positives, places, i) only; with
+    other places it has other boxes, and nothing else changes.
 
     Every layout has a host, also those without lesions: so a generator that edits hosts shows the same
     backgrounds with lesions and without. Hosts are drawn from a random stream of their own.
@@ -30,10 +40,14 @@ def draw_layouts(train: DBTDataset, n: int, seed: int, positives: float, first: 
         seed: seed of the draw.
         positives: share of layouts with lesions, in [0, 1].
         first: number of the first layout.
+        places: with `anywhere`, boxes are drawn by `dbtbench.lesions.anywhere`.
 
     Raises:
-        UsageError: when lesions are wanted and the split has none, or lesion-free volumes and it has none.
+        UsageError: for unknown places; also when lesions are wanted and the split has none, or lesion-free
+            volumes and it has none.
     """
+    if places not in PLACES:
+        raise UsageError(f"no places {places!r} for lesions", f"known: {', '.join(PLACES)}")
     pools = {True: train.cases[train.positive], False: train.cases[~train.positive]}
     for wanted, share in ((True, positives), (False, 1 - positives)):
         if share > 0 and pools[wanted].empty:
@@ -41,7 +55,9 @@ def draw_layouts(train: DBTDataset, n: int, seed: int, positives: float, first: 
             raise UsageError(
                 f"{train.name} has no training case {kind} lesions", f"use --positives {1 - int(wanted)}"
             )
-    hosts, layouts = Hosts(train), []
+    from dbtbench.lesions.anywhere import Anywhere  # it imports SciPy
+
+    hosts, layouts, anywhere = Hosts(train), list[Layout](), None
     for index in range(first, first + n):
         rng = np.random.default_rng([seed, index])
         pool = pools[bool(rng.random() < positives)]
@@ -51,10 +67,14 @@ def draw_layouts(train: DBTDataset, n: int, seed: int, positives: float, first: 
         if rng.random() < 0.5:
             view = ("r" if laterality(view) == "l" else "l") + view[1:]
             boxes = mirror_boxes(boxes, train.grid[2])
-        own = np.random.default_rng(np.random.SeedSequence([seed, index]).spawn(1)[0])
+        own, of_places = map(np.random.default_rng, np.random.SeedSequence([seed, index]).spawn(2))
         host = hosts.draw(view, str(case["PatientID"]) if len(boxes) else None, own)
         source, label = int(case["case"]), str(case["label"])
-        layouts.append(Layout(index, int(rng.integers(2**31)), label, view, boxes, source, host))
+        layout = Layout(index, int(rng.integers(2**31)), label, view, boxes, source, host)
+        if places == "anywhere" and len(boxes):
+            anywhere = anywhere or Anywhere(train)
+            layout = replace(layout, boxes=anywhere.draw(layout, of_places))
+        layouts.append(layout)
     return layouts
 
 

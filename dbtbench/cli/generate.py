@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -73,6 +73,13 @@ def generate(
         float, typer.Option("--positives", help="Share of drawn volumes with lesions.")
     ] = 0.5,
     seed: Annotated[int, typer.Option("--seed", help="Seed of what is asked for and drawn.")] = 0,
+    places: Annotated[
+        Literal["known", "anywhere"],
+        typer.Option(
+            "--places",
+            help="Lesions where training lesions are, or anywhere in the breast, of sizes like theirs.",
+        ),
+    ] = "known",
     keep: Annotated[
         float | None,
         typer.Option(
@@ -114,7 +121,7 @@ def generate(
         configure(name, recipe, overrides(set_))
     dataset = choose_dataset(work, data)
     kept = None if keep is None else Filter(keep, detector)
-    request = GenerationRequest(name, dataset, recipe, overrides(set_), n, seed, positives, kept)
+    request = GenerationRequest(name, dataset, recipe, overrides(set_), n, seed, positives, kept, places)
     asked = Sweep(request, parse(sweep)) if sweep else request
     for generator in asked.check():  # what cannot be done is refused before anything starts
         check_processes(generator, name, count)

@@ -15,7 +15,7 @@ from dbtbench.data.dataset import GRID_BOX, SPACING, DBTDataset
 from dbtbench.data.writer import DatasetWriter, Entry, entry_of, find_finished, store_volume
 from dbtbench.errors import MissingError, StaleError, UsageError
 from dbtbench.generator import Generator, Layout, Sample
-from dbtbench.layouts import draw_layouts
+from dbtbench.layouts import Places, draw_layouts
 from dbtbench.pipeline.catalogue import check_synthetic_name
 from dbtbench.pipeline.oddities import find_oddities
 from dbtbench.pipeline.samples import SampleError, draw_samples
@@ -145,7 +145,12 @@ def _shared_run(
 
 
 def plan(
-    generator: Generator[Any], data: DBTDataset, n: int | None = None, seed: int = 0, positives: float = 0.5
+    generator: Generator[Any],
+    data: DBTDataset,
+    n: int | None = None,
+    seed: int = 0,
+    positives: float = 0.5,
+    places: Places = "known",
 ) -> list[Layout]:
     """Draw the layouts that a generator will be asked for; it need not be trained yet.
 
@@ -155,9 +160,11 @@ def plan(
         n: how many volumes; as many as the training split has when None.
         seed: seed of the layouts.
         positives: share of volumes with lesions, in [0, 1]; 0 for a generator that cannot follow boxes.
+        places: see `draw_layouts`.
 
     Raises:
-        UsageError: for a number or share out of range, or lesions that the training split does not have.
+        UsageError: for unknown places, a number or share out of range, or lesions that the training split
+            does not have.
     """
     train = data.select("train")
     n = len(train) if n is None else n
@@ -165,7 +172,8 @@ def plan(
         raise UsageError(
             f"cannot draw {n} volumes with a share of {positives} positives", "n ≥ 1, 0 ≤ positives ≤ 1"
         )
-    return draw_layouts(train, n, seed, positives if generator.follows_boxes else 0.0)
+    positives = positives if generator.follows_boxes else 0.0
+    return draw_layouts(train, n, seed, positives, places=places)
 
 
 def draw(
@@ -176,6 +184,7 @@ def draw(
     positives: float = 0.5,
     fresh: bool = False,
     name: str | None = None,
+    places: Places = "known",
 ) -> DBTDataset:
     """Draw a synthetic data set; what an earlier, killed call drew is kept.
 
@@ -191,16 +200,18 @@ def draw(
         positives: see `plan`.
         fresh: draw again even when it was done.
         name: of the data set; made of the generator's, the real data set's and a hash when None.
+        places: see `plan`.
 
     Raises:
         DBTBenchError: when the generator's own code fails.
         SampleError: when a sample breaks the contract (`dbtbench.pipeline.samples`).
         UsageError: see `plan`, or for a name that another data set has.
     """
-    layouts = plan(fitted.generator, fitted.data, n, seed, positives)
+    layouts = plan(fitted.generator, fitted.data, n, seed, positives, places)
     positives = positives if fitted.generator.follows_boxes else 0.0
     settings = fitted.generator.recipe.model_dump(mode="json")
     request = {**fitted.identity, "recipe": settings, "seed": seed, "positives": positives, "n": len(layouts)}
+    request |= {} if places == "known" else {"places": places}  # earlier records do not name it
     path = workspace.datasets / (name or f"{request['generator']}-{fitted.data.name}-{digest(request)[:8]}")
     if name is not None:
         check_synthetic_name(path)

@@ -157,7 +157,7 @@ def score_volumes(drawn: DBTDataset, detections: pd.DataFrame) -> NDArray[np.flo
     best = np.zeros(len(drawn.boxes))
     np.maximum.at(best, hit[counts], score[counts])
     by_case = pd.Series(best).groupby(drawn.boxes["case"].to_numpy()).mean()
-    return by_case.reindex(drawn.cases["case"]).to_numpy(np.float64)
+    return np.asarray(by_case.reindex(drawn.cases["case"]), np.float64)
 
 
 def choose(scores: NDArray[np.float64], n: int) -> Flags:

@@ -10,6 +10,7 @@ from dbtbench import plugins
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.errors import UsageError
 from dbtbench.generator import Generator
+from dbtbench.layouts import Places
 from dbtbench.pipeline import generate
 from dbtbench.pipeline.keeping import Filter
 from dbtbench.workspace import Workspace
@@ -28,6 +29,7 @@ class GenerationRequest:
         seed: seed of the layouts and of what is drawn.
         positives: see `generate.plan`.
         keep: what is kept of what is drawn, so that there are `n` in the end; all when None.
+        places: see `generate.plan`.
     """
 
     generator: str
@@ -38,6 +40,7 @@ class GenerationRequest:
     seed: int = 0
     positives: float = 0.5
     keep: Filter | None = None
+    places: Places = "known"
 
     def configure(self) -> Generator[Any]:
         """Make the generator, and see whether its recipe goes with the data set's grid.
@@ -68,7 +71,7 @@ class GenerationRequest:
             self.keep.configure()
             if not generator.follows_boxes or self.positives == 0:
                 raise UsageError("--keep filters by lesions, and none are drawn", "leave it out")
-        generate.plan(generator, self.data, self._count_drawn(), self.seed, self.positives)
+        generate.plan(generator, self.data, self._count_drawn(), self.seed, self.positives, self.places)
         return [generator]
 
     def _count_kept(self) -> int:
@@ -107,6 +110,7 @@ class GenerationRequest:
             self.positives,
             fresh,
             None if self.keep else name,
+            self.places,
         )
         if self.keep is None:
             return drawn

@@ -137,6 +137,7 @@ class Sweep:
             "recipes": [generator.recipe.model_dump(mode="json") for generator in generators],
             "data": request.data.identity,
             "draw": [request.n, request.seed, request.positives],
+            **({"places": request.places} if request.places != "known" else {}),
             **({"keep": [request.keep.share, request.keep.detector]} if request.keep else {}),
         }
         path = workspace.root / "sweeps" / f"{request.generator}-{short_digest(identity)}.csv"

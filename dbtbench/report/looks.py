@@ -126,7 +126,7 @@ def _open_synthetic(material: Material, real: DBTDataset) -> list[DBTDataset]:
 def _request_of(dataset: DBTDataset) -> tuple[Any, ...]:
     """Give what the layouts of a data set follow from, next to the training split."""
     source = dataset.meta["source"]
-    return source.get("seed"), source.get("positives"), source.get("keep")
+    return source.get("seed"), source.get("positives"), source.get("places"), source.get("keep")
 
 
 def _choose_layouts(sets: Sequence[DBTDataset]) -> list[int]:

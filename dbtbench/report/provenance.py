@@ -107,6 +107,8 @@ def _write_generate(made: Any, record: Record, source: dict[str, Any] | None) ->
         words += ["--positives", str(asked["positives"])]
     if asked.get("seed", 0):
         words += ["--seed", str(asked["seed"])]
+    if "places" in asked:
+        words += ["--places", str(asked["places"])]
     if keep := asked.get("keep"):
         words += ["--keep", str(keep["share"]), "--detector", str(keep["detector"])]
     return shlex.join([*words, "--name", made.name])
