@@ -77,6 +77,7 @@ def generate(
         Literal["known", "anywhere"],
         typer.Option(
             "--places",
+            metavar="known|anywhere",
             help="Lesions where training lesions are, or anywhere in the breast, of sizes like theirs.",
         ),
     ] = "known",
