@@ -200,3 +200,19 @@ def test_volumes_without_a_found_lesion_go_first_and_then_the_highest_scores() -
     assert np.flatnonzero(choose(few, 4)).tolist() == [3, 4], "fewer, in the same mix"
     with pytest.raises(DBTBenchError, match="finds none of the lesions of 2 drawn volumes"):
         choose(np.array([0.0, 0.0, nan]), 2)
+
+
+def test_the_real_detector_is_trained_once_and_finds_lesions_in_any_volumes(
+    toy: DBTDataset, tmp_path: Path
+) -> None:
+    train, task = toy.select("train"), Filter(0.5, "smoke").configure()
+    arm, run = Arm("real", train, train), Run(tmp_path, {})
+    whole = task.detect(train, arm, 0, run)
+    weights = tmp_path / "weights.safetensors"
+    before = weights.stat().st_mtime_ns
+    part = task.detect(toy.select("validation"), arm, 0, run)
+    assert weights.stat().st_mtime_ns == before
+    assert set(whole["PatientID"]) <= set(train.cases["PatientID"])
+    assert set(part["PatientID"]) <= set(toy.select("validation").cases["PatientID"])
+    assert len(whole) > 0 < len(part)
+    assert len(score_volumes(train, whole)) == len(train)
