@@ -139,7 +139,10 @@ def export(
     split: Annotated[str | None, typer.Option("--split", help="Only train, validation or test.")] = None,
     boxes: Annotated[
         str,
-        typer.Option("--boxes", help="Boxes as files for viewers: labelmap, markups, or labelmap,markups."),
+        typer.Option(
+            "--boxes",
+            help="Boxes as files for viewers, with commas: labelmap, markups; beside DICOM sr, seg.",
+        ),
     ] = "",
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
@@ -147,7 +150,8 @@ def export(
     """Write a data set's volumes as files that other programs read.
 
     With them come volumes.csv and boxes.csv, and for DICOM the three tables of BCS-DBT. Viewers show boxes as
-    label maps (NIfTI) and markups (3D Slicer). Killed at any moment, the same command continues.
+    label maps (NIfTI), markups (3D Slicer), structured reports and segmentations (DICOM SR, SEG; they need
+    the extra dbtbench[viewers]). Killed at any moment, the same command continues.
 
     Example: dbtbench data export --data ddpm-duke-1a2b3c4d --format nifti --out volumes
     """

@@ -22,6 +22,7 @@ from dbtbench.data.columns import AXIS_COLUMNS
 from dbtbench.data.dataset import GRID_BOX, KEY, LABELS, NATIVE_BOX, SPACING, DBTDataset
 from dbtbench.data.schema import read_declaration
 from dbtbench.data.spacing import spacing_of
+from dbtbench.dicom.boxes import check_highdicom
 from dbtbench.dicom.volume import image_laterality
 from dbtbench.dicom.writing import (
     BITS_STORED,
@@ -63,19 +64,20 @@ def export_dataset(
         format_: `dicom`, `nifti` or `npz`.
         split: only this split's volumes.
         boxes: files of boxes beside each volume: `labelmap` (NIfTI, on the volume's grid; all 0 where it has
-            none) and `markups` (3D Slicer; none where it has none). A finished export takes them later too.
+            none); and where it has boxes `markups` (3D Slicer), and beside DICOM `sr` and `seg`. A finished
+            export takes them later too.
 
     Returns:
         Every file of the export.
 
     Raises:
-        UsageError: for an unknown format, split or file of boxes, nothing to export, a folder that holds
-            something else, or a grid that is too small for DICOM.
+        UsageError: for an unknown format, split or file of boxes, `sr` or `seg` without DICOM, nothing to
+            export, a folder that holds something else, or a grid that is too small for DICOM.
+        MissingError: for `sr` and `seg` without the extra `viewers`.
     """
     if format_ not in SUFFIXES:
         raise UsageError(f"no format named {format_!r}", f"known: {', '.join(SUFFIXES)}")
-    if unknown := [name for name in boxes if name not in BOX_FILES]:
-        raise UsageError(f"boxes have no file named {unknown[0]!r}", f"known: {', '.join(BOX_FILES)}")
+    _check_box_files(boxes, format_)
     chosen = dataset if split is None else dataset.select(split)
     if not len(chosen):
         raise UsageError(
@@ -99,6 +101,20 @@ def export_dataset(
     for name, table in tables.items():
         write_text(out / name, csv_text(table))
     return [out / RECORD, *(out / name for name in [*files, *box_files, *tables])]
+
+
+def _check_box_files(kinds: Collection[str], format_: str) -> None:
+    """Check that boxes have such files, which can be written beside volumes of this format."""
+    if unknown := [kind for kind in kinds if kind not in BOX_FILES]:
+        raise UsageError(f"boxes have no file named {unknown[0]!r}", f"known: {', '.join(BOX_FILES)}")
+    dicom = [kind for kind in kinds if BOX_FILES[kind].dicom]
+    if dicom and format_ != "dicom":
+        raise UsageError(
+            f"boxes as {dicom[0]} refer to DICOM objects, and this export writes {format_}",
+            "add `--format dicom`, with another --out",
+        )
+    if dicom:
+        check_highdicom()
 
 
 def _describe_export(dataset: DBTDataset, format_: str, split: str | None) -> dict[str, Any]:
@@ -150,12 +166,12 @@ def _write_volumes(dataset: DBTDataset, paths: list[Path], format_: str) -> set[
 
 def _write_boxes(dataset: DBTDataset, out: Path, stems: list[str], kind: str) -> list[str]:
     """Write the files of boxes that are not there yet; return the names of all."""
-    end, write = BOX_FILES[kind]
+    end, write, empty, _ = BOX_FILES[kind]
     cases = dataset.cases.to_dict("records")
     named = [
         (case, stem + end)
         for case, stem, positive in zip(cases, stems, dataset.positive, strict=True)
-        if positive or kind == "labelmap"  # 3D Slicer opens no empty file of markups
+        if positive or empty  # 3D Slicer opens no empty file of markups, and a SEG has a segment
     ]
     with progress(f"{kind} of {dataset.name}", len(named)) as advance:
         for case, name in named:

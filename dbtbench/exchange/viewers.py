@@ -1,4 +1,4 @@
-"""Files that viewers open: NIfTI images, label maps of boxes, and boxes as markups of 3D Slicer.
+"""Files that viewers open: NIfTI images, and boxes as label maps, markups of 3D Slicer, DICOM SR and SEG.
 
 A box is half-open in voxels: voxel i reaches from i to i + 1, with its centre at i + 0.5. An affine maps
 indices, which count from the centre of the first voxel. So a box's coordinate minus 0.5 is an index.
@@ -9,14 +9,16 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dbtbench.data.dataset import DBTDataset
 from dbtbench.data.spacing import spacing_of
+from dbtbench.dicom.boxes import write_report, write_segmentation
 from dbtbench.exchange.volumes.nifti import NOMINAL
+from dbtbench.geometry.boxes import cover_voxels
 from dbtbench.geometry.orientation import Spacing, affine_of, orientation_of
 from dbtbench.geometry.views import Boxes
 from dbtbench.runtime.files import atomic_path, write_json
@@ -27,6 +29,7 @@ SCHEMA = (
     "markups-schema-v1.0.3.json#"
 )
 """The schema of markups files, which 3D Slicer reads from version 5.0 on."""
+BoxWriter = Callable[[Path, Mapping[str, Any], DBTDataset], None]
 
 
 def write_nifti(path: Path, array: NDArray[Any], view: str, spacing: Spacing, nominal: bool) -> None:
@@ -55,8 +58,7 @@ def write_nifti(path: Path, array: NDArray[Any], view: str, spacing: Spacing, no
 def label_boxes(boxes: Boxes, grid: tuple[int, int, int]) -> NDArray[np.integer[Any]]:
     """Make a label map: 0 outside, k inside the k-th box.
 
-    A voxel is inside when half of it is, along each axis; the voxel at a box's centre always is. A smaller
-    box covers a larger one.
+    The voxels are those of `cover_voxels`. A smaller box covers a larger one.
 
     Args:
         boxes: (n, 6) in voxels of the grid.
@@ -66,9 +68,7 @@ def label_boxes(boxes: Boxes, grid: tuple[int, int, int]) -> NDArray[np.integer[
         (D, H, W), uint8, or uint16 for more than 255 boxes.
     """
     labels = np.zeros(grid, np.min_scalar_type(len(boxes)))
-    centre = np.clip(np.floor((boxes[:, :3] + boxes[:, 3:]) / 2), 0, np.array(grid) - 1)
-    low = np.clip(np.minimum(np.ceil(boxes[:, :3] - 0.5), centre), 0, None).astype(int)
-    high = np.maximum(np.floor(boxes[:, 3:] + 0.5), centre + 1).astype(int)
+    low, high = cover_voxels(boxes, grid)
     for box in np.argsort(-(high - low).prod(axis=1), kind="stable"):
         labels[tuple(map(slice, low[box], high[box]))] = box + 1
     return labels
@@ -125,15 +125,45 @@ def _write_label_map(path: Path, case: Mapping[str, Any], dataset: DBTDataset) -
 
 
 def _write_markups(path: Path, case: Mapping[str, Any], dataset: DBTDataset) -> None:
-    rows = dataset.boxes[dataset.boxes["case"] == case["case"]]
-    names = [f"{number} {class_}" for number, class_ in enumerate(rows["Class"], 1)]
     spacing, _ = spacing_of(case, dataset.grid)
-    write_json(path, describe_markups(dataset.boxes_of(case["case"]), names, case["View"], spacing))
+    boxes, names = dataset.boxes_of(case["case"]), _name_boxes(case, dataset)
+    write_json(path, describe_markups(boxes, names, case["View"], spacing))
 
 
-BoxWriter = Callable[[Path, Mapping[str, Any], DBTDataset], None]
-BOX_FILES: dict[str, tuple[str, BoxWriter]] = {
-    "labelmap": ("-boxes.nii.gz", _write_label_map),
-    "markups": (".mrk.json", _write_markups),
+def _write_annotations(write: Callable[[Path, Path, Boxes, Sequence[str]], None]) -> BoxWriter:
+    """Make a writer of a DICOM object that refers to the volume's own, which lies beside it."""
+
+    def write_beside(path: Path, case: Mapping[str, Any], dataset: DBTDataset) -> None:
+        image = path.with_name(path.name.rpartition("-")[0] + ".dcm")
+        write(path, image, dataset.boxes_of(case["case"]), _name_boxes(case, dataset))
+
+    return write_beside
+
+
+def _name_boxes(case: Mapping[str, Any], dataset: DBTDataset) -> list[str]:
+    rows = dataset.boxes[dataset.boxes["case"] == case["case"]]
+    return [f"{number} {class_}" for number, class_ in enumerate(rows["Class"], 1)]
+
+
+class BoxFile(NamedTuple):
+    """A kind of file of boxes.
+
+    Attributes:
+        end: of the file's name.
+        write: writes one.
+        empty: whether a volume without boxes has one: a label map is a volume of a set, too.
+        dicom: whether it refers to the volume's DICOM object.
+    """
+
+    end: str
+    write: BoxWriter
+    empty: bool = False
+    dicom: bool = False
+
+
+BOX_FILES = {
+    "labelmap": BoxFile("-boxes.nii.gz", _write_label_map, empty=True),
+    "markups": BoxFile(".mrk.json", _write_markups),
+    "sr": BoxFile("-sr.dcm", _write_annotations(write_report), dicom=True),
+    "seg": BoxFile("-seg.dcm", _write_annotations(write_segmentation), dicom=True),
 }
-"""The ends of the files' names, and what writes them."""

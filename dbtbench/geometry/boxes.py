@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dbtbench.geometry.views import Boxes
 
@@ -62,6 +63,24 @@ def rotate_box(box: Mapping[str, Any], size: tuple[int, int, int]) -> dict[str, 
         The new X and Y.
     """
     return {"X": size[2] - box["X"] - box["Width"], "Y": size[1] - box["Y"] - box["Height"]}
+
+
+def cover_voxels(boxes: Boxes, grid: tuple[int, int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cover boxes with whole voxels: those of which half is inside, along each axis.
+
+    The voxel at a box's centre always is one.
+
+    Args:
+        boxes: (n, 6) in voxels of the grid.
+        grid: slices, rows, columns.
+
+    Returns:
+        (n, 3) and (n, 3): first slice, row and column of each box, and one past the last.
+    """
+    centre = np.clip(np.floor((boxes[:, :3] + boxes[:, 3:]) / 2), 0, np.array(grid) - 1)
+    low = np.clip(np.minimum(np.ceil(boxes[:, :3] - 0.5), centre), 0, None)
+    high = np.clip(np.maximum(np.floor(boxes[:, 3:] + 0.5), centre + 1), None, grid)
+    return low.astype(np.int64), high.astype(np.int64)
 
 
 def to_native(boxes: Boxes, size: tuple[int, int, int], grid: tuple[int, int, int]) -> pd.DataFrame:

@@ -225,8 +225,8 @@ def test_files_of_boxes_are_added_to_a_finished_export(lesions: DBTDataset, tmp_
     assert before == {path: path.stat().st_mtime_ns for path in before}
     ends = [sum(file.name.endswith(end) for file in files) for end in ("-boxes.nii.gz", ".mrk.json")]
     assert ends == [len(lesions), int(lesions.positive.sum())]
-    with pytest.raises(UsageError, match="boxes have no file named 'seg'"):
-        export_dataset(lesions, tmp_path / "new", "npz", boxes=["seg"])
+    with pytest.raises(UsageError, match="boxes have no file named 'stl'"):
+        export_dataset(lesions, tmp_path / "new", "npz", boxes=["stl"])
     assert not (tmp_path / "new").exists()
 
 
