@@ -24,6 +24,9 @@ Number = TypeVar("Number", float, NDArray[np.float64])
 
 ARROWS = {"higher": "↑", "lower": "↓", "target": "→real"}
 LONGEST_NAME = 200
+Criterion = Literal["", "congruence", "coverage", "compliance"]
+"""Criteria of synthetic medical data (Zamzmi et al. 2025, doi 10.1038/s44172-025-00450-1) that scores are
+listed under in a card; the others are no matter of scores."""
 
 
 def _accept(table: pd.DataFrame) -> None:
@@ -102,6 +105,7 @@ class Metric:
         judge: says in a sentence what all scores of an arm, by name, mean by themselves, for a task that does
             not compare its arms with `real`; it also gets whether the arm's synthetic volumes are derived
             from training volumes, None for not known. A board shows it as the verdict.
+        criterion: what cards list it under; empty for none.
 
     Raises:
         ValueError: when only one of `outcomes` and `resample` is given.
@@ -118,6 +122,7 @@ class Metric:
     resample: Resample | None = None
     find: Find | None = None
     judge: Judge | None = None
+    criterion: Criterion = ""
 
     def __post_init__(self) -> None:
         if (self.outcomes is None) != (self.resample is None):

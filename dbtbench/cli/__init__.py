@@ -9,6 +9,7 @@ import traceback
 import typer
 
 from dbtbench.cli import (
+    card,
     check_plugin,
     data,
     demo,
@@ -46,6 +47,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("picture")(picture.picture)
 app.add_typer(leaderboard.app, name="leaderboard")
 app.command("report")(report.report)
+app.command("card")(card.card)
 app.add_typer(study.app, name="study")
 app.command("score")(score.score)
 app.command("list")(listing.list_)

@@ -33,6 +33,11 @@ def complete_data(incomplete: str) -> list[str]:
     return [name for name in Workspace.find().dataset_names() if name.startswith(incomplete)]
 
 
+def complete_card(incomplete: str) -> list[str]:
+    """Complete the name of a data set or generator in the shell."""
+    return complete_data(incomplete) + _complete("generators", incomplete)
+
+
 def _complete(kind: str, incomplete: str) -> list[str]:
     from dbtbench import plugins
 

@@ -10,14 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from dbtbench.cli.options import JsonOption, complete_plugin
+from dbtbench.cli.options import JsonOption, WorkspaceOption, complete_plugin
 
 
 def show(
     name: Annotated[str, typer.Argument(help="Generator or task.", autocompletion=complete_plugin)],
+    workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show a generator or task with all its settings."""
+    """Show a generator or task with all its settings, and the trainings of a generator in the workspace."""
     from dbtbench import plugins, recipe
 
     kind = "tasks" if name in plugins.find("tasks") else "generators"
@@ -26,18 +27,23 @@ def show(
     folder = recipe.folder_of(cls)
     resolved = {r: recipe.resolve(cls.recipe_class, folder, r) for r in recipe.names(folder)}
     recipes = {r: settings.model_dump(mode="json") for r, settings in resolved.items()}
-    traits = (
-        _find_traits({r: cls(settings) for r, settings in resolved.items()}) if kind == "generators" else {}
-    )
+    traits, fits = {}, []
+    if kind == "generators":
+        from dbtbench.pipeline.fitted import describe_fits
+        from dbtbench.workspace import Workspace
+
+        traits = _find_traits({r: cls(settings) for r, settings in resolved.items()})
+        fits = describe_fits(Workspace.find(workspace), name)
     lineage = [c for c in cls.recipe_class.__mro__ if issubclass(c, recipe.Recipe) and c is not recipe.Recipe]
     meaning = [inspect.getdoc(c) or "" for c in lineage]
     if json:
         card = {"name": name, "kind": kind, "origin": plugin.origin, "version": cls.version}
-        card |= {"traits": traits} if traits else {}
+        card |= {"traits": traits, "trainings": fits} if traits else {}
         typer.echo(json_.dumps({**card, "recipes": recipes, "settings": "\n\n".join(meaning)}, indent=1))
         return
     typer.echo(f"{name} ({kind[:-1]}, version {cls.version}, from {plugin.origin})\n")
     lines = [f"{trait + ':':41} {_answer(having, recipes)}" for trait, having in traits.items()]
+    lines += [f"{'trained here:':41} {_say_fit(fit)}" for fit in fits]
     about = [inspect.getdoc(inspect.getmodule(cls)) or plugin.summary, "\n".join(lines), *meaning]
     typer.echo("\n\n".join(filter(None, about)))
     for title, settings in recipes.items():
@@ -46,6 +52,29 @@ def show(
         typer.echo("\n".join([f"\n[{title}]", *_lines(file, settings, changed)]))
     if len(recipes) > 1:
         typer.echo("\n* differs from the default")
+
+
+def describe_generator(name: str) -> dict[str, Any]:
+    """Describe a generator for a card: `version`, `summary`, `traits` and `settings`, as by default."""
+    from dbtbench import plugins, recipe
+
+    plugin = plugins.get("generators", name)
+    cls = plugins.load(plugin)
+    default = recipe.resolve(cls.recipe_class, recipe.folder_of(cls), "default")
+    traits = _find_traits({"default": cls(default)})
+    return {
+        "version": cls.version,
+        "summary": plugin.summary or plugin.origin,
+        "traits": {trait: "yes" if having else "no" for trait, having in traits.items()},
+        "settings": default.model_dump(mode="json"),
+    }
+
+
+def _say_fit(fit: Mapping[str, Any]) -> str:
+    from dbtbench.runtime.text import one_line
+
+    size = "no weights" if fit["parameters"] is None else f"{fit['parameters']:,} parameters"
+    return one_line(f"{fit['run']} on {fit['data']}, {size}, {fit['hours']} h on {fit['device']}")
 
 
 def _find_traits(generators: Mapping[str, Any]) -> dict[str, list[str]]:

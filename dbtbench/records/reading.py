@@ -194,7 +194,12 @@ def _metrics(record: Record, installed: Mapping[str, Metric]) -> dict[str, Metri
         own = installed.get(name)
         if own and own.version == metric.version:
             metric = replace(
-                metric, outcomes=own.outcomes, resample=own.resample, find=own.find, judge=own.judge
+                metric,
+                outcomes=own.outcomes,
+                resample=own.resample,
+                find=own.find,
+                judge=own.judge,
+                criterion=own.criterion,
             )
         metrics[name] = metric
     return metrics

@@ -6,6 +6,7 @@ tables      the boards, for the page
 curves      FROC curves, and gains by group
 realism, privacy, provenance
 looks       volumes, side by side
+facts       synthetic data sets by the seven criteria; card says the same as Markdown
 page        the file: templates, script, policy
 """
 

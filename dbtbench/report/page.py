@@ -8,6 +8,7 @@ from typing import Any
 
 from dbtbench.pages import template
 from dbtbench.report.curves import describe_curves, describe_gains
+from dbtbench.report.facts import describe_facts
 from dbtbench.report.gathering import Material
 from dbtbench.report.looks import describe_looks
 from dbtbench.report.privacy import describe_privacy
@@ -56,6 +57,7 @@ def describe(material: Material) -> dict[str, Any]:
         "gains": _keep(describe_gains(material, board) for board in boards),
         "look": looks,
         "realism": _keep(describe_realism(material, board) for board in boards),
+        "facts": describe_facts(material),
         "privacy": _keep(describe_privacy(material, board) for board in boards),
         "provenance": [describe_provenance(material, board) for board in boards],
         "records": {

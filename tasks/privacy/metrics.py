@@ -83,7 +83,15 @@ def _percent(share: float) -> str:
 def _share(name: str, title: str, unit: str, headline: bool = False) -> tuple[Metric, ...]:
     """Declare a share with its interval and the p-value of more than among real ones."""
     return (
-        Metric(name, title, "lower", unit, headline=headline, judge=judge if name == "copies" else None),
+        Metric(
+            name,
+            title,
+            "lower",
+            unit,
+            headline=headline,
+            judge=judge if name == "copies" else None,
+            criterion="compliance",
+        ),
         Metric(f"{name}_low", f"{title}, lower end", "lower", unit),
         Metric(f"{name}_high", f"{title}, upper end", "lower", unit),
         Metric(f"{name}_p", f"{title}, p of as many real ones", "higher"),
@@ -95,8 +103,8 @@ METRICS = (
     Metric("copies_at_5", "flagged at the threshold of 5 %", "lower", VOLUMES),
     Metric("similarity", "similarity to the nearest training volume", "target"),
     Metric("threshold", "threshold of similarity", "target"),
-    Metric("nn_ratio", "nearest-neighbour distance ratio", "target", headline=True),
-    Metric("authenticity", "authenticity", "target", VOLUMES, headline=True),
+    Metric("nn_ratio", "nearest-neighbour distance ratio", "target", headline=True, criterion="compliance"),
+    Metric("authenticity", "authenticity", "target", VOLUMES, headline=True, criterion="compliance"),
     *(Metric(f"recall_{kind}", f"planted: {_words(kind)}", "higher", "found") for kind in KINDS),
     *_share("lesion_copies", "lesions flagged as copies", LESIONS, headline=True),
     Metric("lesion_similarity", "similarity to the nearest training lesion", "target"),
@@ -107,7 +115,7 @@ METRICS = (
         Metric(f"lesion_recall_{kind}", f"planted lesions: {_words(kind)}", "higher", "found")
         for kind in LESION_KINDS
     ),
-    Metric("membership_auc", "membership inference AUC", "lower", headline=True),
+    Metric("membership_auc", "membership inference AUC", "lower", headline=True, criterion="compliance"),
     Metric("membership_auc_low", "membership inference AUC, lower end", "lower"),
     Metric("membership_auc_high", "membership inference AUC, upper end", "lower"),
     Metric("membership_tpr", "members found at 1 % false positives", "lower", "of volumes"),

@@ -11,31 +11,42 @@ INTENSITY = "intensity"
 """Unit of grey values: 1 is the whole window."""
 
 DISTANCES = (
-    Metric("w1_intensity", "W1 of intensities", "lower", INTENSITY, 2, headline=True, distance=True),
-    Metric("w1_breast", "W1 in the breast", "lower", INTENSITY, 2, distance=True),
+    Metric(
+        "w1_intensity",
+        "W1 of intensities",
+        "lower",
+        INTENSITY,
+        2,
+        headline=True,
+        distance=True,
+        criterion="congruence",
+    ),
+    Metric("w1_breast", "W1 in the breast", "lower", INTENSITY, 2, distance=True, criterion="congruence"),
 )
 
 TEXTURE = (
-    Metric("roughness", "slice-to-slice roughness", "target", INTENSITY, headline=True),
+    Metric(
+        "roughness", "slice-to-slice roughness", "target", INTENSITY, headline=True, criterion="congruence"
+    ),
     *(
         Metric(f"power_{name}", f"power, {name}", "target", "of the reference", headline=name == "finest")
         for name in BANDS
     ),
-    Metric("beta", "spectral slope β", "target"),
+    Metric("beta", "spectral slope β", "target", criterion="congruence"),
     Metric("anisotropy", "anisotropy", "target"),
     Metric("coherence", "coherence", "target"),
 )
 
 SETS = (
-    Metric("ms_ssim", "MS-SSIM between volumes", "target"),
-    Metric("c2st_auc", "C2ST AUC", "lower", headline=True, distance=True),
-    Metric("precision", "precision", "higher"),
-    Metric("recall", "recall", "higher"),
-    Metric("density", "density", "higher"),
-    Metric("coverage", "coverage", "higher"),
-    Metric("clipped_density", "clipped density", "higher"),
-    Metric("clipped_coverage", "clipped coverage", "higher"),
-    Metric("kid", "KID of texture features", "lower", distance=True),
+    Metric("ms_ssim", "MS-SSIM between volumes", "target", criterion="coverage"),
+    Metric("c2st_auc", "C2ST AUC", "lower", headline=True, distance=True, criterion="congruence"),
+    Metric("precision", "precision", "higher", criterion="congruence"),
+    Metric("recall", "recall", "higher", criterion="coverage"),
+    Metric("density", "density", "higher", criterion="congruence"),
+    Metric("coverage", "coverage", "higher", criterion="coverage"),
+    Metric("clipped_density", "clipped density", "higher", criterion="congruence"),
+    Metric("clipped_coverage", "clipped coverage", "higher", criterion="coverage"),
+    Metric("kid", "KID of texture features", "lower", distance=True, criterion="congruence"),
     Metric("frechet", "Fréchet distance of texture features", "lower", distance=True),
 )
 """Fréchet's is shown and ranks nothing: it is biased by the number of volumes."""
@@ -55,14 +66,14 @@ PROPERTIES = (
 )
 
 LESIONS = (
-    Metric("lesion_cnr", "lesion CNR", "target", version=3, headline=True),
+    Metric("lesion_cnr", "lesion CNR", "target", version=3, headline=True, criterion="congruence"),
     Metric("lesion_contrast", "contrast of lesions in the plane", "target", INTENSITY, 2),
     Metric("lesion_depth_distance", "distance of lesions in depth", "lower", INTENSITY, 3, distance=True),
     Metric("lesion_radius_distance", "distance of lesions in radius", "lower", INTENSITY, 3, distance=True),
-    Metric("lesion_precision", "precision of lesion crops", "higher"),
-    Metric("lesion_recall", "recall of lesion crops", "higher"),
-    Metric("lesion_coverage", "coverage of lesion crops", "higher"),
-    Metric("lesion_kid", "KID of lesion crops", "lower", distance=True),
+    Metric("lesion_precision", "precision of lesion crops", "higher", criterion="congruence"),
+    Metric("lesion_recall", "recall of lesion crops", "higher", criterion="coverage"),
+    Metric("lesion_coverage", "coverage of lesion crops", "higher", criterion="coverage"),
+    Metric("lesion_kid", "KID of lesion crops", "lower", distance=True, criterion="congruence"),
     Metric("lesion_frechet", "Fréchet distance of lesion crops", "lower", distance=True),
 )
 CROP_METRICS = LESIONS[-5:]
@@ -76,11 +87,11 @@ SLOW = (
 )
 """Not placed on the floor: 400 fits of a mixture take minutes."""
 
-TRAINED = (Metric("c2st_cnn", "C2ST AUC of a CNN", "lower", distance=True),)
+TRAINED = (Metric("c2st_cnn", "C2ST AUC of a CNN", "lower", distance=True, criterion="congruence"),)
 """Trains networks: computed where the recipe asks for it, else NaN; its floor is of few draws."""
 
 PLANES = (
-    Metric("kid_imagenet", "KID of ImageNet features", "lower", distance=True),
+    Metric("kid_imagenet", "KID of ImageNet features", "lower", distance=True, criterion="congruence"),
     Metric("frechet_imagenet", "Fréchet distance of ImageNet features", "lower", distance=True),
 )
 """Of features of a network of the extra `features`: computed where the recipe asks for them, else NaN."""
