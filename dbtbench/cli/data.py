@@ -85,7 +85,10 @@ def phantom(
 def info(
     data: DataOption = None,
     sheet: Annotated[
-        Path | None, typer.Option("--sheet", metavar="FILE.png", help="Draw a few dozen of its volumes.")
+        Path | None,
+        typer.Option(
+            "--sheet", metavar="FILE", help="Draw a few dozen of its volumes: .png, .jpg, .pdf or .svg."
+        ),
     ] = None,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
@@ -98,6 +101,10 @@ def info(
     from dbtbench.pipeline.catalogue import choose_dataset
     from dbtbench.workspace import Workspace
 
+    if sheet is not None:
+        from dbtbench.figures.canvas import check_suffix
+
+        check_suffix(sheet)
     dataset = choose_dataset(Workspace.find(workspace), data)
     summary = summarise(dataset)
     if sheet is not None:

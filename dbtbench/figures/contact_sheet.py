@@ -1,4 +1,4 @@
-"""One PNG with a few dozen volumes of a data set: what an import made of the files, at a glance."""
+"""One picture with a few dozen volumes of a data set: what an import made of the files, at a glance."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 
 from dbtbench.data.dataset import LABELS, DBTDataset
-from dbtbench.figures.canvas import font
+from dbtbench.figures.canvas import Canvas, check_suffix, font
 from dbtbench.figures.comparison import FAINT, INK, tile
-from dbtbench.runtime.files import atomic_path
 from dbtbench.runtime.progress import progress
+from dbtbench.runtime.text import one_line
 
 TILES = 48
 ACROSS = 8
@@ -46,30 +46,33 @@ def draw_contact_sheet(dataset: DBTDataset, path: Path, tiles: int = TILES) -> N
 
     Args:
         dataset: the data set.
-        path: the PNG to write.
+        path: the picture to write, .png, .jpg, .jpeg, .pdf or .svg.
         tiles: how many volumes at most.
+
+    Raises:
+        UsageError: for another suffix.
     """
+    check_suffix(path)
     shown = choose(dataset, tiles)
     sizes = [_size(row.rows, row.columns) for row in shown]
     room = max((height for _, height in sizes), default=0)
     across = min(ACROSS, max(len(shown), 4))
     width = 2 * MARGIN + across * (WIDTH + GAP) - GAP
     step = room + len(_captions(shown[0])) * LINE + GAP if shown else 0
-    sheet = Image.new("RGB", (width, TITLE + -(-len(shown) // across) * step + MARGIN), "white")
-    pen = ImageDraw.Draw(sheet)
-    for text, pixels, top in zip(_titles(dataset, len(shown)), (18, 12), (10, 38), strict=True):
-        pen.text((MARGIN, top), _cut_to_width(pen, text, pixels, width - 2 * MARGIN), INK, font(pixels))
+    sheet = Canvas(width, TITLE + -(-len(shown) // across) * step + MARGIN)
+    titles = _titles(dataset, len(shown))
+    for text, pixels, top in zip(titles, (18, 12), (10, 38), strict=True):
+        sheet.write((MARGIN, top), _cut_to_width(sheet.pen, text, pixels, width - 2 * MARGIN), INK, pixels)
     with progress("contact sheet", len(shown)) as advance:
         for place, (row, size) in enumerate(zip(shown, sizes, strict=True)):
             left, top = MARGIN + place % across * (WIDTH + GAP), TITLE + place // across * step
             at = (left + (WIDTH - size[0]) // 2, top + room - size[1])
-            sheet.paste(tile(dataset, row.case, size), at)
+            sheet.image.paste(tile(dataset, row.case, size), at)
             for line, text in enumerate(_captions(row)):
-                words = _cut_to_width(pen, text, 12, WIDTH)
-                pen.text((left, top + room + 2 + LINE * line), words, FAINT if line else INK, font(12))
+                words = _cut_to_width(sheet.pen, text, 12, WIDTH)
+                sheet.write((left, top + room + 2 + LINE * line), words, FAINT if line else INK, 12)
             advance()
-    with atomic_path(path) as temporary:
-        sheet.save(temporary, format="PNG")
+    sheet.save(path, titles[0])
 
 
 def choose(dataset: DBTDataset, tiles: int = TILES) -> list[Tile]:
@@ -119,7 +122,7 @@ def _size(rows: int, columns: int) -> tuple[int, int]:
 
 def _cut_to_width(pen: ImageDraw.ImageDraw, text: str, size: int, width: int) -> str:
     """Put the text on one line, cut where there is no more room."""
-    text = " ".join(text.split())[:LONGEST]
+    text = one_line(" ".join(text[:LONGEST].split()))[:LONGEST]
     if pen.textlength(text, font(size)) <= width:
         return text
     while text and pen.textlength(text + "…", font(size)) > width:

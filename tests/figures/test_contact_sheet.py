@@ -15,6 +15,7 @@ from PIL import Image
 
 from dbtbench.data.dataset import LABELS, DBTDataset
 from dbtbench.data.store import VolumeStore
+from dbtbench.errors import UsageError
 from dbtbench.figures.comparison import BOX, tile
 from dbtbench.figures.contact_sheet import TILES, choose, draw_contact_sheet
 from dbtbench.geometry.views import Volume
@@ -162,6 +163,26 @@ def test_a_tile_shows_the_slice_through_the_lesion_and_the_boxes_it_cuts(tmp_pat
     rows, columns = np.flatnonzero(outlined.any(axis=1)), np.flatnonzero(outlined.any(axis=0))
     assert (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) == (8, 24, 20, 30)
     assert set(np.unique(picture[~outlined])) == {127}
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".jpg", b"\xff\xd8"), (".pdf", b"%PDF"), (".svg", b"<svg")])
+def test_the_suffix_is_the_format(tmp_path: Path, suffix: str, start: bytes) -> None:
+    cases = table(["lcc"], ["cancer"], ["train"])
+    cases["PatientID"] = ["P<7>&"]
+    dataset = dataset_of(tmp_path, cases, (1, 2, 2), [0])
+    for name in ("a", "b"):
+        draw_contact_sheet(dataset, tmp_path / f"{name}{suffix}")
+    content = (tmp_path / f"a{suffix}").read_bytes()
+    assert content.startswith(start)
+    assert content == (tmp_path / f"b{suffix}").read_bytes()
+    if suffix == ".svg":
+        assert b">P&lt;7&gt;&amp;</text>" in content
+
+
+def test_another_suffix_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path, table(["lcc"], ["cancer"], ["train"]), (1, 2, 2), [])
+    with pytest.raises(UsageError, match=r"sheet\.gif: a picture's suffix is its format"):
+        draw_contact_sheet(dataset, tmp_path / "sheet.gif")
 
 
 def test_without_lesions_the_middle_slice_is_shown(tmp_path: Path) -> None:
