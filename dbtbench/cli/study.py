@@ -88,8 +88,8 @@ def score(
 ) -> None:
     """Score what readers answered.
 
-    Accuracy and d′ of choices, AUC of ratings, with 95 % intervals: for each reader, and for the mean over
-    readers and cases.
+    Accuracy and d′ of choices, AUC of ratings, with 95 % intervals: for each reader, for the mean over
+    readers and cases, and where there are several synthetic data sets for each of them.
 
     Example: dbtbench study score answers*.csv --key study.key.csv
     """
@@ -98,6 +98,6 @@ def score(
 
     if key.resolve() in {path.resolve() for path in answers}:
         raise UsageError(f"{key} is the key and no answers", "name the files that readers saved")
-    kind, truth = read_key(key)
-    scores = score_study(kind, truth, read_answers(answers, kind, truth))
+    kind, truth, synthetic = read_key(key)
+    scores = score_study(kind, truth, read_answers(answers, kind, truth), synthetic)
     typer.echo(json_.dumps(scores, indent=1, allow_nan=False) if json else as_text(scores))

@@ -17,22 +17,24 @@ ANSWERS = {"2afc": ("left", "right"), "rating": ("1", "2", "3", "4", "5")}
 READER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 
 
-def read_key(path: Path) -> tuple[str, pd.Series]:
+def read_key(path: Path) -> tuple[str, pd.Series, pd.Series]:
     """Read the key.
 
     Returns:
-        The kind of the study, and the truth by case, in the key's order.
+        The kind of the study; and by case, in the key's order, the truth and the synthetic data set, which is
+        `none` for a real volume of a rating.
 
     Raises:
         MissingError: when the file is not there.
         UsageError: when it is no key.
     """
-    table = read_columns(path, ["case", "truth"])
+    table = read_columns(path, ["case", "truth", "synthetic"])
     found = set(table["truth"])
     kind = next((kind for kind, truths in KINDS.items() if found == set(truths)), None)
     if kind is None or table["case"].duplicated().any():
         raise UsageError(f"{path} is no key of a study", "name the .key.csv that `dbtbench study make` wrote")
-    return kind, table.set_index("case")["truth"]
+    table = table.set_index("case")
+    return kind, table["truth"], table["synthetic"]
 
 
 def read_answers(paths: Sequence[Path], kind: str, truth: pd.Series) -> pd.DataFrame:

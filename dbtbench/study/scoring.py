@@ -23,7 +23,11 @@ import pandas as pd
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
+from dbtbench.runtime.text import one_line
+
 LEVEL = 0.95
+REAL = "none"
+"""The synthetic data set of a real volume."""
 Floats = NDArray[np.float64]
 
 
@@ -35,18 +39,22 @@ class Estimate(NamedTuple):
     high: float
 
 
-def score_study(kind: str, truth: pd.Series, answers: pd.DataFrame) -> dict[str, Any]:
+def score_study(
+    kind: str, truth: pd.Series, answers: pd.DataFrame, synthetic: pd.Series | None = None
+) -> dict[str, Any]:
     """Score all answers.
 
     Args:
         kind: `2afc` or `rating`.
         truth: by case.
         answers: as `read_answers` gives them.
+        synthetic: by case, the synthetic data set that it shows.
 
     Returns:
         `kind`; `readers`, each with its name, its number of cases, the median of its seconds, and its
         estimates; `over_readers` with the cases that all of them answered, or None where there is one
-        reader, or where those cases are too few.
+        reader, or where those cases are too few; `by_set` with the same for each synthetic data set, where
+        there are several. A rating compares each set with all real volumes.
     """
     name = "accuracy" if kind == "2afc" else "auc"
     table = answers.pivot(index="reader", columns="case", values="answer").reindex(columns=truth.index)  # noqa: PD010
@@ -58,14 +66,30 @@ def score_study(kind: str, truth: pd.Series, answers: pd.DataFrame) -> dict[str,
         described = {"reader": str(reader), "cases": len(own), "median_seconds": float(seconds.median())}
         readers.append(described | _describe(name, score, len(own)))
     common = table.dropna(axis="columns")
-    values = _pseudovalues(kind, truth[common.columns], common) if len(table) > 1 else None
+    estimate = _score_readers(kind, truth[common.columns], common) if len(table) > 1 else None
     over = None
-    if values is not None:
-        alone = _interval_of(kind, truth[common.columns])
-        estimate = average_readers(values, alone)
+    if estimate is not None:
         over = {"readers": len(table), "cases": len(common.columns)}
         over |= _describe(name, estimate, len(common.columns))
-    return {"kind": kind, "readers": readers, "over_readers": over}
+    by_set = []
+    if synthetic is not None:
+        sets = [each for each in synthetic.unique() if each != REAL]
+        for each in sets if len(sets) > 1 else []:
+            shown = [case for case in common.columns if synthetic[case] in (each, REAL)]
+            estimate = _score_readers(kind, truth[shown], common[shown])
+            described = {"synthetic": str(each), "readers": len(table), "cases": len(shown)}
+            by_set.append(described | _describe(name, estimate, len(shown)))
+    return {"kind": kind, "readers": readers, "over_readers": over, "by_set": by_set}
+
+
+def _score_readers(kind: str, truth: pd.Series, table: pd.DataFrame) -> Estimate | None:
+    """Score readers (rows) who answered the same cases (columns): their mean, or the only one's own score."""
+    if table.empty:
+        return None
+    if len(table) == 1:
+        return _score_reader(kind, truth, table.iloc[0])
+    values = _pseudovalues(kind, truth, table)
+    return None if values is None else average_readers(values, _interval_of(kind, truth))
 
 
 def estimate_accuracy(right: int, cases: int) -> Estimate:
@@ -150,9 +174,16 @@ def as_text(scores: dict[str, Any]) -> str:
     over = scores["over_readers"]
     if over:
         rows.append((f"mean of {over['readers']} readers", over["cases"], over, ""))
+    rows += [(f"of {each['synthetic']}", each["cases"], each, "") for each in scores["by_set"]]
     heading = ["reader", "cases", f"{title} [95 %]", *(["d′ [95 %]"] if two else []), "seconds, median"]
     cells = [
-        [str(reader), str(cases), _write(each[name]), *([_write(each["d_prime"])] if two else []), seconds]
+        [
+            one_line(str(reader)),
+            str(cases),
+            _write(each[name]),
+            *([_write(each["d_prime"])] if two else []),
+            seconds,
+        ]
         for reader, cases, each, seconds in rows
     ]
     widths = [max(len(row[k]) for row in [heading, *cells]) for k in range(len(heading))]

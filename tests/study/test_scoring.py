@@ -181,3 +181,70 @@ def test_ratings_have_an_area_and_one_reader_stands_alone() -> None:
     assert scores["readers"][0]["auc"]["value"] == 3.5 / 4
     assert "d_prime" not in scores["readers"][0]
     assert scores["over_readers"] is None
+
+
+def answer(right: dict[str, list[int]], truth: pd.Series) -> pd.DataFrame:
+    """Answers of readers who are right (1) or wrong (0) in each case."""
+    other = {"left": "right", "right": "left"}
+    rows = [
+        (reader, case, truth[case] if hit else other[truth[case]], 1.0)
+        for reader, hits in right.items()
+        for case, hit in zip(truth.index, hits, strict=False)
+    ]
+    return pd.DataFrame(rows, columns=["reader", "case", "answer", "seconds"])
+
+
+def test_each_synthetic_set_has_its_own_score_over_readers() -> None:
+    truth = pd.Series({f"c{k}": ("left", "right")[k % 2] for k in range(20)})
+    synthetic = pd.Series(["gan1"] * 10 + ["gan2"] * 10, index=truth.index)
+    right = {
+        "R1": [1] * 9 + [0] + [1, 0] * 5,
+        "R2": [1] * 10 + [0, 1] * 5,
+        "R3": [1] * 8 + [0] * 2 + [1, 0] * 5,
+    }
+    answers = answer(right, truth)
+    scores = scoring.score_study("2afc", truth, answers, synthetic)
+    easy, hard = scores["by_set"]
+    assert [each["synthetic"] for each in (easy, hard)] == ["gan1", "gan2"]
+    assert [each["cases"] for each in (easy, hard)] == [10, 10]
+    assert [each["accuracy"]["value"] for each in (easy, hard)] == pytest.approx([27 / 30, 0.5])
+    assert easy["accuracy"]["low"] > 0.5 > hard["accuracy"]["low"]
+    assert hard["d_prime"]["value"] == pytest.approx(0, abs=1e-9)
+    # Each is what a study of these cases alone gives, and they add up to the whole.
+    alone = scoring.score_study("2afc", truth[10:], answers[answers["case"].isin(truth.index[10:])])
+    assert alone["over_readers"]["accuracy"] == hard["accuracy"]
+    together = (easy["accuracy"]["value"] + hard["accuracy"]["value"]) / 2
+    assert scores["over_readers"]["accuracy"]["value"] == pytest.approx(together)
+    assert "of gan2" in scoring.as_text(scores)
+    one = scoring.score_study("2afc", truth, answer({"R1": [1] * 10 + [0] * 10}, truth), synthetic)
+    assert [each["accuracy"]["value"] for each in one["by_set"]] == [1.0, 0.0]
+    assert one["by_set"][0]["accuracy"]["low"] == scoring.estimate_accuracy(10, 10).low
+
+
+def test_a_rating_compares_each_set_with_all_real_volumes() -> None:
+    truth = pd.Series({"a": "real", "b": "real", "c": "synthetic", "d": "synthetic", "e": "synthetic"})
+    synthetic = pd.Series(["none", "none", "gan1", "gan1", "gan2"], index=truth.index)
+    rows = [
+        (r, case, str(step), 1.0)
+        for r in ("R1", "R2")
+        for case, step in zip("abcde", (4, 3, 1, 2, 5), strict=True)
+    ]
+    answers = pd.DataFrame(rows, columns=["reader", "case", "answer", "seconds"])
+    scores = scoring.score_study("rating", truth, answers, synthetic)
+    assert [each["cases"] for each in scores["by_set"]] == [4, 3]
+    assert scores["by_set"][0]["auc"]["value"] == 1.0
+    assert scores["by_set"][1]["auc"] is None  # one synthetic volume has no pseudovalues
+    assert "–" in scoring.as_text(scores)
+
+
+def test_one_set_and_no_common_case_have_no_score_by_set() -> None:
+    truth = pd.Series({"a": "left", "b": "right"})
+    synthetic = pd.Series(["gan1", "gan1"], index=truth.index)
+    assert scoring.score_study("2afc", truth, answer({"R1": [1, 1]}, truth), synthetic)["by_set"] == []
+    synthetic = pd.Series(["gan1", "gan2"], index=truth.index)
+    apart = pd.DataFrame(
+        [("R1", "a", "left", 1.0), ("R2", "b", "left", 1.0)], columns=["reader", "case", "answer", "seconds"]
+    )
+    assert [each["accuracy"] for each in scoring.score_study("2afc", truth, apart, synthetic)["by_set"]] == [
+        None
+    ] * 2

@@ -94,7 +94,7 @@ HEAD = "reader,case,answer,seconds\n"
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
     path = tmp_path / "study.key.csv"
-    path.write_text("case,truth\nca,left\ncb,right\n", encoding="utf-8")
+    path.write_text("case,truth,synthetic\nca,left,gan1\ncb,right,gan2\n", encoding="utf-8")
     return path
 
 
@@ -118,13 +118,13 @@ def test_wrong_answers_are_named(key: Path, tmp_path: Path, texts: list[str], pr
     for file, text in zip(files, texts, strict=True):
         file.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=re.escape(problem)) as caught:
-        read_answers(files, *read_key(key))
+        read_answers(files, *read_key(key)[:2])
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("text", ["case,truth\nca,left\nca,right\n", "case,truth\nca,up\n", "case,truth\n"])
+@pytest.mark.parametrize("text", ["ca,left,g\nca,right,g\n", "ca,up,g\n", ""])
 def test_what_is_no_key_is_refused(key: Path, text: str) -> None:
-    key.write_text(text, encoding="utf-8")
+    key.write_text(f"case,truth,synthetic\n{text}", encoding="utf-8")
     with pytest.raises(UsageError, match="no key of a study"):
         read_key(key)
 
@@ -138,7 +138,9 @@ def test_the_command_scores_files(key: Path, tmp_path: Path, capsys: pytest.Capt
     assert said["readers"][0]["accuracy"]["value"] == 0.5
     assert said["readers"][0]["median_seconds"] == 3
     app(args=words, standalone_mode=False)
-    assert capsys.readouterr().out.splitlines()[1].startswith("R1")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines[1:4]] == ["R1", "of gan1", "of gan2"]
+    assert [each["accuracy"]["value"] for each in said["by_set"]] == [1, 0]
     for wrong in ([str(key)], [str(tmp_path / "none.csv")]):
         with pytest.raises(DBTBenchError):
             app(args=["study", "score", *wrong, "--key", str(key)], standalone_mode=False)
