@@ -21,7 +21,7 @@ pytestmark = needs_chromium
 
 WIDTHS = (360, 1600)
 SCHEMES = ("light", "dark")
-SECTIONS = ("verdict", "board", "froc", "look", "realism", "privacy", "making")
+SECTIONS = ("verdict", "board", "froc", "look", "realism", "privacy", "criteria", "making")
 OPENS_IN = 2.0
 """Seconds of CPU of the page's process."""
 
@@ -70,6 +70,55 @@ def test_it_is_silent_fits_and_can_be_looked_at(
             assert shot.stat().st_size > 1000
         paper = tab.evaluate("getComputedStyle(document.body).backgroundColor").strip("rgb()").split(",")
         assert (int(paper[0]) < 60) == (scheme == "dark")
+
+
+A4 = 718
+"""Pixels across a page of A4 within Chromium's margins, at 96 per inch."""
+TALLEST = 700
+"""Pixels of a table's row on a phone, whose screen has no more."""
+
+
+def style(tab: Any, elements: str, text: str) -> None:
+    """Change elements; the page's policy refuses further styles, but not this."""
+    tab.eval_on_selector_all(elements, f"all => all.forEach(one => one.style.cssText = '{text}')")
+
+
+def find_overflow(tab: Any) -> list[str]:
+    """Cells of open tables that end right of the page."""
+    return list(
+        tab.evaluate(
+            "[...document.querySelectorAll('th, td')].filter(one => one.offsetParent"
+            " && one.getBoundingClientRect().right > document.documentElement.clientWidth)"
+            ".map(one => one.textContent)"
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def published_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the published results: seventeen arms with long names and settings."""
+    out = tmp_path_factory.mktemp("published") / "report.html"
+    write_report(gather(None, Path(__file__).parents[2] / "results"), out)
+    return out
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_no_column_is_cut_in_print(browser: Any, published_file: Path, tmp_path: Path, whole: bool) -> None:
+    """The positive: with the columns of the screen, the board is too wide for paper."""
+    with open_page(browser, published_file, A4) as tab:
+        tab.emulate_media(media="print")
+        if not whole:
+            style(tab, ".runs", "display: table-cell")
+            style(tab, "td.number", "white-space: nowrap")
+        assert bool(find_overflow(tab)) is not whole
+
+
+def test_no_row_is_taller_than_a_phone(browser: Any, published_file: Path) -> None:
+    heights = "Math.max(...[...document.querySelectorAll('tr')].map(one => one.offsetHeight))"
+    with open_page(browser, published_file, 360) as tab:
+        assert tab.evaluate(heights) < TALLEST
+        style(tab, ".words td", "min-width: 0")
+        assert tab.evaluate(heights) > TALLEST
 
 
 def test_the_board_sorts_filters_and_gives_its_rows(browser: Any, file: Path, tmp_path: Path) -> None:
