@@ -95,8 +95,8 @@ def test_trainings_are_called_what_their_arms_are_called(roles: Callable[..., Ro
         for place, (name, steps) in enumerate(zip(names[1:], (9, 9, 8, 8, 7, 7), strict=True))
     }
     assert {*roles(*names, **made).trainings} == {
-        *("ddpm (2 trainings, recipe fe17d4)", "inpaint (2 trainings)"),
-        "ddpm (2 trainings, recipe d1b2ba)",
+        *("ddpm (2 trainings, recipe 7aa3e0)", "inpaint (2 trainings)"),
+        "ddpm (2 trainings, recipe 93d5a9)",
     }
 
 
