@@ -55,7 +55,7 @@ def card(
         text = write_data_card(DBTDataset.open(work.dataset_path(name)), material)
     else:
         from dbtbench.cli.show import describe_generator
-        from dbtbench.pipeline.fitted import describe_fits
+        from dbtbench.pipeline.trainings import describe_fits
 
         facts = [] if material is None else describe_facts(material)
         drawn = [fact for fact in facts if fact["generator"] == name]

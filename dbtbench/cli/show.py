@@ -29,7 +29,7 @@ def show(
     recipes = {r: settings.model_dump(mode="json") for r, settings in resolved.items()}
     traits, fits = {}, []
     if kind == "generators":
-        from dbtbench.pipeline.fitted import describe_fits
+        from dbtbench.pipeline.trainings import describe_fits
         from dbtbench.workspace import Workspace
 
         traits = _find_traits({r: cls(settings) for r, settings in resolved.items()})

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from dbtbench import cli
 from dbtbench.data.dataset import DBTDataset
-from dbtbench.pipeline.fitted import describe_fits
+from dbtbench.pipeline.trainings import describe_fits
 from dbtbench.report import gather
 from dbtbench.report.card import escape, write_data_card, write_generator_card
 from dbtbench.report.facts import CRITERIA, describe_facts, describe_synthetic
