@@ -8,16 +8,34 @@ import numpy as np
 import pandas as pd
 
 from dbtbench import plugins
-from dbtbench.data.dataset import KEY
+from dbtbench.data.dataset import KEY, DBTDataset
 from dbtbench.errors import UsageError
 from dbtbench.metrics.membership import bootstrap, membership_score
 from dbtbench.runtime.progress import log
 from dbtbench.task import Arm
 
-from .audit import subsample
 from .metrics import METRICS
 
 NAMES = tuple(metric.name for metric in METRICS if metric.name.startswith("membership_"))
+
+
+def choose_alike(train: DBTDataset, test: DBTDataset, n: int, seed: int) -> list[DBTDataset]:
+    """Choose as many volumes of each split, at most n, with and without lesions in equal numbers.
+
+    Lesions are harder to describe than tissue: a split with more of them would pass for the unknown one.
+    """
+    rng = np.random.default_rng(seed)
+    counts = np.array([np.bincount(side.positive, minlength=2) for side in (train, test)]).min(axis=0)
+    total = min(n, counts.sum())
+    lesions = round(total * counts[1] / max(1, counts.sum()))
+    chosen = []
+    for side in (train, test):
+        rows = [
+            rng.permutation(np.flatnonzero(side.positive == positive))[:number]
+            for positive, number in ((False, total - lesions), (True, lesions))
+        ]
+        chosen.append(side.take(np.isin(np.arange(len(side)), np.concatenate(rows))))
+    return chosen
 
 
 def infer_membership(arm: Arm, volumes: int, seed: int) -> tuple[dict[str, float], pd.DataFrame | None]:
@@ -25,7 +43,7 @@ def infer_membership(arm: Arm, volumes: int, seed: int) -> tuple[dict[str, float
 
     Args:
         arm: the arm.
-        volumes: how many of either, at most.
+        volumes: how many of either, at most (`choose_alike`).
         seed: of their choice, and of the bootstrap.
 
     Returns:
@@ -43,7 +61,10 @@ def infer_membership(arm: Arm, volumes: int, seed: int) -> tuple[dict[str, float
     generator = find_fitted(arm.synthetic[0], arm.real)
     if generator is None:
         return nothing, None
-    sides = [subsample(arm.real.select(split), volumes, seed) for split in ("train", "test")]
+    sides = choose_alike(arm.real.select("train"), arm.real.select("test"), volumes, seed)
+    if not len(sides[0]):
+        log.info("training and test volumes have nothing in common: no membership inference")
+        return nothing, None
     losses = []
     for side in sides:
         name = str(arm.synthetic[0].meta["source"]["generator"])

@@ -115,11 +115,18 @@ METRICS = (
         Metric(f"lesion_recall_{kind}", f"planted lesions: {_words(kind)}", "higher", "found")
         for kind in LESION_KINDS
     ),
-    Metric("membership_auc", "membership inference AUC", "lower", headline=True, criterion="compliance"),
-    Metric("membership_auc_low", "membership inference AUC, lower end", "lower"),
-    Metric("membership_auc_high", "membership inference AUC, upper end", "lower"),
-    Metric("membership_tpr", "members found at 1 % false positives", "lower", "of volumes"),
-    Metric("membership_tpr_low", "members found, lower end", "lower", "of volumes"),
-    Metric("membership_tpr_high", "members found, upper end", "lower", "of volumes"),
+    Metric(
+        "membership_auc",
+        "membership inference AUC",
+        "lower",
+        headline=True,
+        criterion="compliance",
+        version=2,
+    ),
+    Metric("membership_auc_low", "membership inference AUC, lower end", "lower", version=2),
+    Metric("membership_auc_high", "membership inference AUC, upper end", "lower", version=2),
+    Metric("membership_tpr", "members found at 1 % false positives", "lower", "of volumes", version=2),
+    Metric("membership_tpr_low", "members found, lower end", "lower", "of volumes", version=2),
+    Metric("membership_tpr_high", "members found, upper end", "lower", "of volumes", version=2),
 )
 """`copies` is the primary metric."""

@@ -68,6 +68,24 @@ def test_a_model_that_knows_its_volumes_is_caught(
     assert scores["membership_tpr_low"] == 1
 
 
+def test_a_model_that_knows_lesions_knows_no_members(
+    work: Workspace, toy: DBTDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = toy.cases["split"].eq("train") & toy.positive
+    kept = toy.take(~train.to_numpy() | (train.cumsum().to_numpy() <= 2))
+
+    def see(self: DDPM, volumes: DBTDataset) -> NDArray[np.float64]:
+        noise = np.random.default_rng(len(volumes)).random((len(volumes), 3))
+        return np.asarray(0.1 * noise + volumes.positive[:, None])
+
+    monkeypatch.setattr(DDPM, "score_volumes", see)
+    monkeypatch.setattr("dbtbench.pipeline.fitted.find_fitted", lambda *_: object.__new__(DDPM))
+    scores, table = infer_membership(arm(work, "ddpm", kept), 16, 0)
+    assert table is not None
+    assert table.groupby("positive")["loss_0"].apply(lambda losses: (losses > 0.5).sum()).nunique() == 1
+    assert scores["membership_auc_low"] < 0.5 < scores["membership_auc_high"]
+
+
 def test_without_scores_there_is_no_inference(work: Workspace, toy: DBTDataset) -> None:
     for one, volumes in ((arm(work, "classic", toy), 8), (arm(work, "ddpm", toy), 0)):
         scores, table = infer_membership(one, volumes, 0)
