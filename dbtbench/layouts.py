@@ -18,7 +18,7 @@ JITTER_SCALE = 0.10
 """Largest change of a box's size in the plane, as a fraction."""
 
 Places = Literal["known", "anywhere"]
-"""Where lesions are asked for: at those of the training lesions, or anywhere in the breast."""
+"""Places that lesions are asked for at: those of the training lesions, or anywhere in the breast."""
 PLACES: tuple[Places, ...] = get_args(Places)
 
 
