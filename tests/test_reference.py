@@ -12,8 +12,9 @@ import pytest
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "reference.sh"
 SMALL = {
     "PATIENTS": "30",
-    "RECIPE": "smoke",
+    "RECIPE": "--recipe smoke",
     "DDPM": "--recipe smoke",
+    "ZOO": "--recipe smoke",
     "SEEDS": "1",
     "CURVE": "0.6",
     "MEASURED": "smoke",
@@ -36,7 +37,10 @@ def test_the_reference_board_is_made_by_one_command_that_continues(tmp_path: Pat
             "classic",
             "texture",
             "paste",
-            "ddpm (2 trainings)",
+            "vae (2 trainings)",
+            "flow (2 trainings)",
+            "gan (2 trainings)",
+            "inpaint-0+paste",
         ):
             assert f"\n{arm} ×" in done.stdout
         assert "test lesions found always, sometimes and never" in done.stdout
