@@ -117,7 +117,9 @@ def _say_contrasts(row: pd.Series) -> list[str]:
         value, low, high, p = (row[f"{column}{end}"] for end in ("", "_low", "_high", "_p"))
         if pd.isna(value):
             continue
-        verb = "is better than" if p <= 0.05 and value > 0 else "could not be distinguished from"
+        verb = "is worse than" if high < 0 else "could not be distinguished from"
+        if p <= 0.05 and value > 0:
+            verb = "is better than"
         said.append(f"{row['label']} {verb} {other} ({format_difference(value, low, high)}).")
     return said
 

@@ -20,7 +20,7 @@ from dbtbench.report.curves import OPERATING_POINTS, POINTS, describe_curves
 from dbtbench.report.looks import describe_looks
 from dbtbench.report.provenance import describe_provenance
 from dbtbench.report.tables import describe_board, judge_row, kind_of, place
-from dbtbench.report.verdict import write_verdicts
+from dbtbench.report.verdict import CONTRASTS, _say_contrasts, write_verdicts
 from dbtbench.workspace import Workspace
 
 
@@ -163,6 +163,24 @@ def test_marks_of_the_board_lie_where_the_numbers_say(material: Material) -> Non
 def test_an_outcome_is_called_by_its_test(changes: dict[str, Any], outcome: str) -> None:
     row = {"arm": "gan", "difference_low": -0.1, "seeds": 5, "baseline_seeds": 5, "p": 0.5, "p_holm": 0.5}
     assert judge_row(row | {"better": 0.1, "floor_percentile": np.nan} | changes) == outcome
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "p", "said"),
+    [
+        (0.1, 0.05, 0.15, 0.01, "is better than"),
+        (0.1, -0.05, 0.25, 0.2, "could not be distinguished from"),
+        (0.1, 0.05, 0.15, 0.2, "could not be distinguished from"),  # a step before it was not passed
+        (-0.05, -0.08, -0.02, 1.0, "is worse than"),
+    ],
+)
+def test_a_contrast_is_called_by_its_test_and_its_interval(
+    value: float, low: float, high: float, p: float, said: str
+) -> None:
+    column = {"over_unlearned": value, "over_unlearned_low": low, "over_unlearned_high": high}
+    others = {f"{name}{end}": np.nan for name in CONTRASTS for end in ("", "_low", "_high", "_p")}
+    row = {"outcome": "better", "label": "gan"} | others | column | {"over_unlearned_p": p}
+    assert f"gan {said} " in _say_contrasts(pd.Series(row))[0]
 
 
 def test_arms_are_of_a_kind() -> None:
