@@ -62,11 +62,9 @@ def write_segmentation(path: Path, image: Path, boxes: Boxes, names: Sequence[st
     Raises:
         MissingError: when highdicom is not installed.
     """
-    check_highdicom()
+    source, grid = _read_image(image)
     from highdicom.seg import Segmentation, SegmentDescription
 
-    source = dcmread(image, stop_before_pixels=True)
-    grid = (int(source.NumberOfFrames), source.Rows, source.Columns)
     masks = np.zeros((*grid, len(boxes)), np.uint8)
     for number, (low, high) in enumerate(zip(*cover_voxels(boxes, grid), strict=True)):
         planes, rows, columns = map(slice, low, high)
@@ -118,11 +116,10 @@ def write_report(path: Path, image: Path, boxes: Boxes, names: Sequence[str]) ->
     Raises:
         MissingError: when highdicom is not installed.
     """
-    check_highdicom()
+    source, grid = _read_image(image)
     from highdicom import sr
 
-    source = dcmread(image, stop_before_pixels=True)
-    low, high = cover_voxels(boxes, (int(source.NumberOfFrames), source.Rows, source.Columns))
+    low, high = cover_voxels(boxes, grid)
     side = codes.SCT.Left if _laterality(source) == "L" else codes.SCT.Right
     groups = []
     for number, (name, box) in enumerate(zip(map(_clean, names), boxes.astype(float), strict=True), 1):
@@ -159,6 +156,13 @@ def write_report(path: Path, image: Path, boxes: Boxes, names: Sequence[str]) ->
     with _single_names():
         made = sr.ComprehensiveSR([source], report, is_complete=True, **_describe(source, "SR", 3))
     _save(path, made)
+
+
+def _read_image(image: Path) -> tuple[Dataset, tuple[int, int, int]]:
+    """Read an image's header, and its slices, rows and columns; only where highdicom is there."""
+    check_highdicom()
+    source = dcmread(image, stop_before_pixels=True)
+    return source, (int(source.NumberOfFrames), source.Rows, source.Columns)
 
 
 def _list_image(source: Dataset) -> Any:
